@@ -1,0 +1,47 @@
+//! What a backend can do, as facts that callers branch on.
+
+/// Facts about a backend. A composition has a capability if every call it promises can be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Values stay as they are: nothing is encoded for this backend.
+    pub keeps_live_values: bool,
+    /// `try_read` never answers "would wait".
+    pub answers_at_once: bool,
+    /// Entries survive the process.
+    pub durable: bool,
+    /// Other processes see the same entries.
+    pub shared: bool,
+    /// Keys can be listed.
+    pub enumerates: bool,
+    /// All entries can be removed at once.
+    pub clears: bool,
+    /// Writes can depend on the stored version.
+    pub writes_conditionally: bool,
+}
+
+impl Capabilities {
+    /// A backend that stores bytes and offers what the three required methods do.
+    pub const PLAIN: Self = Self {
+        keeps_live_values: false,
+        answers_at_once: false,
+        durable: false,
+        shared: false,
+        enumerates: false,
+        clears: false,
+        writes_conditionally: false,
+    };
+
+    /// What two layers offer together.
+    pub const fn join(self, other: Self) -> Self {
+        Self {
+            keeps_live_values: self.keeps_live_values && other.keeps_live_values,
+            answers_at_once: self.answers_at_once && other.answers_at_once,
+            durable: self.durable || other.durable,
+            shared: self.shared || other.shared,
+            enumerates: self.enumerates && other.enumerates,
+            clears: self.clears && other.clears,
+            writes_conditionally: self.writes_conditionally && other.writes_conditionally,
+        }
+    }
+}

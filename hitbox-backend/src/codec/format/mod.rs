@@ -1,0 +1,111 @@
+//! Serialization formats. Each has an id that stands in the wire header, so that a record names the
+//! format it was written in.
+
+mod custom;
+#[cfg(feature = "rkyv")]
+mod rkyv;
+
+use hitbox_core::{BackendError, BackendResult, ErrorKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use custom::CustomFormat;
+
+/// A serialization format for values.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub enum Format {
+    /// bitcode: the smallest and fastest; positional, so a changed type needs a new schema version.
+    #[default]
+    Bitcode,
+    /// JSON: readable, and tolerant of added optional fields.
+    Json,
+    /// postcard: small and specified byte by byte, for readers in other languages.
+    #[cfg(feature = "postcard")]
+    Postcard,
+    /// An rkyv archive of the value's serde tree, validated before it is read.
+    #[cfg(feature = "rkyv")]
+    Rkyv,
+    /// A format of the user's own.
+    Custom(&'static dyn CustomFormat),
+}
+
+const BITCODE: u16 = 1;
+const JSON: u16 = 2;
+#[cfg(feature = "postcard")]
+const POSTCARD: u16 = 3;
+#[cfg(feature = "rkyv")]
+const RKYV: u16 = 4;
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Format {
+    /// The id in the wire header: below 0x8000 for formats of this crate.
+    pub fn id(self) -> u16 {
+        match self {
+            Self::Bitcode => BITCODE,
+            Self::Json => JSON,
+            #[cfg(feature = "postcard")]
+            Self::Postcard => POSTCARD,
+            #[cfg(feature = "rkyv")]
+            Self::Rkyv => RKYV,
+            Self::Custom(custom) => 0x8000 | custom.id(),
+        }
+    }
+
+    /// The format with this id, if this build has it; `own` is what the leaf itself writes.
+    pub(crate) fn with_id(id: u16, own: Self) -> Option<Self> {
+        if own.id() == id {
+            return Some(own);
+        }
+        match id {
+            BITCODE => Some(Self::Bitcode),
+            JSON => Some(Self::Json),
+            #[cfg(feature = "postcard")]
+            POSTCARD => Some(Self::Postcard),
+            #[cfg(feature = "rkyv")]
+            RKYV => Some(Self::Rkyv),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] if the value cannot be expressed in this format.
+    pub fn encode<T: Serialize>(self, value: &T) -> BackendResult<Vec<u8>> {
+        match self {
+            Self::Bitcode => bitcode::serialize(value).map_err(failed),
+            Self::Json => serde_json::to_vec(value).map_err(failed),
+            #[cfg(feature = "postcard")]
+            Self::Postcard => postcard::to_stdvec(value).map_err(failed),
+            #[cfg(feature = "rkyv")]
+            Self::Rkyv => rkyv::encode(value).map_err(failed),
+            Self::Custom(custom) => custom.encode(value).map_err(failed),
+        }
+    }
+
+    /// The value of some bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] if the bytes are not a `T` in this format.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> BackendResult<T> {
+        match self {
+            Self::Bitcode => bitcode::deserialize(bytes).map_err(failed),
+            Self::Json => serde_json::from_slice(bytes).map_err(failed),
+            #[cfg(feature = "postcard")]
+            Self::Postcard => postcard::from_bytes(bytes).map_err(failed),
+            #[cfg(feature = "rkyv")]
+            Self::Rkyv => rkyv::decode(bytes).map_err(failed),
+            Self::Custom(custom) => custom::decode(custom, bytes).map_err(failed),
+        }
+    }
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
+    BackendError::new(ErrorKind::Codec, "the value and its bytes do not fit").with_source(error)
+}

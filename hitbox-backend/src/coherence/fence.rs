@@ -1,0 +1,302 @@
+//! Orders the writes of each key, and keeps refills from resurrecting what was written meanwhile.
+//!
+//! Every write, delete or repair of a key takes a *place* in the queue of each store that it concerns, in
+//! all of them at once, so that two writes reach every store in the same order. It raises the stripe's
+//! *generation* when it starts and when it ends. A refill takes a ticket (the generation) before it reads
+//! the lower layer, and installs only if the generation is unchanged and no place of its key is taken;
+//! while it installs it holds a place itself, so that writes wait for it. Readers never come here.
+//!
+//! Keys are told apart by their hash: two keys with one hash wait for each other without need, and never
+//! without end.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use smallvec::SmallVec;
+
+use super::sync::{Arc, Mutex, MutexGuard};
+
+/// Writes that share a stripe invalidate each other's tickets, which costs a refill now and then.
+const STRIPES: usize = 1024;
+
+/// The queue of writes of one store.
+pub struct Fence {
+    id: u64,
+    stripes: Box<[Mutex<Stripe>]>,
+}
+
+#[derive(Default)]
+struct Stripe {
+    generation: u64,
+    next: u64,
+    places: Vec<Place>,
+    drains: Vec<Waker>,
+}
+
+struct Place {
+    hash: u64,
+    number: u64,
+    /// The store has been written; the mutation goes on elsewhere.
+    done: bool,
+    waker: Option<Waker>,
+}
+
+impl Stripe {
+    fn enter(&mut self, hash: u64) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.places.push(Place { hash, number, done: false, waker: None });
+        number
+    }
+
+    fn is_first(&self, hash: u64, number: u64) -> bool {
+        !self.places.iter().any(|p| p.hash == hash && p.number < number && !p.done)
+    }
+
+    /// Wakes whoever waits behind a place that is done or gone.
+    fn wake(&mut self, hash: u64) -> SmallVec<[Waker; 2]> {
+        let waiting = self.places.iter_mut().filter(|p| p.hash == hash && !p.done);
+        let next = waiting.min_by_key(|p| p.number).and_then(|p| p.waker.take());
+        next.into_iter().chain(self.drains.drain(..)).collect()
+    }
+}
+
+impl Default for Fence {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fence {
+    /// A fence without any write.
+    pub fn new() -> Self {
+        Self::with_stripes(STRIPES)
+    }
+
+    /// The same with another number of stripes; a power of two.
+    pub fn with_stripes(stripes: usize) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let stripes = (0..stripes.next_power_of_two()).map(|_| Mutex::default()).collect();
+        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), stripes }
+    }
+
+    /// Distinguishes the fences of a process, and orders their locks.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+        self.lock((hash as usize) & (self.stripes.len() - 1))
+    }
+
+    fn lock(&self, index: usize) -> MutexGuard<'_, Stripe> {
+        // Nothing that runs under the lock can leave a stripe half-changed.
+        self.stripes[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The generation of a key's stripe.
+    pub fn generation(&self, hash: u64) -> u64 {
+        self.stripe(hash).generation
+    }
+
+    /// A place for a refill, if nothing was written since its ticket and nobody is writing.
+    pub fn enter_refill(self: &Arc<Self>, hash: u64, generation: u64) -> Option<Mutation> {
+        let mut stripe = self.stripe(hash);
+        if stripe.generation != generation || stripe.places.iter().any(|p| p.hash == hash) {
+            return None;
+        }
+        let number = stripe.enter(hash);
+        drop(stripe);
+        Some(Mutation { places: SmallVec::from_iter([(self.clone(), hash, number)]) })
+    }
+
+    fn done(&self, hash: u64, number: u64) {
+        let woken = {
+            let mut stripe = self.stripe(hash);
+            if let Some(place) = stripe.places.iter_mut().find(|p| p.number == number) {
+                place.done = true;
+            }
+            stripe.wake(hash)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn leave(&self, hash: u64, number: u64) {
+        let woken = {
+            let mut stripe = self.stripe(hash);
+            stripe.places.retain(|p| p.number != number);
+            stripe.generation += 1;
+            stripe.wake(hash)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Makes every ticket worthless, then waits until whoever was writing or refilling has written.
+    ///
+    /// Dropping the future leaves the tickets worthless.
+    pub async fn raise_all(&self) {
+        let mut before = Vec::with_capacity(self.stripes.len());
+        for index in 0..self.stripes.len() {
+            let mut stripe = self.lock(index);
+            stripe.generation += 1;
+            before.push(stripe.next);
+        }
+        let mut index = 0;
+        poll_fn(|cx| {
+            while index < self.stripes.len() {
+                let mut stripe = self.lock(index);
+                if stripe.places.iter().any(|p| p.number < before[index] && !p.done) {
+                    stripe.drains.push(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                drop(stripe);
+                index += 1;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fence").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The stores that a write of some key concerns, each with the hash that the key has there.
+#[derive(Clone, Debug, Default)]
+pub struct Places(SmallVec<[(Arc<Fence>, u64); 2]>);
+
+impl Places {
+    /// Adds a store.
+    pub fn add(&mut self, fence: &Arc<Fence>, hash: u64) {
+        if !self.0.iter().any(|(known, other)| known.id == fence.id && *other == hash) {
+            self.0.push((fence.clone(), hash));
+        }
+    }
+}
+
+/// A write, delete or refill under way: its places in the queues of the stores that it concerns. Ends
+/// when the last handle is dropped.
+pub struct Mutation {
+    places: SmallVec<[(Arc<Fence>, u64, u64); 2]>,
+}
+
+impl Mutation {
+    /// Takes a place in each store, in all of them at once.
+    pub fn begin(places: Places) -> Arc<Self> {
+        let mut mutation = Self { places: SmallVec::new() };
+        Self::enter(std::iter::once((&mut mutation, places)));
+        Arc::new(mutation)
+    }
+
+    /// The same for several keys, all at once, so that two batches never wait for each other. Keys are
+    /// named by their own hash; equal ones share one mutation.
+    pub fn begin_many(keys: Vec<(u64, Places)>) -> Vec<Arc<Self>> {
+        let mut index_of = Vec::with_capacity(keys.len());
+        let mut known = std::collections::HashMap::new();
+        let mut unique: Vec<(Self, Places)> = Vec::with_capacity(keys.len());
+        for (hash, places) in keys {
+            index_of.push(*known.entry(hash).or_insert_with(|| {
+                unique.push((Self { places: SmallVec::new() }, places));
+                unique.len() - 1
+            }));
+        }
+        Self::enter(unique.iter_mut().map(|(mutation, places)| (mutation, std::mem::take(places))));
+        let shared: Vec<Arc<Self>> = unique.into_iter().map(|(mutation, _)| Arc::new(mutation)).collect();
+        index_of.into_iter().map(|index| shared[index].clone()).collect()
+    }
+
+    /// Locks every stripe concerned, in one order that all agree on, and enters the mutations.
+    fn enter<'a>(mutations: impl Iterator<Item = (&'a mut Self, Places)>) {
+        let mut entering: SmallVec<[(&'a mut Self, Places); 1]> = mutations.collect();
+        let stripe_of = |fence: &Fence, hash: u64| hash as usize & (fence.stripes.len() - 1);
+        let all = entering.iter().flat_map(|(_, places)| &places.0);
+        let mut needed: SmallVec<[(u64, usize, Arc<Fence>); 2]> =
+            all.map(|(fence, hash)| (fence.id, stripe_of(fence, *hash), fence.clone())).collect();
+        needed.sort_unstable_by_key(|(id, stripe, _)| (*id, *stripe));
+        needed.dedup_by_key(|(id, stripe, _)| (*id, *stripe));
+        let mut stripes: SmallVec<[MutexGuard<'_, Stripe>; 2]> =
+            needed.iter().map(|(_, stripe, fence)| fence.lock(*stripe)).collect();
+        for (mutation, places) in &mut entering {
+            for (fence, hash) in places.0.drain(..) {
+                let at = (fence.id, stripe_of(&fence, hash));
+                let found = needed.binary_search_by_key(&at, |(id, stripe, _)| (*id, *stripe));
+                let stripe = &mut stripes[found.unwrap_or_else(|missing| missing)];
+                stripe.generation += 1;
+                let number = stripe.enter(hash);
+                mutation.places.push((fence, hash, number));
+            }
+        }
+    }
+
+    /// Waits until everybody who came earlier has written this key to this store. The store is the
+    /// caller's until the turn is dropped.
+    ///
+    /// Dropping the future keeps the place until the mutation ends.
+    pub async fn turn(&self, fence: &Fence, hash: u64) -> Turn<'_> {
+        let mine = |(known, other, _): &&(Arc<Fence>, u64, u64)| known.id == fence.id && *other == hash;
+        let place = self.places.iter().find(mine);
+        if let Some((fence, hash, number)) = place {
+            poll_fn(|cx| {
+                let mut stripe = fence.stripe(*hash);
+                if stripe.is_first(*hash, *number) {
+                    return Poll::Ready(());
+                }
+                if let Some(place) = stripe.places.iter_mut().find(|p| p.number == *number) {
+                    place.waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            })
+            .await;
+        }
+        Turn { place: place.map(|(fence, hash, number)| (&**fence, *hash, *number)) }
+    }
+}
+
+impl Drop for Mutation {
+    fn drop(&mut self) {
+        for (fence, hash, number) in &self.places {
+            fence.leave(*hash, *number);
+        }
+    }
+}
+
+impl fmt::Debug for Mutation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutation").field("stores", &self.places.len()).finish_non_exhaustive()
+    }
+}
+
+/// The right to write one key of one store now.
+pub struct Turn<'a> {
+    place: Option<(&'a Fence, u64, u64)>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some((fence, hash, number)) = self.place {
+            fence.done(hash, number);
+        }
+    }
+}
+
+/// The generations of the stores that a refill may fill, as they were before it read its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub(crate) SmallVec<[(u64, u64); 2]>);
+
+impl Ticket {
+    /// The stores of both.
+    pub fn join(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The generation of this store, if the ticket was taken for it.
+    pub fn generation(&self, fence: &Fence) -> Option<u64> {
+        self.0.iter().find(|(id, _)| *id == fence.id).map(|(_, generation)| *generation)
+    }
+}

@@ -1,0 +1,254 @@
+//! The composition as a backend: short bodies over policies, attempts and the join table.
+
+use std::cell::Cell;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join;
+use hitbox_core::{Accept, BackendLabel, BackendResult, CacheKey, CacheValue};
+
+use super::attempts::{Answers, TryAnswer};
+use super::builder::Plan;
+use super::outcome;
+use super::parts::Composition;
+use super::refill::Refill;
+use super::repair::Repairs;
+use super::runs::{ReadRun, TryRun};
+use super::{Layer, Pair};
+use crate::backend::{Adoption, Backend, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
+use crate::capability::Capabilities;
+use crate::coherence::{Places, Ticket};
+use crate::envelope::Raw;
+use crate::leaf::{self, Leaf, begin_batch};
+use crate::metrics::register_source;
+use crate::read::{Answer, LeafPosition, LeafSet, Presence, ReadOptions, TryRead};
+use crate::receipt::{DeleteStatus, Receipt};
+use crate::stats::LeafStatistics;
+
+/// L1 over L2. Cloning shares everything.
+#[derive(Clone)]
+pub struct CompositionBackend(Arc<Composition>);
+
+impl Debug for CompositionBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<BackendLabel> = self.0.leaves.iter().map(Leaf::path).collect();
+        f.debug_struct("CompositionBackend").field("leaves", &paths).field("policy", &self.0.policy).finish()
+    }
+}
+
+impl CompositionBackend {
+    pub(super) fn of_plan(plan: Plan) -> Self {
+        let path = plan.label;
+        Self::placed(plan, path, 0)
+    }
+
+    /// Options with a mutation: the caller's, or one that begins here.
+    fn begun(&self, key: &CacheKey, options: &WriteOptions) -> WriteOptions {
+        let mutation = leaf::mutation(self, key, options);
+        self.0.refill.forget(key);
+        WriteOptions { mutation: Some(mutation), encodings: options.encodings.clone() }
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// The working form of a plan at some place of a nest.
+    fn placed(plan: Plan, path: BackendLabel, first: LeafPosition) -> Self {
+        let place = |layer: Layer, first, suffix| {
+            adopt(&plan.layers[layer], &Adoption { prefix: path, first, suffix })
+        };
+        let l1 = place(Layer::L1, first, None);
+        let l1_leaves = l1.leaves();
+        let second = first.saturating_add(l1_leaves.len() as u8);
+        let mut l2 = place(Layer::L2, second, None);
+        let same = |l2: &Arc<dyn Backend>| {
+            l2.leaves().iter().any(|leaf| l1_leaves.iter().any(|other| other.path() == leaf.path()))
+        };
+        if same(&l2) {
+            l2 = place(Layer::L2, second, Some("2".into()));
+        }
+        let layers = Pair { l1, l2 };
+        let leaves_of = Pair::of(|layer| layers[layer].leaves());
+        let single = Pair::of(|layer| match &leaves_of[layer][..] {
+            [leaf] => Some(leaf.clone()),
+            _ => None,
+        });
+        let sets = Pair {
+            l1: LeafSet::range(first, leaves_of.l1.len()),
+            l2: LeafSet::range(second, leaves_of.l2.len()),
+        };
+        let leaves: Vec<Leaf> = [leaves_of.l1, leaves_of.l2].concat();
+        let composition = Arc::new(Composition {
+            path,
+            answers_at_once: Pair::of(|layer| layers[layer].capabilities().answers_at_once),
+            layers,
+            leaves,
+            single,
+            sets,
+            policy: plan.policy.clone(),
+            required: plan.required,
+            offload: plan.offload.clone(),
+            refill: Refill::new(plan.policy.refill),
+            repairs: Repairs::default(),
+            plan,
+        });
+        let weak: std::sync::Weak<Composition> = Arc::downgrade(&composition);
+        register_source(weak);
+        Self(composition)
+    }
+}
+
+#[async_trait]
+impl Backend for CompositionBackend {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        let options = ReadOptions { accept: Accept::Expired, ..ReadOptions::default() };
+        Ok(self.read_with(key, &options).await?.map(|found| found.value))
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.write_with(key, value, &WriteOptions::default()).await.into_result().map(|_| ())
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        let receipt = self.remove_with(key, &WriteOptions::default()).await.into_result()?;
+        Ok(DeleteStatus::of(receipt.removed()))
+    }
+
+    fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
+        let composition = &*self.0;
+        if composition.has_hidden(key) {
+            return TryRead::WouldWait(LeafSet::EMPTY);
+        }
+        let run = TryRun { composition, key, options, missed: Cell::new(LeafSet::EMPTY) };
+        match composition.policy.read.try_read(&run) {
+            TryAnswer::Hit(found) => TryRead::Hit(found),
+            TryAnswer::Miss => TryRead::Miss,
+            TryAnswer::WouldWait => TryRead::WouldWait(run.missed.get()),
+        }
+    }
+
+    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
+        self.0.repair(key);
+        let ticket = self.0.ticket(key);
+        let run = ReadRun { composition: &self.0, key, options };
+        let answers = self.0.policy.read.read(&run, &*self.0.offload).await;
+        self.0.conclude(key, answers, ticket).await
+    }
+
+    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
+        let tickets: Vec<_> = keys.iter().map(|key| self.0.ticket(key)).collect();
+        keys.iter().for_each(|key| self.0.repair(key));
+        let upper = self.0.layers.l1.read_many(keys, options).await;
+        let is_hit = |answer: &Answer| matches!(answer, Ok(Some(_)));
+        let rest: Vec<usize> =
+            (0..keys.len()).filter(|index| !upper.get(*index).is_some_and(is_hit)).collect();
+        let below: Vec<CacheKey> = rest.iter().map(|index| keys[*index].clone()).collect();
+        let lower =
+            if below.is_empty() { Vec::new() } else { self.0.layers.l2.read_many(&below, options).await };
+        let mut lower_of: Vec<Option<Answer>> = keys.iter().map(|_| None).collect();
+        for (index, answer) in rest.into_iter().zip(lower) {
+            lower_of[index] = Some(answer);
+        }
+        let mut joined = Vec::with_capacity(keys.len());
+        for (((key, ticket), l1), l2) in keys.iter().zip(tickets).zip(upper).zip(lower_of) {
+            joined.push(self.0.conclude(key, Answers { l1: Some(l1), l2 }, ticket).await);
+        }
+        joined
+    }
+
+    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
+        let options = self.begun(key, options);
+        let work = self.0.clone().write_all(key.clone(), value, options);
+        self.0.detach(vec![key.clone()], work).await
+    }
+
+    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
+        let options = self.begun(key, options);
+        let work = self.0.clone().remove_all(key.clone(), options);
+        self.0.detach(vec![key.clone()], work).await
+    }
+
+    async fn write_many(&self, mut items: Vec<WriteItem>) -> Vec<Receipt> {
+        begin_batch(self, items.iter_mut().map(|item| (&item.key, &mut item.options)));
+        items.iter().for_each(|item| self.0.refill.forget(&item.key));
+        let keys = items.iter().map(|item| item.key.clone()).collect();
+        self.0.detach(keys, self.0.clone().write_batch_all(items)).await
+    }
+
+    async fn remove_many(&self, mut items: Vec<RemoveItem>) -> Vec<Receipt> {
+        begin_batch(self, items.iter_mut().map(|item| (&item.key, &mut item.options)));
+        items.iter().for_each(|item| self.0.refill.forget(&item.key));
+        let keys = items.iter().map(|item| item.key.clone()).collect();
+        self.0.detach(keys, self.0.clone().remove_batch_all(items)).await
+    }
+
+    fn places(&self, key: &CacheKey, places: &mut Places) {
+        Layer::BOTH.into_iter().for_each(|layer| self.0.layers[layer].places(key, places));
+    }
+
+    fn ticket(&self, key: &CacheKey) -> Ticket {
+        self.0.layers.l1.ticket(key).join(self.0.layers.l2.ticket(key))
+    }
+
+    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
+        let Pair { l1, l2 } = &self.0.layers;
+        let (l1, l2) =
+            join(l1.install_if(key, value.clone(), ticket), l2.install_if(key, value, ticket)).await;
+        outcome::join_removes(l1, l2)
+    }
+
+    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
+        match self.0.layers.l1.contains(key).await {
+            Ok(Presence::Present) => Ok(Presence::Present),
+            Ok(Presence::Absent) => self.0.layers.l2.contains(key).await,
+            upper => match (upper, self.0.layers.l2.contains(key).await) {
+                (_, Ok(Presence::Present)) => Ok(Presence::Present),
+                (Err(error), Err(_)) => Err(error),
+                _ => Ok(Presence::Maybe),
+            },
+        }
+    }
+
+    async fn clear(&self) -> BackendResult<()> {
+        self.clear_with().await
+    }
+
+    async fn clear_with(&self) -> BackendResult<()> {
+        // The lower layer first: a refill that read it before finds its ticket worthless, one that reads
+        // it later finds nothing.
+        let lower = self.0.layers.l2.clear_with().await;
+        let upper = self.0.layers.l1.clear_with().await;
+        upper.and(lower)
+    }
+
+    async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let upper = self.0.layers.l1.sweep(limit).await?;
+        let lower = self.0.layers.l2.sweep(limit).await?;
+        Ok(Sweep { dropped: upper.dropped + lower.dropped, cut_short: upper.cut_short || lower.cut_short })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let Pair { l1, l2 } = &self.0.layers;
+        let joined = l1.capabilities().join(l2.capabilities());
+        Capabilities { enumerates: false, writes_conditionally: false, ..joined }
+    }
+
+    fn leaves(&self) -> Vec<Leaf> {
+        self.0.leaves.clone()
+    }
+
+    fn statistics(&self) -> Vec<LeafStatistics> {
+        [self.0.layers.l1.statistics(), self.0.layers.l2.statistics()].concat()
+    }
+
+    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
+        let own = match adoption.suffix {
+            Some(suffix) => BackendLabel::new(&format!("{}{suffix}", self.0.plan.label)),
+            None => self.0.plan.label,
+        };
+        let path = adoption.prefix.join(own);
+        Some(Arc::new(Self::placed(self.0.plan.clone(), path, adoption.first)))
+    }
+}

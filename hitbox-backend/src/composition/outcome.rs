@@ -1,0 +1,85 @@
+//! How the answers of two layers become one. The same table for every read policy:
+//!
+//! | L1 ╲ L2 | hit | miss | error |
+//! |---|---|---|---|
+//! | hit | the longer-lived copy, L1's if equal | L1's copy | L1's copy |
+//! | miss | L2's copy | miss | miss; error if L2 is required |
+//! | error | L2's copy | miss; error if L1 is required | one error with both causes |
+
+use hitbox_core::BackendError;
+
+use super::policy::Needs;
+use super::{Answers, Layer, Pair, Requirement, Written};
+use crate::read::{Answer, Found};
+use crate::receipt::{Outcome, Receipt};
+
+/// The copy to serve and the layer that it is from.
+pub(super) fn join(
+    answers: Answers,
+    required: &Pair<Requirement>,
+) -> Result<Option<(Layer, Found)>, BackendError> {
+    match (answers.l1, answers.l2) {
+        (Some(Ok(Some(l1))), Some(Ok(Some(l2)))) => {
+            let l2_is_longer = l2.value.lifetime().outlives(l1.value.lifetime());
+            Ok(Some(if l2_is_longer { (Layer::L2, l2) } else { (Layer::L1, l1) }))
+        }
+        (Some(Ok(Some(l1))), _) => Ok(Some((Layer::L1, l1))),
+        (_, Some(Ok(Some(l2)))) => Ok(Some((Layer::L2, l2))),
+        (Some(Err(l1)), Some(Err(l2))) => Err(BackendError::all_layers(vec![l1, l2])),
+        (l1, l2) => {
+            failed(Layer::L1, l1, required)?;
+            failed(Layer::L2, l2, required)?;
+            Ok(None)
+        }
+    }
+}
+
+fn failed(layer: Layer, answer: Option<Answer>, required: &Pair<Requirement>) -> Result<(), BackendError> {
+    match answer {
+        Some(Err(error)) if required[layer] == Requirement::Required => {
+            Err(BackendError::required_layer(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The receipts of both layers as one, with the verdict.
+pub(super) fn join_writes(written: Written, needs: Needs, required: &Pair<Requirement>) -> Receipt {
+    let Written { l1, l2 } = written;
+    let receipts = Pair { l1: l1.as_ref(), l2: l2.as_ref() };
+    let error_of = |layer: Layer| receipts[layer].and_then(Receipt::error);
+    let is_ok = |layer: Layer| receipts[layer].is_some_and(Receipt::is_ok);
+    let required_failed =
+        Layer::BOTH.into_iter().filter(|layer| required[*layer] == Requirement::Required).find_map(error_of);
+    let needed_failed = Layer::BOTH
+        .into_iter()
+        .filter(|layer| needs == Needs::Every && required[*layer] == Requirement::ByPolicy)
+        .find_map(error_of);
+    let error = if let Some(error) = required_failed {
+        Some(BackendError::required_layer(error.clone()))
+    } else if needed_failed.is_some() {
+        needed_failed.cloned()
+    } else if is_ok(Layer::L1) || is_ok(Layer::L2) {
+        None
+    } else {
+        match (error_of(Layer::L1), error_of(Layer::L2)) {
+            (Some(l1), Some(l2)) => Some(BackendError::all_layers(vec![l1.clone(), l2.clone()])),
+            (one, other) => one.or(other).cloned(),
+        }
+    };
+    l1.unwrap_or_default().join(l2.unwrap_or_default(), error)
+}
+
+/// The receipts of a delete: every layer that failed is an error of the whole.
+pub(super) fn join_removes(l1: Receipt, l2: Receipt) -> Receipt {
+    let error = match (l1.error(), l2.error()) {
+        (Some(l1), Some(l2)) => Some(BackendError::all_layers(vec![l1.clone(), l2.clone()])),
+        (one, other) => one.or(other).cloned(),
+    };
+    l1.join(l2, error)
+}
+
+/// Whether a leaf has what the write or delete was to bring about.
+pub(super) fn is_done(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Stored | Outcome::Removed | Outcome::Absent)
+}

@@ -1,0 +1,161 @@
+//! What a composition consists of, and what its calls do once they have begun.
+
+use std::sync::Arc;
+
+use futures_util::future::join;
+use hitbox_core::{BackendLabel, CacheKey, CacheValue, Offload};
+
+use super::attempts::{Answers, Written};
+use super::builder::{CompositionPolicy, Plan};
+use super::detached::Detached;
+use super::outcome;
+use super::policy::BatchOrder;
+use super::refill::Refill;
+use super::repair::{Progress, Repairs};
+use super::runs::WriteRun;
+use super::{Layer, Pair, Requirement};
+use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
+use crate::coherence::Ticket;
+use crate::envelope::Raw;
+use crate::leaf::Leaf;
+use crate::metrics::{Shown, Source, Value};
+use crate::read::{Answer, LeafSet};
+use crate::receipt::Receipt;
+
+pub(super) struct Composition {
+    pub(super) plan: Plan,
+    pub(super) path: BackendLabel,
+    /// The layers as they stand here: with their full paths.
+    pub(super) layers: Pair<Arc<dyn Backend>>,
+    pub(super) leaves: Vec<Leaf>,
+    /// A layer's leaf, if it has just one.
+    pub(super) single: Pair<Option<Leaf>>,
+    pub(super) sets: Pair<LeafSet>,
+    pub(super) answers_at_once: Pair<bool>,
+    pub(super) policy: CompositionPolicy,
+    pub(super) required: Pair<Requirement>,
+    pub(super) offload: Arc<dyn Offload>,
+    pub(super) refill: Refill,
+    pub(super) repairs: Repairs,
+}
+
+impl Composition {
+    /// Joins the answers and, after a hit in L2, fills L1.
+    pub(super) async fn conclude(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        answers: Answers,
+        ticket: Option<Ticket>,
+    ) -> Answer {
+        let l1_is_empty = matches!(answers.l1, Some(Ok(None)));
+        let l1_is_open = l1_is_empty || answers.l1.is_none();
+        match outcome::join(answers, &self.required)? {
+            None => Ok(None),
+            Some((layer, mut found)) => {
+                if let (Layer::L2, true, Some(ticket)) = (layer, l1_is_open, ticket) {
+                    self.refill(key, &mut found, ticket, l1_is_empty).await;
+                }
+                Ok(Some(found))
+            }
+        }
+    }
+
+    pub(super) fn ticket(&self, key: &CacheKey) -> Option<Ticket> {
+        self.refill.is_on().then(|| self.layers.l1.ticket(key))
+    }
+
+    pub(super) async fn write_all(
+        self: Arc<Self>,
+        key: CacheKey,
+        value: CacheValue<Raw>,
+        options: WriteOptions,
+    ) -> Receipt {
+        let run = WriteRun { composition: &self, key, value, options, progress: Arc::default() };
+        let written = self.policy.write.write(&run, &*self.offload).await;
+        outcome::join_writes(written, self.policy.write.needs(), &self.required)
+    }
+
+    pub(super) async fn remove_all(self: Arc<Self>, key: CacheKey, options: WriteOptions) -> Receipt {
+        let progress = Progress::default();
+        let remove = async |layer: Layer| {
+            let receipt = self.layers[layer].remove_with(&key, &options).await;
+            self.settle(&progress, &key, &receipt);
+            receipt
+        };
+        let (l1, l2) = join(remove(Layer::L1), remove(Layer::L2)).await;
+        outcome::join_removes(l1, l2)
+    }
+
+    pub(super) async fn write_batch_all(self: Arc<Self>, items: Vec<WriteItem>) -> Vec<Receipt> {
+        let progress: Vec<Progress> = items.iter().map(|_| Progress::default()).collect();
+        let write = async |layer: Layer, which: Vec<usize>| {
+            let part = which.iter().map(|index| items[*index].clone()).collect();
+            let written = self.layers[layer].write_many(part).await;
+            let mut receipts: Vec<Option<Receipt>> = items.iter().map(|_| None).collect();
+            for (index, receipt) in which.into_iter().zip(written) {
+                self.settle(&progress[index], &items[index].key, &receipt);
+                receipts[index] = Some(receipt);
+            }
+            receipts
+        };
+        let all: Vec<usize> = (0..items.len()).collect();
+        let mut receipts = Pair::<Vec<Option<Receipt>>>::default();
+        match self.policy.write.batch_order() {
+            BatchOrder::Together => {
+                let (l1, l2) = join(write(Layer::L1, all.clone()), write(Layer::L2, all)).await;
+                receipts = Pair { l1, l2 };
+            }
+            BatchOrder::First(layer) => {
+                let first = write(layer, all.clone()).await;
+                let succeeded = |index: &usize| first[*index].as_ref().is_some_and(Receipt::is_ok);
+                receipts[layer.other()] =
+                    write(layer.other(), all.into_iter().filter(succeeded).collect()).await;
+                receipts[layer] = first;
+            }
+        }
+        let pairs = receipts.l1.into_iter().zip(receipts.l2);
+        let needs = self.policy.write.needs();
+        pairs.map(|(l1, l2)| outcome::join_writes(Written { l1, l2 }, needs, &self.required)).collect()
+    }
+
+    pub(super) async fn remove_batch_all(self: Arc<Self>, items: Vec<RemoveItem>) -> Vec<Receipt> {
+        let progress: Vec<Progress> = items.iter().map(|_| Progress::default()).collect();
+        let remove = async |layer: Layer| {
+            let receipts = self.layers[layer].remove_many(items.clone()).await;
+            for ((item, progress), receipt) in items.iter().zip(&progress).zip(&receipts) {
+                self.settle(progress, &item.key, receipt);
+            }
+            receipts
+        };
+        let (l1, l2) = join(remove(Layer::L1), remove(Layer::L2)).await;
+        l1.into_iter().zip(l2).map(|(l1, l2)| outcome::join_removes(l1, l2)).collect()
+    }
+
+    /// Runs work that is finished even if its caller goes away.
+    pub(super) fn detach<T: Send + 'static>(
+        self: &Arc<Self>,
+        keys: Vec<CacheKey>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Detached<T> {
+        let this = self.clone();
+        let abandon = move || keys.iter().for_each(|key| this.hide_everywhere(key));
+        Detached::new(work, self.offload.clone(), abandon)
+    }
+}
+
+impl Source for Composition {
+    fn each(&self, show: &mut dyn FnMut(Shown)) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if !self.refill.is_on() {
+            return;
+        }
+        for (name, count) in [
+            ("hitbox_refill_registered_total", &self.refill.registered),
+            ("hitbox_refill_refused_total", &self.refill.refused),
+            ("hitbox_refill_failed_total", &self.refill.failed),
+        ] {
+            let labels = [("backend", self.path.as_str()), ("", "")];
+            show(Shown { name, labels, value: Value::Counter(count.load(Relaxed)) });
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Orders of asking and writing. A policy sees attempts and an offload; how answers are joined, counted
+//! and refilled is not its business. Policies can be written outside this crate.
+
+mod parallel;
+mod race;
+mod sequential;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use hitbox_core::Offload;
+
+use super::{Answers, Layer, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+
+pub use parallel::{OptimisticParallelWritePolicy, ParallelReadPolicy};
+pub use race::{Loser, RaceReadPolicy, RaceWritePolicy};
+pub use sequential::{SequentialReadPolicy, SequentialWritePolicy};
+
+/// In which order the layers are read.
+#[async_trait]
+pub trait ReadPolicy: Debug + Send + Sync + 'static {
+    /// Answers without waiting, if that is possible. Starts nothing.
+    fn try_read(&self, layers: &dyn TryAttempts) -> TryAnswer {
+        let _ = layers;
+        TryAnswer::WouldWait
+    }
+
+    /// Asks the layers.
+    async fn read(&self, layers: &dyn ReadAttempts, offload: &dyn Offload) -> Answers;
+}
+
+/// In which order the layers are written.
+#[async_trait]
+pub trait WritePolicy: Debug + Send + Sync + 'static {
+    /// Writes to the layers.
+    async fn write(&self, layers: &dyn WriteAttempts, offload: &dyn Offload) -> Written;
+
+    /// Which layers must succeed for the write to.
+    fn needs(&self) -> Needs {
+        Needs::Any
+    }
+
+    /// The order in which a batch goes to the layers, one native call each.
+    fn batch_order(&self) -> BatchOrder {
+        BatchOrder::Together
+    }
+}
+
+/// Which layers must succeed for a write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Needs {
+    /// One is enough.
+    Any,
+    /// All that are not declared optional.
+    Every,
+}
+
+/// How a batch goes to the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BatchOrder {
+    /// To both at once.
+    Together,
+    /// To this layer, and what succeeded there to the other.
+    First(Layer),
+}

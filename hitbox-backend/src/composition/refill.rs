@@ -1,0 +1,132 @@
+//! Filling the upper layer from the lower one: when, and how not to resurrect.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use hitbox_core::{CacheKey, Freshness, ReadMode, Refused, Task, TaskKind};
+
+use super::Layer;
+use super::parts::Composition;
+use crate::coherence::Ticket;
+use crate::read::{Found, ReadOptions};
+use std::sync::Arc;
+
+/// When the upper layer is filled after a hit in the lower one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefillPolicy {
+    /// Never.
+    #[default]
+    Never,
+    /// After every hit, in the background: the reader does not wait.
+    Always,
+    /// After every hit, before the reader is answered.
+    Awaited,
+    /// In the background, on the n-th hit of a key in the lower layer; 2 keeps keys out that are read
+    /// once. A write or delete starts the count anew.
+    NthHit(u32),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Refill {
+    pub(super) policy: RefillPolicy,
+    hits: HitCounts,
+    pub(super) registered: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+impl Refill {
+    pub(super) fn new(policy: RefillPolicy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.policy != RefillPolicy::Never
+    }
+
+    /// A write or delete of the key: the count of its hits starts anew.
+    pub(super) fn forget(&self, key: &CacheKey) {
+        if matches!(self.policy, RefillPolicy::NthHit(_)) {
+            self.hits.forget(key);
+        }
+    }
+
+    fn wants(&self, key: &CacheKey) -> bool {
+        match self.policy {
+            RefillPolicy::Never => false,
+            RefillPolicy::Always | RefillPolicy::Awaited => true,
+            RefillPolicy::NthHit(n) => self.hits.hit(key) >= n,
+        }
+    }
+}
+
+impl Composition {
+    /// Fills L1 with a copy that L2 had. `l1_is_empty` is false if L1's answer was not waited for.
+    pub(super) async fn refill(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        found: &mut Found,
+        ticket: Ticket,
+        l1_is_empty: bool,
+    ) {
+        if found.freshness > Freshness::Stale || !self.refill.wants(key) {
+            return;
+        }
+        found.mode = ReadMode::Refill;
+        let this = self.clone();
+        let (filled, value) = (key.clone(), found.value.clone());
+        let install = async move {
+            if !l1_is_empty {
+                let l1 = this.layers.l1.read_with(&filled, &ReadOptions::default()).await;
+                if !matches!(l1, Ok(None)) {
+                    return;
+                }
+            }
+            let receipt = this.layers[Layer::L1].install_if(&filled, value, &ticket).await;
+            if let Some(error) = receipt.error() {
+                this.refill.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(composition = %this.path, %error, "a refill failed");
+            }
+        };
+        self.refill.registered.fetch_add(1, Ordering::Relaxed);
+        if self.refill.policy == RefillPolicy::Awaited {
+            install.await;
+        } else if let Err(Refused { why, .. }) =
+            self.offload.register(Task::unique(TaskKind::REFILL, key.clone(), install))
+        {
+            self.refill.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::trace!(composition = %self.path, ?why, "a refill was not taken");
+        }
+    }
+}
+
+const SHARDS: usize = 16;
+/// Keys whose hits are counted, per shard; when it is full the counts start anew.
+const KEYS_PER_SHARD: usize = 4096;
+
+/// Hits per key since its last write, of a bounded number of keys.
+#[derive(Debug, Default)]
+struct HitCounts([Mutex<HashMap<CacheKey, u32>>; SHARDS]);
+
+impl HitCounts {
+    fn shard(&self, key: &CacheKey) -> std::sync::MutexGuard<'_, HashMap<CacheKey, u32>> {
+        let shard = (key.process_hash() >> 32) as usize % SHARDS;
+        self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hit(&self, key: &CacheKey) -> u32 {
+        let mut shard = self.shard(key);
+        if shard.len() >= KEYS_PER_SHARD && !shard.contains_key(key) {
+            shard.clear();
+        }
+        let count = shard.entry(key.clone()).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    fn forget(&self, key: &CacheKey) {
+        self.shard(key).remove(key);
+    }
+}

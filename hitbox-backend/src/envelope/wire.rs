@@ -1,0 +1,322 @@
+//! The envelope on the wire: one little-endian header, attributes, payload.
+//!
+//! ```text
+//!   0  magic "HBOX"                      64  version of the entry u64
+//!   4  format version u8 (1)             72  digest of the key u128 (XXH3-128 of its encoding)
+//!   5  kind u8                           88  payload before compression, bytes u64
+//!   6  flags u16                         96  payload, bytes u64
+//!   8  format id u16                    104  attributes, bytes u64
+//!  10  compressor id u16                112  checksum u64 (XXH3-64 of all other bytes)
+//!  12  schema version u32               120  attributes: scopes, metadata
+//!  16  stale, expire, retain u64         …   payload
+//!  40  created u64
+//!  48  idle, load time u64 (milliseconds)
+//! ```
+//! Parsing is total: any input gives a record or a reason, without a panic, and allocates no more than a
+//! small multiple of the attributes that the input really holds. The payload is a slice of the input.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hitbox_core::{CacheKey, CacheValue, Details, Epoch, Lifetime, RecordKind, Scope, ScopeKind, Timestamp};
+use twox_hash::{XxHash3_64, XxHash3_128};
+
+use super::{Encoded, Raw};
+use crate::codec::{Codec, Format};
+use crate::leaf::Leaf;
+
+/// Bytes before the attributes.
+pub const HEADER_BYTES: usize = 120;
+/// The newest format version that this release reads and writes.
+pub const FORMAT_VERSION: u8 = 1;
+const MAGIC: [u8; 4] = *b"HBOX";
+const CHECKSUM_AT: usize = 112;
+
+const HAS_STALE: u16 = 1;
+const HAS_EXPIRE: u16 = 1 << 1;
+const HAS_RETAIN: u16 = 1 << 2;
+const HAS_CREATED: u16 = 1 << 3;
+const HAS_IDLE: u16 = 1 << 4;
+const HAS_LOAD_TIME: u16 = 1 << 5;
+const HAS_VERSION: u16 = 1 << 6;
+const KNOWN_FLAGS: u16 = (1 << 7) - 1;
+
+/// What some stored bytes turned out to be.
+#[derive(Debug)]
+pub enum Record {
+    /// An entry.
+    Value(CacheValue<Raw>),
+    /// Not a record of ours, or one that needs a newer release, another schema or another build: it is
+    /// left as it is.
+    Other(Other),
+    /// A record of ours that has been changed: it may be removed.
+    Damaged,
+}
+
+/// Why a record that may be in order is of no use here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Other {
+    /// No record of ours.
+    Foreign,
+    /// A newer format version, or flags or kinds that this release does not know.
+    Newer,
+    /// Another schema version than the leaf's.
+    Schema,
+    /// A format or compressor that this build does not have.
+    Codec,
+    /// The record of another key.
+    Key,
+}
+
+/// The digest of a key that stands in its records.
+pub fn key_digest(key: &CacheKey) -> u128 {
+    XxHash3_128::oneshot(key.as_encoded())
+}
+
+/// The stored form of an entry whose payload is encoded.
+pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec<u8> {
+    let attributes = value.details().map(encode_attributes).unwrap_or_default();
+    let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + encoded.bytes.len());
+    let lifetime = value.lifetime();
+    let details = value.details();
+    let millis = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let optional = [
+        (HAS_STALE, lifetime.stale().map(Timestamp::as_millis)),
+        (HAS_EXPIRE, lifetime.expire().map(Timestamp::as_millis)),
+        (HAS_RETAIN, lifetime.retain().map(Timestamp::as_millis)),
+        (HAS_CREATED, value.created().map(Timestamp::as_millis)),
+        (HAS_IDLE, millis(details.and_then(|d| d.idle))),
+        (HAS_LOAD_TIME, millis(details.and_then(|d| d.load_time))),
+        (HAS_VERSION, details.and_then(|d| d.version)),
+    ];
+    let flags = optional.iter().filter(|(_, v)| v.is_some()).fold(0, |all, (flag, _)| all | flag);
+    out.extend_from_slice(&MAGIC);
+    out.push(FORMAT_VERSION);
+    out.push(kind_id(details.map_or(RecordKind::Value, |d| d.kind)));
+    out.extend_from_slice(&flags.to_le_bytes());
+    out.extend_from_slice(&encoded.format.id().to_le_bytes());
+    out.extend_from_slice(&encoded.compressor.to_le_bytes());
+    out.extend_from_slice(&encoded.schema.to_le_bytes());
+    for (_, field) in optional {
+        out.extend_from_slice(&field.unwrap_or(0).to_le_bytes());
+    }
+    out.extend_from_slice(&key_digest(key).to_le_bytes());
+    for length in [encoded.plain_len, encoded.bytes.len() as u64, attributes.len() as u64, 0] {
+        out.extend_from_slice(&length.to_le_bytes());
+    }
+    out.extend_from_slice(&attributes);
+    out.extend_from_slice(&encoded.bytes);
+    let checksum = checksum(&out);
+    out[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+fn checksum(record: &[u8]) -> u64 {
+    let head = XxHash3_64::oneshot(&record[..CHECKSUM_AT]);
+    XxHash3_64::oneshot_with_seed(head, &record[HEADER_BYTES..])
+}
+
+/// What `bytes`, found under `key`, are to a leaf with this codec.
+pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
+    let Some(head) = Head::parse(bytes) else { return Record::Other(Other::Foreign) };
+    if head.version == 0 || head.version > FORMAT_VERSION {
+        return Record::Other(Other::Newer);
+    }
+    let body = (bytes.len() - HEADER_BYTES) as u64;
+    if head.attributes_len.checked_add(head.payload_len) != Some(body) || head.checksum != checksum(bytes) {
+        return Record::Damaged;
+    }
+    if head.flags & !KNOWN_FLAGS != 0 {
+        return Record::Other(Other::Newer);
+    }
+    if head.digest != key_digest(key) {
+        return Record::Other(Other::Key);
+    }
+    let Some(kind) = kind_of(head.kind) else { return Record::Other(Other::Newer) };
+    if head.schema != own.schema {
+        return Record::Other(Other::Schema);
+    }
+    let Some(format) = Format::with_id(head.format, own.format) else {
+        return Record::Other(Other::Codec);
+    };
+    let payload_at = HEADER_BYTES + head.attributes_len as usize;
+    let Some((scopes, metadata)) = decode_attributes(&bytes[HEADER_BYTES..payload_at]) else {
+        return Record::Damaged;
+    };
+    let instant = |flag| head.optional(flag).map(Timestamp::from_millis);
+    let duration = |flag| head.optional(flag).map(Duration::from_millis);
+    let mut details = Details::default();
+    details.kind = kind;
+    details.idle = duration(HAS_IDLE);
+    details.load_time = duration(HAS_LOAD_TIME);
+    details.version = head.optional(HAS_VERSION);
+    details.scopes = scopes;
+    details.metadata = metadata;
+    let encoded = Encoded {
+        format,
+        compressor: head.compressor,
+        schema: head.schema,
+        plain_len: head.plain_len,
+        bytes: bytes.slice(payload_at..),
+    };
+    let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
+    let value = CacheValue::new(Raw::encoded(encoded, origin.cloned()))
+        .with_lifetime(lifetime)
+        .with_created(instant(HAS_CREATED))
+        .with_details(details);
+    Record::Value(value)
+}
+
+/// The lifetime in a record's header, without looking at anything else: for stores that rebuild an index.
+/// `None` if this is no record of this format version.
+pub fn peek_lifetime(header: &[u8]) -> Option<Lifetime> {
+    let head = Head::parse(header).filter(|head| head.version == FORMAT_VERSION)?;
+    let instant = |flag| head.optional(flag).map(Timestamp::from_millis);
+    Some(Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN)))
+}
+
+struct Head {
+    version: u8,
+    kind: u8,
+    flags: u16,
+    format: u16,
+    compressor: u16,
+    schema: u32,
+    /// The seven optional fields, in the order of their flags.
+    fields: [u64; 7],
+    digest: u128,
+    plain_len: u64,
+    payload_len: u64,
+    attributes_len: u64,
+    checksum: u64,
+}
+
+impl Head {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Reader(bytes.strip_prefix(&MAGIC)?);
+        if bytes.len() < HEADER_BYTES {
+            return None;
+        }
+        let [version, kind] = rest.array()?;
+        let flags = u16::from_le_bytes(rest.array()?);
+        let format = u16::from_le_bytes(rest.array()?);
+        let compressor = u16::from_le_bytes(rest.array()?);
+        let schema = u32::from_le_bytes(rest.array()?);
+        let mut fields = [0; 7];
+        for field in &mut fields {
+            *field = rest.u64()?;
+        }
+        Some(Self {
+            version,
+            kind,
+            flags,
+            format,
+            compressor,
+            schema,
+            fields,
+            digest: u128::from_le_bytes(rest.array()?),
+            plain_len: rest.u64()?,
+            payload_len: rest.u64()?,
+            attributes_len: rest.u64()?,
+            checksum: rest.u64()?,
+        })
+    }
+
+    fn optional(&self, flag: u16) -> Option<u64> {
+        (self.flags & flag != 0).then(|| self.fields[flag.trailing_zeros() as usize])
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = self.u32()? as usize;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(bytes).ok()
+    }
+}
+
+fn encode_attributes(details: &Details) -> Vec<u8> {
+    if details.scopes.is_empty() && details.metadata.is_empty() {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    let text = |out: &mut Vec<u8>, text: &str| {
+        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    };
+    out.extend_from_slice(&(details.scopes.len() as u32).to_le_bytes());
+    for scope in &details.scopes {
+        out.push(scope_id(scope.kind));
+        text(&mut out, &scope.name);
+        out.extend_from_slice(&scope.epoch.0.to_le_bytes());
+    }
+    out.extend_from_slice(&(details.metadata.len() as u32).to_le_bytes());
+    for (name, value) in &details.metadata {
+        text(&mut out, name);
+        text(&mut out, value);
+    }
+    out
+}
+
+type Attributes = (Vec<Scope>, BTreeMap<String, String>);
+
+/// Items are pushed as they are read: a count that promises more than there is reserves nothing.
+fn decode_attributes(bytes: &[u8]) -> Option<Attributes> {
+    let mut attributes = Attributes::default();
+    if bytes.is_empty() {
+        return Some(attributes);
+    }
+    let mut rest = Reader(bytes);
+    for _ in 0..rest.u32()? {
+        let [kind] = rest.array()?;
+        let kind = scope_of(kind)?;
+        let name = rest.text()?.into();
+        let epoch = Epoch(u128::from_le_bytes(rest.array()?));
+        attributes.0.push(Scope { kind, name, epoch });
+    }
+    for _ in 0..rest.u32()? {
+        let name = rest.text()?.to_owned();
+        attributes.1.insert(name, rest.text()?.to_owned());
+    }
+    rest.0.is_empty().then_some(attributes)
+}
+
+const KINDS: [RecordKind; 4] =
+    [RecordKind::Value, RecordKind::Absent, RecordKind::Lease, RecordKind::Tombstone];
+const SCOPES: [ScopeKind; 4] =
+    [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
+
+fn kind_id(kind: RecordKind) -> u8 {
+    KINDS.iter().position(|known| *known == kind).unwrap_or(0) as u8
+}
+
+fn kind_of(id: u8) -> Option<RecordKind> {
+    KINDS.get(usize::from(id)).copied()
+}
+
+fn scope_id(kind: ScopeKind) -> u8 {
+    SCOPES.iter().position(|known| *known == kind).unwrap_or(0) as u8
+}
+
+fn scope_of(id: u8) -> Option<ScopeKind> {
+    SCOPES.get(usize::from(id)).copied()
+}

@@ -1,0 +1,228 @@
+//! Forwarding: boxed and shared backends are backends, and run the same bodies.
+//!
+//! The methods are written as `async_trait` expands them, so that forwarding hands the inner future on
+//! instead of boxing another around it.
+
+use std::sync::Arc;
+
+/// Implements methods of `Backend` by calling them on another backend. `all` names every method but
+/// `open_writer`, which keeps its buffering default.
+macro_rules! forward {
+    ($self:ident => $to:expr; all) => {
+        $crate::erased::forward!($self => $to; store, reads, writes, facts, adopted);
+    };
+    ($self:ident => $to:expr; $($group:ident),+) => {
+        $($crate::erased::forward!(@$group $self, $to);)+
+    };
+    (@store $self:ident, $to:expr) => {
+        fn read<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey,
+        ) -> BoxFuture<'async_trait, BackendResult<Option<CacheValue<Raw>>>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.read(key)
+        }
+        fn write<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>,
+        ) -> BoxFuture<'async_trait, BackendResult<()>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.write(key, value)
+        }
+        fn remove<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey,
+        ) -> BoxFuture<'async_trait, BackendResult<$crate::DeleteStatus>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.remove(key)
+        }
+        fn read_batch<'life0, 'life1, 'async_trait>(
+            &'life0 $self, keys: &'life1 [CacheKey],
+        ) -> BoxFuture<'async_trait, Vec<BackendResult<Option<CacheValue<Raw>>>>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.read_batch(keys)
+        }
+        fn write_batch<'life0, 'async_trait>(
+            &'life0 $self, entries: Vec<(CacheKey, CacheValue<Raw>)>,
+        ) -> BoxFuture<'async_trait, Vec<BackendResult<()>>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.write_batch(entries)
+        }
+        fn remove_batch<'life0, 'life1, 'async_trait>(
+            &'life0 $self, keys: &'life1 [CacheKey],
+        ) -> BoxFuture<'async_trait, Vec<BackendResult<$crate::DeleteStatus>>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.remove_batch(keys)
+        }
+        fn enumerate<'life0, 'async_trait>(
+            &'life0 $self, cursor: u64, limit: usize,
+        ) -> BoxFuture<'async_trait, BackendResult<$crate::Page>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.enumerate(cursor, limit)
+        }
+        fn write_if_newer<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>,
+        ) -> BoxFuture<'async_trait, BackendResult<()>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.write_if_newer(key, value)
+        }
+    };
+    (@reads $self:ident, $to:expr) => {
+        fn try_read(&$self, key: &CacheKey, options: &$crate::ReadOptions) -> $crate::TryRead {
+            $to.try_read(key, options)
+        }
+        fn read_with<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, options: &'life2 $crate::ReadOptions,
+        ) -> BoxFuture<'async_trait, $crate::Answer>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.read_with(key, options)
+        }
+        fn read_many<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, keys: &'life1 [CacheKey], options: &'life2 $crate::ReadOptions,
+        ) -> BoxFuture<'async_trait, Vec<$crate::Answer>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.read_many(keys, options)
+        }
+        fn contains<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey,
+        ) -> BoxFuture<'async_trait, BackendResult<$crate::Presence>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.contains(key)
+        }
+        fn open_reader<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, options: &'life2 $crate::ReadOptions,
+        ) -> BoxFuture<'async_trait, BackendResult<Option<Box<dyn $crate::BodyReader>>>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.open_reader(key, options)
+        }
+    };
+    (@writes $self:ident, $to:expr) => {
+        fn write_with<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>, options: &'life2 $crate::WriteOptions,
+        ) -> BoxFuture<'async_trait, $crate::Receipt>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.write_with(key, value, options)
+        }
+        fn remove_with<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, options: &'life2 $crate::WriteOptions,
+        ) -> BoxFuture<'async_trait, $crate::Receipt>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.remove_with(key, options)
+        }
+        fn write_many<'life0, 'async_trait>(
+            &'life0 $self, items: Vec<$crate::WriteItem>,
+        ) -> BoxFuture<'async_trait, Vec<$crate::Receipt>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.write_many(items)
+        }
+        fn remove_many<'life0, 'async_trait>(
+            &'life0 $self, items: Vec<$crate::RemoveItem>,
+        ) -> BoxFuture<'async_trait, Vec<$crate::Receipt>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.remove_many(items)
+        }
+        fn install_if<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>, ticket: &'life2 $crate::Ticket,
+        ) -> BoxFuture<'async_trait, $crate::Receipt>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.install_if(key, value, ticket)
+        }
+    };
+    (@facts $self:ident, $to:expr) => {
+        fn places(&$self, key: &CacheKey, places: &mut $crate::Places) {
+            $to.places(key, places);
+        }
+        fn ticket(&$self, key: &CacheKey) -> $crate::Ticket {
+            $to.ticket(key)
+        }
+        fn clear<'life0, 'async_trait>(
+            &'life0 $self,
+        ) -> BoxFuture<'async_trait, BackendResult<()>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.clear()
+        }
+        fn clear_with<'life0, 'async_trait>(
+            &'life0 $self,
+        ) -> BoxFuture<'async_trait, BackendResult<()>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.clear_with()
+        }
+        fn sweep<'life0, 'async_trait>(
+            &'life0 $self, limit: usize,
+        ) -> BoxFuture<'async_trait, BackendResult<$crate::Sweep>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.sweep(limit)
+        }
+        fn occupancy(&$self) -> Option<$crate::Occupancy> {
+            $to.occupancy()
+        }
+        fn capabilities(&$self) -> $crate::Capabilities {
+            $to.capabilities()
+        }
+        fn leaf(&$self) -> Option<&$crate::Leaf> {
+            $to.leaf()
+        }
+        fn leaves(&$self) -> Vec<$crate::Leaf> {
+            $to.leaves()
+        }
+        fn statistics(&$self) -> Vec<$crate::LeafStatistics> {
+            $to.statistics()
+        }
+    };
+    (@adopted $self:ident, $to:expr) => {
+        fn adopted(&$self, adoption: &$crate::Adoption) -> Option<Arc<dyn Backend>> {
+            $to.adopted(adoption)
+        }
+    };
+}
+pub(crate) use forward;
+
+use hitbox_core::{BackendResult, BoxFuture, CacheKey, CacheValue};
+
+use crate::backend::Backend;
+use crate::envelope::Raw;
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    forward!(self => (**self); all);
+}
+
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    forward!(self => (**self); all);
+}

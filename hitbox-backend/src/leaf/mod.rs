@@ -1,0 +1,315 @@
+//! The one place around a leaf: here values are encoded, calls timed and counted, copies judged, and
+//! writes kept in order. [`Leaf`] is what belongs to a leaf; [`calls`] and [`batch`] are what surrounds
+//! its methods.
+
+mod batch;
+mod calls;
+mod view;
+
+use std::sync::{Arc, Weak};
+
+use hitbox_core::{
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Freshness, Limits, ReadMode,
+    RecordKind,
+};
+
+use crate::backend::{Adoption, Backend};
+use crate::clock::SystemClock;
+use crate::codec::Codec;
+use crate::coherence::Coherence;
+use crate::envelope::{Encodings, Raw};
+use crate::metrics::{StoreNames, Timer, Timers};
+use crate::read::{Answer, Found, LeafPosition, ReadOptions, TryRead};
+use crate::receipt::{DeleteStatus, Outcome, Receipt};
+use crate::stats::{Counters, Event, LeafStatistics, Occupancy, Occupied};
+
+pub(crate) use batch::{begin_batch, read_many, remove_many, write_many};
+pub(crate) use calls::{clear, contains, install_if, mutation, of, read, remove, write};
+pub(crate) use view::View;
+
+/// What belongs to one view of a leaf: its path, codec, clock, limits, counters; and to its store: the
+/// order of writes. Cloning shares all of it.
+#[derive(Clone, Debug)]
+pub struct Leaf(Arc<Inner>);
+
+pub(crate) struct Inner {
+    options: LeafOptions,
+    pub(crate) path: BackendLabel,
+    position: LeafPosition,
+    coherence: Arc<Coherence>,
+    pub(crate) counters: Counters,
+    pub(crate) timers: Timers,
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the exporter"))]
+    pub(crate) store: Option<(StoreNames, Weak<dyn Occupied>)>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaf")
+            .field("path", &self.path)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The settings that every leaf has.
+#[derive(Clone, Debug)]
+pub struct LeafOptions {
+    /// Its name, the last part of its path.
+    pub label: BackendLabel,
+    /// How it encodes. Not used by leaves that keep live values.
+    pub codec: Codec,
+    /// Where it gets the time from.
+    pub clock: Arc<dyn Clock>,
+    /// What it accepts.
+    pub limits: Limits,
+}
+
+impl LeafOptions {
+    /// Default codec and limits and the machine's clock.
+    pub fn new(label: &str) -> Self {
+        Self {
+            label: label.into(),
+            codec: Codec::default(),
+            clock: Arc::new(SystemClock),
+            limits: Limits::DEFAULT,
+        }
+    }
+}
+
+impl Leaf {
+    /// A leaf with a store of its own.
+    pub fn new(options: LeafOptions) -> Self {
+        let path = options.label;
+        Self::with(options, path, 0, Arc::default(), None)
+    }
+
+    /// The same leaf with gauges `hitbox_<kind>_entries` and so on that show what `store` holds.
+    #[must_use]
+    pub fn showing(self, kind: &str, store: Weak<dyn Occupied>) -> Self {
+        let Inner { options, path, position, coherence, .. } = &*self.0;
+        Self::with(options.clone(), *path, *position, coherence.clone(), Some((kind, store)))
+    }
+
+    fn with(
+        options: LeafOptions,
+        path: BackendLabel,
+        position: LeafPosition,
+        coherence: Arc<Coherence>,
+        store: Option<(&str, Weak<dyn Occupied>)>,
+    ) -> Self {
+        let (counters, timers) = (Counters::default(), Timers::new(path));
+        let store = store.map(|(kind, store)| (StoreNames::of(kind), store));
+        let inner = Arc::new(Inner { options, path, position, coherence, counters, timers, store });
+        crate::metrics::register(&inner);
+        Self(inner)
+    }
+
+    /// The same store under another path, counted by itself.
+    pub fn adopted(&self, adoption: &Adoption) -> Self {
+        let own = match adoption.suffix {
+            Some(suffix) => BackendLabel::new(&format!("{}{suffix}", self.0.options.label)),
+            None => self.0.options.label,
+        };
+        let path = adoption.prefix.join(own);
+        Self::with(self.0.options.clone(), path, adoption.first, self.0.coherence.clone(), None)
+    }
+
+    /// The dotted path.
+    pub fn path(&self) -> BackendLabel {
+        self.0.path
+    }
+
+    /// The codec of records that this leaf writes.
+    pub fn codec(&self) -> &Codec {
+        &self.0.options.codec
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.options.clock
+    }
+
+    /// What all views of the store share.
+    pub fn coherence(&self) -> &Arc<Coherence> {
+        &self.0.coherence
+    }
+
+    /// Counts something.
+    #[inline]
+    pub fn count(&self, event: Event, amount: u64) {
+        self.0.counters.add(event, amount);
+    }
+
+    /// The counters as they are now.
+    pub fn statistics(&self, occupancy: Option<Occupancy>) -> LeafStatistics {
+        self.0.counters.snapshot(self.0.path, occupancy)
+    }
+
+    /// Runs `work` and, if there is a leaf to tell, measures it.
+    pub(crate) fn time<R>(
+        leaf: Option<&Self>,
+        timer: impl Fn(&Timers) -> &Timer,
+        work: impl FnOnce() -> R,
+    ) -> R {
+        let Some(leaf) = leaf else { return work() };
+        let started = Timers::start(&leaf.0.options.clock);
+        let result = work();
+        timer(&leaf.0.timers).stop(&leaf.0.options.clock, started);
+        result
+    }
+
+    /// Answers a read from memory: `look` is the look-up. For leaves that never wait.
+    #[inline]
+    pub fn try_read(
+        &self,
+        key: &CacheKey,
+        options: &ReadOptions,
+        look: impl FnOnce() -> Option<CacheValue<Raw>>,
+    ) -> TryRead {
+        let inner = &*self.0;
+        if options.skip.contains(inner.position) {
+            return TryRead::Miss;
+        }
+        if inner.coherence.is_hidden(key) {
+            self.count(Event::Hidden, 1);
+            self.count(Event::Miss, 1);
+            return TryRead::Miss;
+        }
+        match look().and_then(|value| self.judge(value, options)) {
+            Some(found) => TryRead::Hit(found),
+            None => {
+                self.count(Event::Miss, 1);
+                TryRead::Miss
+            }
+        }
+    }
+
+    /// The copy, if this read may use it.
+    #[inline]
+    fn judge(&self, value: CacheValue<Raw>, options: &ReadOptions) -> Option<Found> {
+        let lifetime = value.lifetime();
+        let freshness = if lifetime.is_forever() {
+            Freshness::Fresh
+        } else {
+            lifetime.freshness(self.0.options.clock.now())
+        };
+        let usable = options.accept.allows(freshness)
+            && value.details().is_none_or(|details| {
+                details.kind == RecordKind::Value
+                    && (details.scopes.is_empty()
+                        || options
+                            .view
+                            .as_ref()
+                            .is_some_and(|view| details.scopes.iter().all(|scope| view.is_current(scope))))
+            });
+        if !usable {
+            self.count(Event::Outdated, 1);
+            return None;
+        }
+        self.count(if freshness == Freshness::Fresh { Event::Hit } else { Event::Stale }, 1);
+        Some(Found { value, freshness, label: self.0.path, leaf: self.0.position, mode: ReadMode::Direct })
+    }
+
+    pub(super) fn answer(
+        &self,
+        stored: BackendResult<Option<CacheValue<Raw>>>,
+        options: &ReadOptions,
+    ) -> Answer {
+        match stored {
+            Ok(stored) => {
+                if let Some(encoded) = stored.as_ref().and_then(|value| value.data().as_encoded()) {
+                    self.count(Event::BytesRead, encoded.bytes.len() as u64);
+                }
+                let found = stored.and_then(|value| self.judge(value, options));
+                if found.is_none() {
+                    self.count(Event::Miss, 1);
+                }
+                Ok(found)
+            }
+            Err(error) => Err(self.failed(Event::ReadError, error)),
+        }
+    }
+
+    /// Counts an error and names this leaf in it.
+    pub(crate) fn failed(&self, event: Event, error: BackendError) -> BackendError {
+        self.0.counters.add_error(event, error.kind());
+        error.at(self.0.path)
+    }
+
+    pub(super) fn check_key(&self, key: &CacheKey) -> BackendResult<()> {
+        let (size, limit) = (key.as_encoded().len() as u64, self.0.options.limits.key_bytes);
+        if size > limit { Err(BackendError::too_large("a key", size, limit)) } else { Ok(()) }
+    }
+
+    /// The entry as this leaf stores it, or why it does not.
+    pub(super) fn prepare<B: Backend + ?Sized>(
+        &self,
+        backend: &B,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        encodings: &Encodings,
+    ) -> BackendResult<CacheValue<Raw>> {
+        self.check_key(key)?;
+        let value = match value.created() {
+            Some(_) => value,
+            None => value.with_created(Some(self.0.options.clock.now())),
+        };
+        if backend.capabilities().keeps_live_values {
+            return Ok(value);
+        }
+        let content_type = value.details().and_then(|d| d.metadata.get("content-type"));
+        let encoded = value.data().to_encoded(
+            &self.0.options.codec,
+            content_type.map(String::as_str),
+            encodings,
+            Some(self),
+        )?;
+        let limit = self.0.options.limits.value_bytes;
+        if encoded.plain_len > limit {
+            return Err(BackendError::too_large("a value", encoded.plain_len, limit));
+        }
+        Ok(value.map(|_| Raw::encoded(encoded, None)))
+    }
+
+    /// Whether there is nothing to store, since the entry's time is over already.
+    pub(super) fn is_gone(&self, value: &CacheValue<Raw>) -> bool {
+        let lifetime = value.lifetime();
+        !lifetime.is_forever() && lifetime.freshness(self.0.options.clock.now()) == Freshness::Gone
+    }
+
+    pub(super) fn stored(
+        &self,
+        key: &CacheKey,
+        event: Event,
+        bytes: u64,
+        result: BackendResult<()>,
+    ) -> Receipt {
+        let outcome = match result {
+            Ok(()) => {
+                self.0.coherence.shadow.repaired(key);
+                self.count(event, 1);
+                self.count(Event::BytesWritten, bytes);
+                Outcome::Stored
+            }
+            Err(error) => Outcome::of_error(self.failed(Event::WriteError, error)),
+        };
+        Receipt::of(self.0.path, outcome)
+    }
+
+    pub(super) fn removed(&self, key: &CacheKey, result: BackendResult<DeleteStatus>) -> Receipt {
+        let outcome = match result {
+            Ok(status) => {
+                self.0.coherence.shadow.repaired(key);
+                self.count(Event::Remove, 1);
+                if status == DeleteStatus::Missing { Outcome::Absent } else { Outcome::Removed }
+            }
+            Err(error) => Outcome::of_error(self.failed(Event::RemoveError, error)),
+        };
+        Receipt::of(self.0.path, outcome)
+    }
+
+    pub(super) fn refuse(&self, error: BackendError) -> Receipt {
+        Receipt::of(self.0.path, Outcome::of_error(self.failed(Event::WriteError, error)))
+    }
+}

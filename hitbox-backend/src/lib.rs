@@ -1,0 +1,45 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod backend;
+mod cache_backend;
+mod capability;
+mod clock;
+mod codec;
+mod coherence;
+mod composition;
+#[doc(hidden)]
+pub mod doc;
+pub mod envelope;
+mod erased;
+mod leaf;
+pub mod metrics;
+mod offload;
+mod read;
+mod receipt;
+mod stats;
+mod stream;
+mod wrap;
+
+pub use backend::{Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
+pub use cache_backend::CacheBackend;
+pub use capability::Capabilities;
+pub use clock::SystemClock;
+pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
+pub use coherence::{Coherence, Mutation, Places, Ticket};
+pub use composition::policy::{
+    self, BatchOrder, Loser, Needs, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy,
+    RaceWritePolicy, ReadPolicy, SequentialReadPolicy, SequentialWritePolicy, WritePolicy,
+};
+pub use composition::{
+    Answers, Compose, CompositionBackend, CompositionPolicy, Layer, Pair, ReadAttempts, RefillPolicy,
+    Requirement, TryAnswer, TryAttempts, WriteAttempts, Written,
+};
+pub use envelope::{Cacheable, Encoded, Encodings, Raw};
+pub use leaf::{Leaf, LeafOptions};
+pub use offload::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};
+pub use read::{Answer, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, ScopeView, TryRead};
+pub use receipt::{DeleteStatus, LeafReceipt, Outcome, Receipt};
+pub use stats::{Event, LeafStatistics, Occupancy, Occupied};
+pub use stream::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
+pub use wrap::{Coalesce, Deadline, Namespace, Ttl, TtlRule, Wrap};

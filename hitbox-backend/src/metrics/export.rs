@@ -1,0 +1,209 @@
+//! Counters copied to the installed recorder, durations recorded through handles that are made once there
+//! is one.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use hitbox_core::{BackendLabel, Clock};
+use metrics::{Histogram, Key, Label, Level, Metadata};
+
+use super::{Shown, Source, Value};
+use crate::leaf::Inner;
+use crate::stats::Event;
+
+static METADATA: Metadata<'static> = Metadata::new("hitbox", Level::INFO, None);
+
+/// A duration histogram, made when a recorder exists.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    name: &'static str,
+    path: BackendLabel,
+    handle: OnceLock<HistogramHandle>,
+}
+
+struct HistogramHandle(Histogram);
+
+impl std::fmt::Debug for HistogramHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Histogram")
+    }
+}
+
+impl Timer {
+    fn new(name: &'static str, path: BackendLabel) -> Self {
+        Self { name, path, handle: OnceLock::new() }
+    }
+
+    pub(crate) fn stop(&self, clock: &Arc<dyn Clock>, started: Duration) {
+        let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
+        if let Some(handle) = self.handle.get() {
+            handle.0.record(seconds);
+            return;
+        }
+        metrics::with_recorder(|recorder| {
+            let key =
+                Key::from_parts(self.name, vec![Label::from_static_parts("backend", self.path.as_str())]);
+            let histogram = recorder.register_histogram(&key, &METADATA);
+            histogram.record(seconds);
+            // The recorder that stands for "none" has no size; a handle from it would never record.
+            if size_of_val(recorder) > 0 {
+                let _ = self.handle.set(HistogramHandle(histogram));
+            }
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Timers {
+    pub(crate) read: Timer,
+    pub(crate) write: Timer,
+    pub(crate) remove: Timer,
+    pub(crate) serialize: Timer,
+    pub(crate) deserialize: Timer,
+    pub(crate) compress: Timer,
+    pub(crate) decompress: Timer,
+}
+
+impl Timers {
+    pub(crate) fn new(path: BackendLabel) -> Self {
+        Self {
+            read: Timer::new("hitbox_backend_read_duration_seconds", path),
+            write: Timer::new("hitbox_backend_write_duration_seconds", path),
+            remove: Timer::new("hitbox_backend_remove_duration_seconds", path),
+            serialize: Timer::new("hitbox_backend_serialize_duration_seconds", path),
+            deserialize: Timer::new("hitbox_backend_deserialize_duration_seconds", path),
+            compress: Timer::new("hitbox_backend_compress_duration_seconds", path),
+            decompress: Timer::new("hitbox_backend_decompress_duration_seconds", path),
+        }
+    }
+
+    pub(crate) fn start(clock: &Arc<dyn Clock>) -> Duration {
+        clock.monotonic()
+    }
+}
+
+static SOURCES: Mutex<Vec<Weak<dyn Source>>> = Mutex::new(Vec::new());
+
+pub(crate) fn register(leaf: &Arc<Inner>) {
+    let weak: Weak<Inner> = Arc::downgrade(leaf);
+    register_source(weak);
+}
+
+pub(crate) fn register_source(source: Weak<dyn Source>) {
+    let mut sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+    sources.retain(|source| source.strong_count() > 0);
+    sources.push(source);
+}
+
+/// Copies every counter of every leaf, composition and offload to the installed recorder. Call it before
+/// the recorder is read: on each scrape, or from a timer.
+pub fn publish() {
+    let sources: Vec<Arc<dyn Source>> = {
+        let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().filter_map(Weak::upgrade).collect()
+    };
+    // Several views may show one series: a store that two compositions label alike. They add up.
+    let mut sums = std::collections::BTreeMap::new();
+    for source in sources {
+        source.each(&mut |Shown { name, labels, value }| match value {
+            Value::Counter(value) => *sums.entry((name, labels, false)).or_insert(0) += value,
+            Value::Gauge(value) => *sums.entry((name, labels, true)).or_insert(0) += value,
+        });
+    }
+    metrics::with_recorder(|recorder| {
+        for ((name, labels, is_gauge), value) in sums {
+            let labels = labels.iter().filter(|label| !label.0.is_empty());
+            let labels: Vec<Label> = labels.map(|(k, v)| Label::from_static_parts(k, v)).collect();
+            let key = Key::from_parts(name, labels);
+            if is_gauge {
+                recorder.register_gauge(&key, &METADATA).set(value as f64);
+            } else {
+                recorder.register_counter(&key, &METADATA).absolute(value);
+            }
+        }
+    });
+}
+
+impl Source for Inner {
+    fn each(&self, show: &mut dyn FnMut(Shown)) {
+        let path = self.path.as_str();
+        let counters = &self.counters;
+        let mut counter = |name, label, value| {
+            show(Shown { name, labels: [("backend", path), label], value: Value::Counter(value) });
+        };
+        let get = |event| counters.get(event);
+        let (hits, misses, stale) = (get(Event::Hit), get(Event::Miss), get(Event::Stale));
+        let none = ("", "");
+        counter("hitbox_backend_read_total", none, hits + misses + stale + get(Event::ReadError));
+        counter(
+            "hitbox_backend_write_total",
+            none,
+            get(Event::Write) + get(Event::Refill) + get(Event::WriteError),
+        );
+        counter("hitbox_backend_remove_total", none, get(Event::Remove) + get(Event::RemoveError));
+        counter("hitbox_backend_hit_total", none, hits);
+        counter("hitbox_backend_miss_total", none, misses);
+        counter("hitbox_backend_stale_total", none, stale);
+        counter("hitbox_backend_read_bytes_total", none, get(Event::BytesRead));
+        counter("hitbox_backend_write_bytes_total", none, get(Event::BytesWritten));
+        for (event, reason) in [
+            (Event::Outdated, "outdated"),
+            (Event::Damaged, "damaged"),
+            (Event::Foreign, "foreign"),
+            (Event::Undecodable, "undecodable"),
+            (Event::Hidden, "hidden"),
+        ] {
+            counter("hitbox_backend_unusable_total", ("reason", reason), get(event));
+        }
+        counter("hitbox_refill_installed_total", none, get(Event::Refill));
+        counter("hitbox_refill_superseded_total", none, get(Event::RefillSuperseded));
+        const ERRORS: [&str; 3] = [
+            "hitbox_backend_read_errors_total",
+            "hitbox_backend_write_errors_total",
+            "hitbox_backend_remove_errors_total",
+        ];
+        counters.each_error(|operation, kind, count| counter(ERRORS[operation], ("kind", kind), count));
+        let Some((names, store)) = &self.store else { return };
+        let Some(store) = store.upgrade() else { return };
+        let held = store.occupancy();
+        let labels = [("backend", path), none];
+        show(Shown { name: names.entries, labels, value: Value::Gauge(held.entries) });
+        show(Shown { name: names.bytes, labels, value: Value::Gauge(held.bytes) });
+        show(Shown { name: names.evictions, labels, value: Value::Counter(held.evictions) });
+    }
+}
+
+/// A Prometheus recorder that shows the counters as they are when it is asked.
+#[cfg(feature = "prometheus")]
+#[derive(Clone)]
+pub struct PrometheusExport(metrics_exporter_prometheus::PrometheusHandle);
+
+/// Installs a Prometheus recorder for the process.
+///
+/// # Errors
+/// If another recorder is installed.
+#[cfg(feature = "prometheus")]
+pub fn prometheus() -> hitbox_core::BackendResult<PrometheusExport> {
+    use hitbox_core::{BackendError, ErrorKind};
+    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map(PrometheusExport).map_err(
+        |error| {
+            BackendError::new(ErrorKind::Configuration, "no recorder could be installed").with_source(error)
+        },
+    )
+}
+
+#[cfg(feature = "prometheus")]
+impl PrometheusExport {
+    /// The text that a scrape is answered with.
+    pub fn render(&self) -> String {
+        publish();
+        self.0.render()
+    }
+}
+
+#[cfg(feature = "prometheus")]
+impl std::fmt::Debug for PrometheusExport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrometheusExport")
+    }
+}

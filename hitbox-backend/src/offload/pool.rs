@@ -1,0 +1,361 @@
+//! The pool: workers that are spawned while there is work, and a queue in front of them.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt::{self, Debug};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use hitbox_core::{CacheKey, Clock, Offload, Refusal, Refused, Task, TaskKind};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::clock::SystemClock;
+use crate::metrics::{Shown, Source, Value, register_source};
+
+/// Runs background work with a bound on how much is under way. Clones share the pool.
+///
+/// When every handle is dropped, tasks that were taken still run to their end.
+#[derive(Clone)]
+pub struct OffloadPool(Arc<Pool>);
+
+struct Pool {
+    settings: OffloadPoolBuilder,
+    runtime: Handle,
+    state: Mutex<State>,
+    /// Tasks running or waiting.
+    depth: watch::Sender<usize>,
+    /// Raised to cancel what is under way.
+    epoch: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: usize,
+    queue: VecDeque<Task>,
+    keys: HashSet<(TaskKind, CacheKey)>,
+    closed: bool,
+    statistics: OffloadStatistics,
+}
+
+/// Counts of a pool since it was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OffloadStatistics {
+    /// Tasks taken.
+    pub registered: u64,
+    /// Tasks that ran to their end.
+    pub completed: u64,
+    /// Tasks that panicked.
+    pub panicked: u64,
+    /// Tasks cut at the time limit.
+    pub timed_out: u64,
+    /// Tasks cancelled, while they ran or waited.
+    pub cancelled: u64,
+    /// Tasks handed back for want of room.
+    pub refused_full: u64,
+    /// Tasks handed back since one of their kind and key was under way.
+    pub refused_duplicate: u64,
+    /// Tasks handed back after the shutdown.
+    pub refused_closed: u64,
+    /// Tasks running or waiting now.
+    pub depth: u64,
+}
+
+/// Settings of an [`OffloadPool`].
+#[derive(Clone, Debug)]
+pub struct OffloadPoolBuilder {
+    workers: usize,
+    queue: usize,
+    timeout: Option<Duration>,
+    clock: Arc<dyn Clock>,
+    runtime: Option<Handle>,
+}
+
+impl OffloadPoolBuilder {
+    /// Tasks that run at once, at least 1. Default 64.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// Tasks that wait beside those that run. Default 4,096.
+    #[must_use]
+    pub fn queue(mut self, queue: usize) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Cuts tasks after so long. Default 30 s; `None` lets them run.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The clock of the time limit. Default the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The runtime that runs the tasks. Default the one that `build` is called on.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// The pool.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, if none was given.
+    pub fn build(self) -> OffloadPool {
+        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+        let pool = Arc::new(Pool {
+            settings: self,
+            runtime,
+            state: Mutex::default(),
+            depth: watch::Sender::new(0),
+            epoch: watch::Sender::new(0),
+        });
+        let weak: std::sync::Weak<Pool> = Arc::downgrade(&pool);
+        register_source(weak);
+        OffloadPool(pool)
+    }
+}
+
+impl OffloadPool {
+    /// A pool with default settings on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Settings to start from.
+    pub fn builder() -> OffloadPoolBuilder {
+        OffloadPoolBuilder {
+            workers: 64,
+            queue: 4096,
+            timeout: Some(Duration::from_secs(30)),
+            clock: Arc::new(SystemClock),
+            runtime: None,
+        }
+    }
+
+    /// This pool as compositions take it.
+    pub fn shared(&self) -> Arc<dyn Offload> {
+        Arc::new(self.clone())
+    }
+
+    /// Waits until no task runs or waits. Tasks that are registered meanwhile are waited for too.
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn wait_all(&self) {
+        let mut depth = self.0.depth.subscribe();
+        // The sender lives as long as `self`.
+        let _ = depth.wait_for(|depth| *depth == 0).await;
+    }
+
+    /// Takes no more tasks, and waits for those that were taken.
+    ///
+    /// Dropping the future leaves the pool closed.
+    pub async fn shutdown(&self) {
+        self.0.lock().closed = true;
+        self.wait_all().await;
+    }
+
+    /// Cancels what runs and what waits. New tasks are taken.
+    pub fn cancel_all(&self) {
+        let waiting: Vec<Task> = {
+            let mut state = self.0.lock();
+            let waiting: Vec<Task> = state.queue.drain(..).collect();
+            state.statistics.cancelled += waiting.len() as u64;
+            for task in &waiting {
+                state.release(task.kind, task.key.as_ref());
+            }
+            waiting
+        };
+        self.0.depth.send_modify(|depth| *depth -= waiting.len());
+        self.0.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Counts since the pool was built.
+    pub fn statistics(&self) -> OffloadStatistics {
+        let depth = *self.0.depth.borrow() as u64;
+        OffloadStatistics { depth, ..self.0.lock().statistics }
+    }
+}
+
+impl Default for OffloadPool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Debug for OffloadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OffloadPool").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}
+
+impl Offload for OffloadPool {
+    fn register(&self, task: Task) -> Result<(), Refused> {
+        let mut state = self.0.lock();
+        let name = task.key.clone().map(|key| (task.kind, key));
+        let why = if state.closed {
+            state.statistics.refused_closed += 1;
+            Refusal::Closed
+        } else if name.as_ref().is_some_and(|name| state.keys.contains(name)) {
+            state.statistics.refused_duplicate += 1;
+            Refusal::Duplicate
+        } else if state.workers >= self.0.settings.workers && state.queue.len() >= self.0.settings.queue {
+            state.statistics.refused_full += 1;
+            Refusal::Full
+        } else {
+            state.statistics.registered += 1;
+            state.keys.extend(name);
+            self.0.depth.send_modify(|depth| *depth += 1);
+            if state.workers < self.0.settings.workers {
+                state.workers += 1;
+                drop(state);
+                let worker = Worker { pool: self.0.clone(), current: Some((task.kind, task.key.clone())) };
+                self.0.runtime.spawn(worker.run(task));
+            } else {
+                state.queue.push_back(task);
+            }
+            return Ok(());
+        };
+        drop(state);
+        Err(Refused { task, why })
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn release(&mut self, kind: TaskKind, key: Option<&CacheKey>) {
+        if let Some(key) = key {
+            self.keys.remove(&(kind, key.clone()));
+        }
+    }
+}
+
+/// How a task ended.
+enum End {
+    Completed,
+    Panicked,
+    TimedOut,
+    Cancelled,
+}
+
+/// Runs tasks until none waits. Dropped half-way, with its runtime, it counts its task as cancelled.
+struct Worker {
+    pool: Arc<Pool>,
+    current: Option<(TaskKind, Option<CacheKey>)>,
+}
+
+impl Worker {
+    async fn run(mut self, first: Task) {
+        let mut next = Some(first);
+        while let Some(task) = next {
+            let end = self.perform(task).await;
+            next = self.finish(end);
+        }
+    }
+
+    async fn perform(&self, task: Task) -> End {
+        let mut epoch = self.pool.epoch.subscribe();
+        let work = AssertUnwindSafe(task.work).catch_unwind();
+        let limit = match self.pool.settings.timeout {
+            Some(limit) => Either::Left(self.pool.settings.clock.sleep(limit)),
+            None => Either::Right(std::future::pending()),
+        };
+        let cancelled = std::pin::pin!(epoch.changed());
+        match select(work, select(limit, cancelled)).await {
+            Either::Left((Ok(()), _)) => End::Completed,
+            Either::Left((Err(_), _)) => {
+                tracing::error!(kind = task.kind.0, "a background task panicked");
+                End::Panicked
+            }
+            Either::Right((Either::Left(_), _)) => End::TimedOut,
+            Either::Right((Either::Right(_), _)) => End::Cancelled,
+        }
+    }
+
+    /// Frees the task's key and takes the next task, or ends the worker.
+    fn finish(&mut self, end: End) -> Option<Task> {
+        let next = {
+            let mut state = self.pool.lock();
+            match end {
+                End::Completed => state.statistics.completed += 1,
+                End::Panicked => state.statistics.panicked += 1,
+                End::TimedOut => state.statistics.timed_out += 1,
+                End::Cancelled => state.statistics.cancelled += 1,
+            }
+            if let Some((kind, key)) = self.current.take() {
+                state.release(kind, key.as_ref());
+            }
+            let next = state.queue.pop_front();
+            match &next {
+                Some(task) => self.current = Some((task.kind, task.key.clone())),
+                None => state.workers -= 1,
+            }
+            next
+        };
+        self.pool.depth.send_modify(|depth| *depth -= 1);
+        next
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The runtime is going away: what this worker had, and what still waits, will not run.
+        while self.current.is_some() {
+            let _ = self.finish(End::Cancelled);
+        }
+    }
+}
+
+impl Source for Pool {
+    fn each(&self, show: &mut dyn FnMut(Shown)) {
+        let depth = *self.depth.borrow() as u64;
+        let OffloadStatistics {
+            registered,
+            completed,
+            panicked,
+            timed_out,
+            cancelled,
+            refused_full,
+            refused_duplicate,
+            refused_closed,
+            ..
+        } = self.lock().statistics;
+        let mut counter = |name, value, reason| {
+            show(Shown { name, labels: [reason, ("", "")], value: Value::Counter(value) });
+        };
+        counter("hitbox_offload_registered_total", registered, ("", ""));
+        counter("hitbox_offload_completed_total", completed, ("", ""));
+        counter("hitbox_offload_panicked_total", panicked, ("", ""));
+        counter("hitbox_offload_timed_out_total", timed_out, ("", ""));
+        counter("hitbox_offload_cancelled_total", cancelled, ("", ""));
+        counter("hitbox_offload_refused_total", refused_full, ("reason", "full"));
+        counter("hitbox_offload_refused_total", refused_duplicate, ("reason", "duplicate"));
+        counter("hitbox_offload_refused_total", refused_closed, ("reason", "closed"));
+        show(Shown {
+            name: "hitbox_offload_depth",
+            labels: [("", ""), ("", "")],
+            value: Value::Gauge(depth),
+        });
+    }
+}

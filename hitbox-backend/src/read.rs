@@ -1,0 +1,121 @@
+//! What a read asks for and what it is answered with.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use hitbox_core::{Accept, BackendLabel, BackendResult, CacheStatus, CacheValue, Freshness, ReadMode, Scope};
+
+use crate::envelope::Raw;
+
+/// Options of one read. `Default` is a normal read; cloning is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions {
+    /// The oldest copy that is accepted.
+    pub accept: Accept,
+    /// Leaves that are not asked: they have answered already, or their copy turned out useless.
+    pub skip: LeafSet,
+    /// The current epochs of scopes. Without it an entry that has scopes is a miss.
+    pub view: Option<Arc<dyn ScopeView>>,
+}
+
+/// Knows which epochs are current.
+pub trait ScopeView: Debug + Send + Sync {
+    /// Whether the scope has not been invalidated since its epoch was taken.
+    fn is_current(&self, scope: &Scope) -> bool;
+}
+
+/// The place of a leaf in an expression, counted from the left, from 0 on.
+pub type LeafPosition = u8;
+
+/// Leaves that a [`LeafSet`] tells apart; in a larger expression some share a bit, and a useless copy in
+/// one hides that in the other for the rest of the read.
+pub const MAX_LEAVES: usize = 64;
+
+/// A set of leaves of one expression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeafSet(u64);
+
+impl LeafSet {
+    /// No leaf.
+    pub const EMPTY: Self = Self(0);
+
+    /// One leaf.
+    pub const fn of(leaf: LeafPosition) -> Self {
+        Self(1 << (leaf & 63))
+    }
+
+    /// `count` leaves from `first` on.
+    pub const fn range(first: LeafPosition, count: usize) -> Self {
+        let mut set = Self::EMPTY;
+        let mut i = 0;
+        while i < count && i < MAX_LEAVES {
+            set = set.union(Self::of(first.wrapping_add(i as u8)));
+            i += 1;
+        }
+        set
+    }
+
+    /// Leaves of either set.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the leaf is in the set.
+    pub const fn contains(self, leaf: LeafPosition) -> bool {
+        self.0 & (1 << (leaf & 63)) != 0
+    }
+
+    /// Whether all of `other` are in the set.
+    pub const fn covers(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A usable copy and where it was.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The entry.
+    pub value: CacheValue<Raw>,
+    /// What it was when it was read: [`Freshness::Gone`] never occurs.
+    pub freshness: Freshness,
+    /// The leaf that had it.
+    pub label: BackendLabel,
+    /// Its position.
+    pub leaf: LeafPosition,
+    /// Whether an upper layer is being filled from it.
+    pub mode: ReadMode,
+}
+
+/// How a call that is answered with a copy of this freshness reports itself.
+pub(crate) const fn status_of(freshness: Freshness) -> CacheStatus {
+    match freshness {
+        Freshness::Fresh => CacheStatus::Hit,
+        _ => CacheStatus::Stale,
+    }
+}
+
+/// What one layer, or a whole expression, answers to a read.
+pub type Answer = BackendResult<Option<Found>>;
+
+/// What can be said without waiting.
+#[derive(Debug)]
+pub enum TryRead {
+    /// A usable copy.
+    Hit(Found),
+    /// No usable copy anywhere.
+    Miss,
+    /// Somebody has to be waited for. The leaves named here have answered "no" and need not be asked
+    /// again.
+    WouldWait(LeafSet),
+}
+
+/// Whether an entry is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// A read would find it.
+    Present,
+    /// A read would not find it.
+    Absent,
+    /// It cannot be said without reading it.
+    Maybe,
+}

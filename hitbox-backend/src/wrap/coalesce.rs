@@ -1,0 +1,150 @@
+//! One call for simultaneous reads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::{Shared, WeakShared};
+use hitbox_core::{Accept, BackendResult, BoxFuture, CacheKey, CacheValue};
+
+use crate::backend::{Adoption, Backend, RemoveItem, WriteItem, WriteOptions, adopt};
+use crate::coherence::Ticket;
+use crate::envelope::Raw;
+use crate::read::{Answer, LeafSet, Presence, ReadOptions, TryRead};
+use crate::receipt::Receipt;
+use crate::stream::BodyReader;
+
+type Flight = BoxFuture<'static, Answer>;
+type Flights = Mutex<HashMap<(CacheKey, Accept), WeakShared<Flight>>>;
+
+/// A backend in which reads of one key that meet share one call and its answer. Worth its cost in front
+/// of a slow layer.
+///
+/// A read that starts after a write has returned never joins a call that started before the write did.
+pub struct Coalesce {
+    inner: Arc<dyn Backend>,
+    flights: Arc<Flights>,
+}
+
+impl Coalesce {
+    /// Shares the reads of `inner`.
+    pub fn new(inner: impl Backend) -> Self {
+        Self { inner: Arc::new(inner), flights: Arc::default() }
+    }
+
+    /// The call under way, or a new one. It ends when all its readers are gone.
+    fn join(&self, key: &CacheKey, options: &ReadOptions) -> Shared<Flight> {
+        let name = (key.clone(), options.accept);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&name).and_then(WeakShared::upgrade) {
+            return flight;
+        }
+        let (inner, all, options) = (self.inner.clone(), self.flights.clone(), options.clone());
+        let landing = Landing { flights: all, name: name.clone() };
+        let call = async move {
+            let answer = inner.read_with(&landing.name.0, &options).await;
+            drop(landing);
+            answer
+        };
+        let flight: Shared<Flight> = FutureExt::boxed(call).shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.insert(name, weak);
+        }
+        flight
+    }
+
+    /// Reads that start from now on make a call of their own.
+    fn part(&self, key: &CacheKey) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        for accept in [Accept::Fresh, Accept::Stale, Accept::Expired] {
+            flights.remove(&(key.clone(), accept));
+        }
+    }
+}
+
+/// Removes a flight that has landed, or that all its readers have left.
+struct Landing {
+    flights: Arc<Flights>,
+    name: (CacheKey, Accept),
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        // A newer flight of the same name stays: only this one cannot be joined any more.
+        if flights.get(&self.name).is_some_and(|flight| flight.upgrade().is_none_or(|f| f.peek().is_some())) {
+            flights.remove(&self.name);
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Coalesce {
+    crate::erased::forward!(self => self.inner; store, facts);
+
+    fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
+        self.inner.try_read(key, options)
+    }
+
+    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
+        // Reads that leave leaves out, or look through a view of their own, are theirs alone.
+        if options.skip != LeafSet::EMPTY || options.view.is_some() {
+            return self.inner.read_with(key, options).await;
+        }
+        let flight = self.join(key, options);
+        flight.await
+    }
+
+    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
+        self.inner.read_many(keys, options).await
+    }
+
+    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
+        self.inner.contains(key).await
+    }
+
+    async fn open_reader(
+        &self,
+        key: &CacheKey,
+        options: &ReadOptions,
+    ) -> BackendResult<Option<Box<dyn BodyReader>>> {
+        self.inner.open_reader(key, options).await
+    }
+
+    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
+        let receipt = self.inner.write_with(key, value, options).await;
+        self.part(key);
+        receipt
+    }
+
+    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
+        let receipt = self.inner.remove_with(key, options).await;
+        self.part(key);
+        receipt
+    }
+
+    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
+        let keys: Vec<CacheKey> = items.iter().map(|item| item.key.clone()).collect();
+        let receipts = self.inner.write_many(items).await;
+        keys.iter().for_each(|key| self.part(key));
+        receipts
+    }
+
+    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
+        let keys: Vec<CacheKey> = items.iter().map(|item| item.key.clone()).collect();
+        let receipts = self.inner.remove_many(items).await;
+        keys.iter().for_each(|key| self.part(key));
+        receipts
+    }
+
+    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
+        let receipt = self.inner.install_if(key, value, ticket).await;
+        self.part(key);
+        receipt
+    }
+
+    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
+        Some(Arc::new(Self { inner: adopt(&self.inner, adoption), flights: Arc::default() }))
+    }
+}

@@ -1,0 +1,193 @@
+//! The one error type: a kind to branch on, the layer that failed, and what caused it.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::BackendLabel;
+
+/// What every backend call answers with.
+pub type BackendResult<T> = Result<T, BackendError>;
+
+/// What went wrong, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The store cannot be reached.
+    Connection,
+    /// The store did not answer in time; whether it acted is unknown.
+    Timeout,
+    /// A value could not be encoded or decoded.
+    Codec,
+    /// A key or value is over a limit; see [`BackendError::exceeded`].
+    TooLarge,
+    /// A conditional write met an equal or newer version.
+    VersionMismatch,
+    /// The backend cannot do this.
+    Unsupported,
+    /// A layer that was declared required failed; the cause says how.
+    RequiredLayer,
+    /// Every layer failed; [`BackendError::causes`] has one error per layer.
+    AllLayers,
+    /// Too much work is under way.
+    Overloaded,
+    /// The operating system refused an operation on a file.
+    Io,
+    /// The store answered what it should not.
+    Protocol,
+    /// A setting is wrong; the message names it.
+    Configuration,
+    /// The backend has been shut down.
+    Closed,
+}
+
+impl ErrorKind {
+    /// The kind as it stands in metrics (label `kind`).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Timeout => "timeout",
+            Self::Codec => "codec",
+            Self::TooLarge => "too_large",
+            Self::VersionMismatch => "version_mismatch",
+            Self::Unsupported => "unsupported",
+            Self::RequiredLayer => "required_layer",
+            Self::AllLayers => "all_layers",
+            Self::Overloaded => "overloaded",
+            Self::Io => "io",
+            Self::Protocol => "protocol",
+            Self::Configuration => "configuration",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Whether the store may have acted although the caller was told that it failed.
+    pub const fn is_outcome_unknown(self) -> bool {
+        matches!(self, Self::Timeout | Self::Connection | Self::Io)
+    }
+}
+
+/// An error of a backend. Cheap to clone: waiters of one failure share it.
+#[derive(Clone)]
+pub struct BackendError(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    label: Option<BackendLabel>,
+    exceeded: Option<(u64, u64)>,
+    causes: Vec<BackendError>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl BackendError {
+    /// An error of this kind; `message` is for people, in lower case, without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            label: None,
+            exceeded: None,
+            causes: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// `what` has `size` bytes where `limit` are allowed.
+    pub fn too_large(what: &str, size: u64, limit: u64) -> Self {
+        let error = Self::new(
+            ErrorKind::TooLarge,
+            format!("{what} of {size} bytes is over the limit of {limit} bytes"),
+        );
+        error.change(|inner| inner.exceeded = Some((size, limit)))
+    }
+
+    /// This backend does not offer `operation`.
+    pub fn unsupported(operation: &str) -> Self {
+        Self::new(ErrorKind::Unsupported, format!("{operation} is not supported by this backend"))
+    }
+
+    /// Both layers failed.
+    pub fn all_layers(causes: Vec<Self>) -> Self {
+        Self::new(ErrorKind::AllLayers, "every layer failed").change(|inner| inner.causes = causes)
+    }
+
+    /// A required layer failed.
+    pub fn required_layer(cause: Self) -> Self {
+        Self::new(ErrorKind::RequiredLayer, "a required layer failed").change(|inner| {
+            inner.label = cause.label();
+            inner.causes = vec![cause];
+        })
+    }
+
+    /// The same with the error that caused it.
+    pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.change(|inner| inner.source = Some(Arc::from(source.into())))
+    }
+
+    /// The same, naming the leaf that failed, unless one is named already.
+    pub fn at(self, label: BackendLabel) -> Self {
+        if self.0.label.is_some() {
+            return self;
+        }
+        self.change(|inner| inner.label = Some(label))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The dotted path of the leaf that failed.
+    pub fn label(&self) -> Option<BackendLabel> {
+        self.0.label
+    }
+
+    /// Size and limit, both in bytes, of an item that was too large.
+    pub fn exceeded(&self) -> Option<(u64, u64)> {
+        self.0.exceeded
+    }
+
+    /// The errors of the layers, where several are told as one.
+    pub fn causes(&self) -> &[Self] {
+        &self.0.causes
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(label) = self.0.label {
+            write!(f, "{label}: ")?;
+        }
+        f.write_str(&self.0.message)?;
+        for (i, cause) in self.0.causes.iter().enumerate() {
+            write!(f, "{}{cause}", if i == 0 { ": " } else { "; " })?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BackendError({:?}: {self})", self.0.kind)
+    }
+}
+
+impl Error for BackendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match (&self.0.source, self.0.causes.first()) {
+            (Some(source), _) => Some(&**source),
+            (None, Some(cause)) => Some(cause),
+            (None, None) => None,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The binary form of a key:
+//!
+//! ```text
+//! space u8 · namespace (u32 length, bytes) · prefix (u32 length, bytes) · version u32 ·
+//! parts: 1 name | 2 name value     (name, value: u32 length, bytes)
+//! ```
+//! Integers are little-endian. Every field carries its length, so no two keys share an encoding.
+
+use std::fmt::{self, Display, Write};
+
+use smallvec::SmallVec;
+
+use super::CacheKey;
+
+const USER: u8 = 0;
+pub(super) const RESERVED: u8 = 1;
+const NAME_ONLY: u8 = 1;
+const NAME_AND_VALUE: u8 = 2;
+
+type Buffer = SmallVec<[u8; 192]>;
+
+/// Builds a [`CacheKey`]: one allocation for a key of up to 192 bytes.
+#[derive(Debug)]
+pub struct CacheKeyBuilder {
+    encoded: Buffer,
+    version_at: usize,
+}
+
+impl CacheKeyBuilder {
+    pub(super) fn new(namespace: &str, prefix: &str) -> Self {
+        let mut encoded = Buffer::new();
+        encoded.push(USER);
+        field(&mut encoded, namespace.as_bytes());
+        field(&mut encoded, prefix.as_bytes());
+        let version_at = encoded.len();
+        encoded.extend_from_slice(&[0; 4]);
+        Self { encoded, version_at }
+    }
+
+    /// The version of the key's shape: raise it when parts change their meaning.
+    pub fn version(mut self, version: u32) -> Self {
+        self.encoded[self.version_at..self.version_at + 4].copy_from_slice(&version.to_le_bytes());
+        self
+    }
+
+    /// A named part with a value, rendered as text.
+    pub fn part(mut self, name: &str, value: impl Display) -> Self {
+        self.encoded.push(NAME_AND_VALUE);
+        field(&mut self.encoded, name.as_bytes());
+        let length_at = self.encoded.len();
+        self.encoded.extend_from_slice(&[0; 4]);
+        // Writing to a buffer in memory does not fail; a `Display` that reports an error has written
+        // what it could, and its length is what counts.
+        let _ = write!(Text(&mut self.encoded), "{value}");
+        let length = (self.encoded.len() - length_at - 4) as u32;
+        self.encoded[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        self
+    }
+
+    /// A named part with a value of any bytes.
+    pub fn part_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        self.encoded.push(NAME_AND_VALUE);
+        field(&mut self.encoded, name.as_bytes());
+        field(&mut self.encoded, value);
+        self
+    }
+
+    /// A named part without a value, which differs from one with an empty value.
+    pub fn flag(mut self, name: &str) -> Self {
+        self.encoded.push(NAME_ONLY);
+        field(&mut self.encoded, name.as_bytes());
+        self
+    }
+
+    /// A named part with a value if there is one.
+    pub fn part_option(self, name: &str, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.part(name, value),
+            None => self.flag(name),
+        }
+    }
+
+    /// Makes this one of the framework's own keys, which no user's key equals.
+    #[doc(hidden)]
+    pub fn reserved(mut self) -> Self {
+        self.encoded[0] = RESERVED;
+        self
+    }
+
+    /// The key.
+    pub fn build(self) -> CacheKey {
+        CacheKey::from_valid(&self.encoded)
+    }
+}
+
+struct Text<'a>(&'a mut Buffer);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn field(into: &mut Buffer, bytes: &[u8]) {
+    into.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    into.extend_from_slice(bytes);
+}
+
+pub(super) fn in_namespace(key: &CacheKey, namespace: &str) -> CacheKey {
+    if namespace.is_empty() {
+        return key.clone();
+    }
+    let inner = head(&key.encoded);
+    // Segments are escaped and joined with a slash: `a` around `b` differs from `a/b`.
+    let mut path = namespace.replace('%', "%25").replace('/', "%2F");
+    if !inner.namespace.is_empty() {
+        path.push('/');
+        path.push_str(inner.namespace);
+    }
+    let mut builder = CacheKeyBuilder::new(&path, inner.prefix).version(inner.version);
+    builder.encoded[0] = key.encoded[0];
+    builder.encoded.extend_from_slice(inner.rest);
+    builder.build()
+}
+
+/// One part of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPart<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its value, if it has one.
+    pub value: Option<&'a [u8]>,
+}
+
+/// The bytes are not the encoding of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyError;
+
+impl Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an encoded cache key")
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+pub(super) struct Head<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) prefix: &'a str,
+    pub(super) version: u32,
+    pub(super) rest: &'a [u8],
+}
+
+/// The fixed fields of an encoding that is known to be valid.
+pub(super) fn head(encoded: &[u8]) -> Head<'_> {
+    parse_head(encoded).unwrap_or(Head { namespace: "", prefix: "", version: 0, rest: &[] })
+}
+
+pub(super) fn parts(mut rest: &[u8]) -> impl Iterator<Item = KeyPart<'_>> {
+    std::iter::from_fn(move || parse_part(&mut rest).ok().flatten())
+}
+
+pub(super) fn validate(encoded: &[u8]) -> Result<(), KeyError> {
+    let mut rest = parse_head(encoded)?.rest;
+    while parse_part(&mut rest)?.is_some() {}
+    Ok(())
+}
+
+fn parse_head(encoded: &[u8]) -> Result<Head<'_>, KeyError> {
+    let (&space, mut rest) = encoded.split_first().ok_or(KeyError)?;
+    if space != USER && space != RESERVED {
+        return Err(KeyError);
+    }
+    let namespace = text(take_field(&mut rest)?)?;
+    let prefix = text(take_field(&mut rest)?)?;
+    let version = take_u32(&mut rest)?;
+    Ok(Head { namespace, prefix, version, rest })
+}
+
+fn parse_part<'a>(rest: &mut &'a [u8]) -> Result<Option<KeyPart<'a>>, KeyError> {
+    let Some((&tag, after)) = rest.split_first() else { return Ok(None) };
+    *rest = after;
+    let name = text(take_field(rest)?)?;
+    let value = match tag {
+        NAME_ONLY => None,
+        NAME_AND_VALUE => Some(take_field(rest)?),
+        _ => return Err(KeyError),
+    };
+    Ok(Some(KeyPart { name, value }))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, KeyError> {
+    std::str::from_utf8(bytes).map_err(|_| KeyError)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Result<u32, KeyError> {
+    let (bytes, after) = rest.split_first_chunk::<4>().ok_or(KeyError)?;
+    *rest = after;
+    Ok(u32::from_le_bytes(*bytes))
+}
+
+fn take_field<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], KeyError> {
+    let length = take_u32(rest)? as usize;
+    let (bytes, after) = rest.split_at_checked(length).ok_or(KeyError)?;
+    *rest = after;
+    Ok(bytes)
+}

@@ -1,0 +1,120 @@
+//! Keys: prefix, version and ordered parts, in one injective encoding.
+//!
+//! A key is encoded once, when it is built, and hashed once, with a secret of this process, so that
+//! nobody outside can choose keys that collide. Two keys are equal exactly if their encodings are.
+//! Reserved keys differ from every user's key in the first byte, which no text reaches.
+
+mod encode;
+mod text;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+pub use encode::{CacheKeyBuilder, KeyError, KeyPart};
+
+/// Identifies an entry. `clone` and `hash` are O(1).
+///
+/// ```
+/// use hitbox_core::CacheKey;
+/// let key = CacheKey::builder("user").version(2).part("id", 42).flag("full").build();
+/// assert_eq!(key.to_string(), "user:2:id=42:full");
+/// ```
+#[derive(Clone)]
+pub struct CacheKey {
+    hash: u64,
+    encoded: Arc<[u8]>,
+}
+
+static HASH_SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl CacheKey {
+    /// Starts a key with this prefix, version 0 and no parts.
+    pub fn builder(prefix: &str) -> CacheKeyBuilder {
+        CacheKeyBuilder::new("", prefix)
+    }
+
+    /// A key that consists of a prefix only.
+    pub fn new(prefix: &str) -> Self {
+        Self::builder(prefix).build()
+    }
+
+    /// Reads an encoded key back.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the bytes are not the encoding of a key.
+    pub fn from_encoded(encoded: &[u8]) -> Result<Self, KeyError> {
+        encode::validate(encoded)?;
+        Ok(Self::from_valid(encoded))
+    }
+
+    fn from_valid(encoded: &[u8]) -> Self {
+        Self { hash: HASH_SECRET.hash_one(encoded), encoded: Arc::from(encoded) }
+    }
+
+    /// The encoding: injective, the same in every process and release of format 1.
+    pub fn as_encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// A hash of the key, keyed with a secret of this process: for tables in memory, never to be stored.
+    pub const fn process_hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The same key within a namespace; in a key that has one already the new name is put in front.
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        encode::in_namespace(self, namespace)
+    }
+
+    /// The namespace, empty if there is none; nested ones are joined with `/`, outermost first.
+    pub fn namespace(&self) -> &str {
+        encode::head(&self.encoded).namespace
+    }
+
+    /// The prefix.
+    pub fn prefix(&self) -> &str {
+        encode::head(&self.encoded).prefix
+    }
+
+    /// The version of the key's shape.
+    pub fn version(&self) -> u32 {
+        encode::head(&self.encoded).version
+    }
+
+    /// The parts, in order.
+    pub fn parts(&self) -> impl Iterator<Item = KeyPart<'_>> {
+        encode::parts(encode::head(&self.encoded).rest)
+    }
+
+    /// Whether the framework keeps its own state under this key.
+    pub fn is_reserved(&self) -> bool {
+        self.encoded.first() == Some(&encode::RESERVED)
+    }
+}
+
+impl PartialEq for CacheKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.encoded == other.encoded
+    }
+}
+
+impl Eq for CacheKey {}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({self})")
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text::write(self, f)
+    }
+}

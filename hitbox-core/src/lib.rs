@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod clock;
+mod context;
+mod error;
+mod key;
+mod label;
+mod limits;
+mod offload;
+mod time;
+mod value;
+
+pub use clock::{Clock, ManualClock};
+pub use context::{CacheContext, CacheStatus, ReadMode, ResponseSource};
+pub use error::{BackendError, BackendResult, ErrorKind};
+pub use key::{CacheKey, CacheKeyBuilder, KeyError, KeyPart};
+pub use label::BackendLabel;
+pub use limits::Limits;
+pub use offload::{Offload, Refusal, Refused, Task, TaskKind};
+pub use time::{Accept, Freshness, Lifetime, Timestamp};
+pub use value::{CacheValue, Details, Epoch, RecordKind, Scope, ScopeKind};
+
+/// A boxed, sendable future that borrows for `'a`.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,22 @@
+//! Bounds on what a layer takes, checked before anything is changed.
+
+/// What a leaf accepts. A larger item is refused with an error that names its size and the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Encoded key, in bytes.
+    pub key_bytes: u64,
+    /// Encoded value before compression, in bytes; leaves that keep live values check only values that
+    /// have a known size.
+    pub value_bytes: u64,
+}
+
+impl Limits {
+    /// Keys of up to 64 KiB and some, values of up to 512 MiB.
+    pub const DEFAULT: Self = Self { key_bytes: 65 * 1024, value_bytes: 512 * 1024 * 1024 };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

@@ -1,0 +1,78 @@
+//! Background work as a dependency: who spawns is chosen by the application.
+
+use std::fmt::{self, Debug};
+
+use crate::{BoxFuture, CacheKey};
+
+/// Names a class of background work in limits, counters and metrics: `refill`, `write`, `repair`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskKind(pub &'static str);
+
+impl TaskKind {
+    /// Fills an upper layer from a lower one.
+    pub const REFILL: Self = Self("refill");
+    /// Finishes a write or delete whose caller has its answer or has gone.
+    pub const WRITE: Self = Self("write");
+    /// Finishes a read that lost a race.
+    pub const READ: Self = Self("read");
+    /// Removes an outdated copy from a layer that failed earlier.
+    pub const REPAIR: Self = Self("repair");
+}
+
+/// A piece of background work.
+pub struct Task {
+    /// Its class.
+    pub kind: TaskKind,
+    /// Two tasks of one kind and key are never under way at once: the second is refused.
+    pub key: Option<CacheKey>,
+    /// The work. Dropping it unfinished must leave everything in a state from which others go on.
+    pub work: BoxFuture<'static, ()>,
+}
+
+impl Task {
+    /// Work that runs beside any other.
+    pub fn new(kind: TaskKind, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { kind, key: None, work: Box::pin(work) }
+    }
+
+    /// Work of which one per key is enough.
+    pub fn unique(kind: TaskKind, key: CacheKey, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { kind, key: Some(key), work: Box::pin(work) }
+    }
+}
+
+impl Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("kind", &self.kind).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Why a task was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Queue and workers are full.
+    Full,
+    /// A task of this kind and key is under way.
+    Duplicate,
+    /// The offload has been shut down.
+    Closed,
+}
+
+/// A task handed back to whoever registered it.
+#[derive(Debug)]
+pub struct Refused {
+    /// The task, untouched.
+    pub task: Task,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// Runs background work.
+pub trait Offload: Debug + Send + Sync + 'static {
+    /// Takes the task or hands it back. Never waits.
+    ///
+    /// # Errors
+    /// [`Refused`] holds the task and the reason.
+    fn register(&self, task: Task) -> Result<(), Refused>;
+}

@@ -1,0 +1,152 @@
+//! A cached value with all that belongs to its entry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Lifetime, Timestamp};
+
+/// A value with its times and details. `T` is the user's type, or the envelope on its way through
+/// layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheValue<T> {
+    data: T,
+    lifetime: Lifetime,
+    created: Option<Timestamp>,
+    details: Option<Arc<Details>>,
+}
+
+/// The rarer facts of an entry. Entries without any of them share nothing and allocate nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Details {
+    /// What the record stands for.
+    pub kind: RecordKind,
+    /// Dead when unread for longer than this.
+    pub idle: Option<Duration>,
+    /// How long the load of this value took.
+    pub load_time: Option<Duration>,
+    /// The version it was written under.
+    pub version: Option<u64>,
+    /// What it is invalidated with.
+    pub scopes: Vec<Scope>,
+    /// The user's own remarks.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a stored record stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RecordKind {
+    /// A value.
+    #[default]
+    Value,
+    /// The knowledge that the source has nothing under this key.
+    Absent,
+    /// Somebody's right to load this key.
+    Lease,
+    /// A deletion that must be remembered.
+    Tombstone,
+}
+
+/// A set of entries that are invalidated together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// Which family of names this is.
+    pub kind: ScopeKind,
+    /// Its name within the family.
+    pub name: Box<str>,
+    /// The scope's token when the load or write of the entry began.
+    pub epoch: Epoch,
+}
+
+/// The families of scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ScopeKind {
+    /// All entries.
+    Everything,
+    /// The entries of a namespace.
+    Namespace,
+    /// The entries that carry a tag.
+    Tag,
+    /// The entries that depend on something.
+    Dependency,
+}
+
+/// A unique token; a scope that is invalidated gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch(pub u128);
+
+impl<T> CacheValue<T> {
+    /// A value that never ends.
+    pub const fn new(data: T) -> Self {
+        Self { data, lifetime: Lifetime::FOREVER, created: None, details: None }
+    }
+
+    /// The same with these instants.
+    pub const fn with_lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// The same with a time of creation.
+    pub const fn with_created(mut self, created: Option<Timestamp>) -> Self {
+        self.created = created;
+        self
+    }
+
+    /// The same with these details. Empty ones are not kept.
+    pub fn with_details(mut self, details: Details) -> Self {
+        self.details = (details != Details::default()).then(|| Arc::new(details));
+        self
+    }
+
+    /// The user's value, or the envelope.
+    pub const fn data(&self) -> &T {
+        &self.data
+    }
+
+    /// Takes the value out.
+    pub fn into_data(self) -> T {
+        self.data
+    }
+
+    /// The three instants.
+    pub const fn lifetime(&self) -> &Lifetime {
+        &self.lifetime
+    }
+
+    /// When the entry was first written, if that is known.
+    pub const fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
+
+    /// The rarer facts, if there are any.
+    pub fn details(&self) -> Option<&Details> {
+        self.details.as_deref()
+    }
+
+    /// The same entry around other data.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> CacheValue<U> {
+        CacheValue {
+            data: change(self.data),
+            lifetime: self.lifetime,
+            created: self.created,
+            details: self.details,
+        }
+    }
+
+    /// The same entry around other data, or the reason why not.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn try_map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<CacheValue<U>, E> {
+        Ok(CacheValue {
+            data: change(self.data)?,
+            lifetime: self.lifetime,
+            created: self.created,
+            details: self.details,
+        })
+    }
+}
