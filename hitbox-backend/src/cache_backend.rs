@@ -66,6 +66,8 @@ pub trait CacheBackend: Backend {
                 };
                 match settle(self, answer, context) {
                     Settled::Done(result) => return result,
+                    // A backend that answers with a leaf that was to be skipped would do so for ever.
+                    Settled::Useless(leaf) if options.skip.covers(leaf) => return Ok(None),
                     Settled::Useless(leaf) => options.skip = options.skip.union(leaf),
                 }
             }

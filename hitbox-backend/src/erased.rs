@@ -3,61 +3,64 @@
 //! The methods are written as `async_trait` expands them, so that forwarding hands the inner future on
 //! instead of boxing another around it.
 
-use std::sync::Arc;
-
-/// Implements methods of `Backend` by calling them on another backend. `all` names every method but
-/// `open_writer`, which keeps its buffering default.
+/// Implements methods of [`Backend`](crate::Backend) by calling them on another backend: for wrappers,
+/// which then write only what they change.
+///
+/// Groups: `store` (the required methods and their batches), `reads`, `writes`, `facts`, `adopted`; `all` is
+/// all of them. `open_writer` keeps its buffering default. The impl must be without `#[async_trait]`, or the
+/// methods that are written out must be those of other groups.
+#[macro_export]
 macro_rules! forward {
     ($self:ident => $to:expr; all) => {
-        $crate::erased::forward!($self => $to; store, reads, writes, facts, adopted);
+        $crate::forward!($self => $to; store, reads, writes, facts, adopted);
     };
     ($self:ident => $to:expr; $($group:ident),+) => {
-        $($crate::erased::forward!(@$group $self, $to);)+
+        $($crate::forward!(@$group $self, $to);)+
     };
     (@store $self:ident, $to:expr) => {
         fn read<'life0, 'life1, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey,
-        ) -> BoxFuture<'async_trait, BackendResult<Option<CacheValue<Raw>>>>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<Option<$crate::core::CacheValue<$crate::Raw>>>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
             $to.read(key)
         }
         fn write<'life0, 'life1, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>,
-        ) -> BoxFuture<'async_trait, BackendResult<()>>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, value: $crate::core::CacheValue<$crate::Raw>,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
             $to.write(key, value)
         }
         fn remove<'life0, 'life1, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey,
-        ) -> BoxFuture<'async_trait, BackendResult<$crate::DeleteStatus>>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<$crate::DeleteStatus>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
             $to.remove(key)
         }
         fn read_batch<'life0, 'life1, 'async_trait>(
-            &'life0 $self, keys: &'life1 [CacheKey],
-        ) -> BoxFuture<'async_trait, Vec<BackendResult<Option<CacheValue<Raw>>>>>
+            &'life0 $self, keys: &'life1 [$crate::core::CacheKey],
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::core::BackendResult<Option<$crate::core::CacheValue<$crate::Raw>>>>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
             $to.read_batch(keys)
         }
         fn write_batch<'life0, 'async_trait>(
-            &'life0 $self, entries: Vec<(CacheKey, CacheValue<Raw>)>,
-        ) -> BoxFuture<'async_trait, Vec<BackendResult<()>>>
+            &'life0 $self, entries: Vec<($crate::core::CacheKey, $crate::core::CacheValue<$crate::Raw>)>,
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::core::BackendResult<()>>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
             $to.write_batch(entries)
         }
         fn remove_batch<'life0, 'life1, 'async_trait>(
-            &'life0 $self, keys: &'life1 [CacheKey],
-        ) -> BoxFuture<'async_trait, Vec<BackendResult<$crate::DeleteStatus>>>
+            &'life0 $self, keys: &'life1 [$crate::core::CacheKey],
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::core::BackendResult<$crate::DeleteStatus>>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
@@ -65,15 +68,15 @@ macro_rules! forward {
         }
         fn enumerate<'life0, 'async_trait>(
             &'life0 $self, cursor: u64, limit: usize,
-        ) -> BoxFuture<'async_trait, BackendResult<$crate::Page>>
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<$crate::Page>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
             $to.enumerate(cursor, limit)
         }
         fn write_if_newer<'life0, 'life1, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>,
-        ) -> BoxFuture<'async_trait, BackendResult<()>>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, value: $crate::core::CacheValue<$crate::Raw>,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
@@ -81,36 +84,36 @@ macro_rules! forward {
         }
     };
     (@reads $self:ident, $to:expr) => {
-        fn try_read(&$self, key: &CacheKey, options: &$crate::ReadOptions) -> $crate::TryRead {
+        fn try_read(&$self, key: &$crate::core::CacheKey, options: &$crate::ReadOptions) -> $crate::TryRead {
             $to.try_read(key, options)
         }
         fn read_with<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, options: &'life2 $crate::ReadOptions,
-        ) -> BoxFuture<'async_trait, $crate::Answer>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, options: &'life2 $crate::ReadOptions,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Answer>
         where
             'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
         {
             $to.read_with(key, options)
         }
         fn read_many<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 $self, keys: &'life1 [CacheKey], options: &'life2 $crate::ReadOptions,
-        ) -> BoxFuture<'async_trait, Vec<$crate::Answer>>
+            &'life0 $self, keys: &'life1 [$crate::core::CacheKey], options: &'life2 $crate::ReadOptions,
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::Answer>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
         {
             $to.read_many(keys, options)
         }
         fn contains<'life0, 'life1, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey,
-        ) -> BoxFuture<'async_trait, BackendResult<$crate::Presence>>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<$crate::Presence>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
             $to.contains(key)
         }
         fn open_reader<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, options: &'life2 $crate::ReadOptions,
-        ) -> BoxFuture<'async_trait, BackendResult<Option<Box<dyn $crate::BodyReader>>>>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, options: &'life2 $crate::ReadOptions,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<Option<Box<dyn $crate::BodyReader>>>>
         where
             'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
         {
@@ -119,16 +122,16 @@ macro_rules! forward {
     };
     (@writes $self:ident, $to:expr) => {
         fn write_with<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>, options: &'life2 $crate::WriteOptions,
-        ) -> BoxFuture<'async_trait, $crate::Receipt>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, value: $crate::core::CacheValue<$crate::Raw>, options: &'life2 $crate::WriteOptions,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
         where
             'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
         {
             $to.write_with(key, value, options)
         }
         fn remove_with<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, options: &'life2 $crate::WriteOptions,
-        ) -> BoxFuture<'async_trait, $crate::Receipt>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, options: &'life2 $crate::WriteOptions,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
         where
             'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
         {
@@ -136,7 +139,7 @@ macro_rules! forward {
         }
         fn write_many<'life0, 'async_trait>(
             &'life0 $self, items: Vec<$crate::WriteItem>,
-        ) -> BoxFuture<'async_trait, Vec<$crate::Receipt>>
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::Receipt>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
@@ -144,15 +147,15 @@ macro_rules! forward {
         }
         fn remove_many<'life0, 'async_trait>(
             &'life0 $self, items: Vec<$crate::RemoveItem>,
-        ) -> BoxFuture<'async_trait, Vec<$crate::Receipt>>
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::Receipt>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
             $to.remove_many(items)
         }
         fn install_if<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 $self, key: &'life1 CacheKey, value: CacheValue<Raw>, ticket: &'life2 $crate::Ticket,
-        ) -> BoxFuture<'async_trait, $crate::Receipt>
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, value: $crate::core::CacheValue<$crate::Raw>, ticket: &'life2 $crate::Ticket,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
         where
             'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
         {
@@ -160,15 +163,15 @@ macro_rules! forward {
         }
     };
     (@facts $self:ident, $to:expr) => {
-        fn places(&$self, key: &CacheKey, places: &mut $crate::Places) {
+        fn places(&$self, key: &$crate::core::CacheKey, places: &mut $crate::Places) {
             $to.places(key, places);
         }
-        fn ticket(&$self, key: &CacheKey) -> $crate::Ticket {
+        fn ticket(&$self, key: &$crate::core::CacheKey) -> $crate::Ticket {
             $to.ticket(key)
         }
         fn clear<'life0, 'async_trait>(
             &'life0 $self,
-        ) -> BoxFuture<'async_trait, BackendResult<()>>
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
@@ -176,7 +179,7 @@ macro_rules! forward {
         }
         fn clear_with<'life0, 'async_trait>(
             &'life0 $self,
-        ) -> BoxFuture<'async_trait, BackendResult<()>>
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
@@ -184,7 +187,7 @@ macro_rules! forward {
         }
         fn sweep<'life0, 'async_trait>(
             &'life0 $self, limit: usize,
-        ) -> BoxFuture<'async_trait, BackendResult<$crate::Sweep>>
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<$crate::Sweep>>
         where
             'life0: 'async_trait, Self: 'async_trait,
         {
@@ -207,17 +210,14 @@ macro_rules! forward {
         }
     };
     (@adopted $self:ident, $to:expr) => {
-        fn adopted(&$self, adoption: &$crate::Adoption) -> Option<Arc<dyn Backend>> {
+        fn adopted(&$self, adoption: &$crate::Adoption) -> Option<::std::sync::Arc<dyn $crate::Backend>> {
             $to.adopted(adoption)
         }
     };
 }
-pub(crate) use forward;
-
-use hitbox_core::{BackendResult, BoxFuture, CacheKey, CacheValue};
+use std::sync::Arc;
 
 use crate::backend::Backend;
-use crate::envelope::Raw;
 
 impl<B: Backend + ?Sized> Backend for Box<B> {
     forward!(self => (**self); all);

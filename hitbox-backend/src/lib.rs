@@ -12,6 +12,7 @@ mod composition;
 pub mod doc;
 pub mod envelope;
 mod erased;
+mod key_format;
 mod leaf;
 pub mod metrics;
 mod offload;
@@ -20,6 +21,8 @@ mod receipt;
 mod stats;
 mod stream;
 mod wrap;
+
+pub use hitbox_core as core;
 
 pub use backend::{Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
 pub use cache_backend::CacheBackend;
@@ -36,7 +39,8 @@ pub use composition::{
     Requirement, TryAnswer, TryAttempts, WriteAttempts, Written,
 };
 pub use envelope::{Cacheable, Encoded, Encodings, Raw};
-pub use leaf::{Leaf, LeafOptions};
+pub use key_format::CacheKeyFormat;
+pub use leaf::{Leaf, LeafOptions, Parsed};
 pub use offload::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};
 pub use read::{Answer, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, ScopeView, TryRead};
 pub use receipt::{DeleteStatus, LeafReceipt, Outcome, Receipt};

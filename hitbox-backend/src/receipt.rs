@@ -55,7 +55,6 @@ pub struct LeafReceipt {
 
 /// What a write or delete did: one line per leaf, and whether the whole counts as done.
 #[derive(Clone, Debug, Default)]
-#[must_use]
 pub struct Receipt {
     /// One line per leaf that was concerned, from left to right.
     pub leaves: SmallVec<[LeafReceipt; 2]>,

@@ -23,27 +23,39 @@ impl TaskKind {
 pub struct Task {
     /// Its class.
     pub kind: TaskKind,
-    /// Two tasks of one kind and key are never under way at once: the second is refused.
-    pub key: Option<CacheKey>,
+    /// Two tasks of one kind and subject are never under way at once: the second is refused.
+    pub subject: Option<Subject>,
     /// The work. Dropping it unfinished must leave everything in a state from which others go on.
     pub work: BoxFuture<'static, ()>,
+}
+
+/// What a task is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// Who does it: keys of different owners are different subjects.
+    pub owner: u64,
+    /// The key it is done for.
+    pub key: CacheKey,
 }
 
 impl Task {
     /// Work that runs beside any other.
     pub fn new(kind: TaskKind, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { kind, key: None, work: Box::pin(work) }
+        Self { kind, subject: None, work: Box::pin(work) }
     }
 
-    /// Work of which one per key is enough.
-    pub fn unique(kind: TaskKind, key: CacheKey, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { kind, key: Some(key), work: Box::pin(work) }
+    /// Work of which one per subject is enough.
+    pub fn unique(kind: TaskKind, subject: Subject, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { kind, subject: Some(subject), work: Box::pin(work) }
     }
 }
 
 impl Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("kind", &self.kind).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("kind", &self.kind)
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +65,7 @@ impl Debug for Task {
 pub enum Refusal {
     /// Queue and workers are full.
     Full,
-    /// A task of this kind and key is under way.
+    /// A task of this kind and subject is under way.
     Duplicate,
     /// The offload has been shut down.
     Closed,

@@ -1,1 +1,10 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
+mod backend;
+mod builder;
+mod connection;
+mod error;
+
+pub use backend::RedisBackend;
+pub use builder::RedisBuilder;

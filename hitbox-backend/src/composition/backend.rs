@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join;
@@ -80,7 +81,9 @@ impl CompositionBackend {
             l2: LeafSet::range(second, leaves_of.l2.len()),
         };
         let leaves: Vec<Leaf> = [leaves_of.l1, leaves_of.l2].concat();
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let composition = Arc::new(Composition {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             path,
             answers_at_once: Pair::of(|layer| layers[layer].capabilities().answers_at_once),
             layers,

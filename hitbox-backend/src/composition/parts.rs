@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join;
-use hitbox_core::{BackendLabel, CacheKey, CacheValue, Offload};
+use hitbox_core::{BackendLabel, CacheKey, CacheValue, Offload, Subject};
 
 use super::attempts::{Answers, Written};
 use super::builder::{CompositionPolicy, Plan};
@@ -23,6 +23,8 @@ use crate::read::{Answer, LeafSet};
 use crate::receipt::Receipt;
 
 pub(super) struct Composition {
+    /// Distinguishes the compositions of a process.
+    pub(super) id: u64,
     pub(super) plan: Plan,
     pub(super) path: BackendLabel,
     /// The layers as they stand here: with their full paths.
@@ -40,6 +42,11 @@ pub(super) struct Composition {
 }
 
 impl Composition {
+    /// Background work on a key of one of this composition's layers.
+    pub(super) fn subject(&self, layer: Layer, key: &CacheKey) -> Subject {
+        Subject { owner: self.id * 2 + layer as u64, key: key.clone() }
+    }
+
     /// Joins the answers and, after a hit in L2, fills L1.
     pub(super) async fn conclude(
         self: &Arc<Self>,

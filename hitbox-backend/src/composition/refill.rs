@@ -94,7 +94,7 @@ impl Composition {
         if self.refill.policy == RefillPolicy::Awaited {
             install.await;
         } else if let Err(Refused { why, .. }) =
-            self.offload.register(Task::unique(TaskKind::REFILL, key.clone(), install))
+            self.offload.register(Task::unique(TaskKind::REFILL, self.subject(Layer::L1, key), install))
         {
             self.refill.refused.fetch_add(1, Ordering::Relaxed);
             tracing::trace!(composition = %self.path, ?why, "a refill was not taken");

@@ -85,7 +85,8 @@ impl Composition {
                 }
             };
             // One clearing of a store is enough, whichever key asks for it.
-            let subject = if entirely { CacheKey::builder("repair").reserved().build() } else { key.clone() };
+            let whole_store = CacheKey::builder("store").reserved().build();
+            let subject = self.subject(layer, if entirely { &whole_store } else { key });
             if let Err(refused) = self.offload.register(Task::unique(TaskKind::REPAIR, subject, work)) {
                 tracing::trace!(why = ?refused.why, "a repair was not taken; the copy stays hidden");
             }

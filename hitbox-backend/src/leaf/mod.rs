@@ -8,15 +8,17 @@ mod view;
 
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Freshness, Limits, ReadMode,
-    RecordKind,
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, Limits,
+    ReadMode, RecordKind,
 };
 
 use crate::backend::{Adoption, Backend};
 use crate::clock::SystemClock;
 use crate::codec::Codec;
 use crate::coherence::Coherence;
+use crate::envelope::wire::{self, Record};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::{StoreNames, Timer, Timers};
 use crate::read::{Answer, Found, LeafPosition, ReadOptions, TryRead};
@@ -50,6 +52,17 @@ impl std::fmt::Debug for Inner {
             .field("position", &self.position)
             .finish_non_exhaustive()
     }
+}
+
+/// What stored bytes are to a leaf.
+#[derive(Debug)]
+pub enum Parsed {
+    /// An entry.
+    Value(CacheValue<Raw>),
+    /// Of no use here, and to be left as it is.
+    Leave,
+    /// Damaged: it may be removed.
+    Remove,
 }
 
 /// The settings that every leaf has.
@@ -118,6 +131,11 @@ impl Leaf {
     /// The dotted path.
     pub fn path(&self) -> BackendLabel {
         self.0.path
+    }
+
+    /// Its place in the expression that it is part of.
+    pub fn position(&self) -> LeafPosition {
+        self.0.position
     }
 
     /// The codec of records that this leaf writes.
@@ -228,6 +246,34 @@ impl Leaf {
                 Ok(found)
             }
             Err(error) => Err(self.failed(Event::ReadError, error)),
+        }
+    }
+
+    /// What stored bytes are to this leaf; counts what is of no use.
+    pub fn parse(&self, key: &CacheKey, bytes: &Bytes) -> Parsed {
+        match wire::decode(key, bytes, self.codec(), Some(self)) {
+            Record::Value(value) => Parsed::Value(value),
+            Record::Other(reason) => {
+                self.count(Event::Foreign, 1);
+                tracing::debug!(backend = %self.0.path, ?reason, "a stored record is of no use here");
+                Parsed::Leave
+            }
+            Record::Damaged => {
+                self.count(Event::Damaged, 1);
+                tracing::warn!(backend = %self.0.path, %key, "a stored record is damaged");
+                Parsed::Remove
+            }
+        }
+    }
+
+    /// The bytes under which a byte-storing leaf stores an entry.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] if the entry was not encoded, as those that leaves are given are.
+    pub fn to_bytes(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<Vec<u8>> {
+        match value.data().as_encoded() {
+            Some(encoded) => Ok(wire::encode(key, value, encoded)),
+            None => Err(BackendError::new(ErrorKind::Codec, "a live value reached a store of bytes")),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use hitbox_core::{CacheKey, Clock, Offload, Refusal, Refused, Task, TaskKind};
+use hitbox_core::{Clock, Offload, Refusal, Refused, Subject, Task, TaskKind};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -35,7 +35,7 @@ struct Pool {
 struct State {
     workers: usize,
     queue: VecDeque<Task>,
-    keys: HashSet<(TaskKind, CacheKey)>,
+    subjects: HashSet<(TaskKind, Subject)>,
     closed: bool,
     statistics: OffloadStatistics,
 }
@@ -56,7 +56,7 @@ pub struct OffloadStatistics {
     pub cancelled: u64,
     /// Tasks handed back for want of room.
     pub refused_full: u64,
-    /// Tasks handed back since one of their kind and key was under way.
+    /// Tasks handed back since one of their kind and subject was under way.
     pub refused_duplicate: u64,
     /// Tasks handed back after the shutdown.
     pub refused_closed: u64,
@@ -178,7 +178,7 @@ impl OffloadPool {
             let waiting: Vec<Task> = state.queue.drain(..).collect();
             state.statistics.cancelled += waiting.len() as u64;
             for task in &waiting {
-                state.release(task.kind, task.key.as_ref());
+                state.release(task.kind, task.subject.as_ref());
             }
             waiting
         };
@@ -208,11 +208,11 @@ impl Debug for OffloadPool {
 impl Offload for OffloadPool {
     fn register(&self, task: Task) -> Result<(), Refused> {
         let mut state = self.0.lock();
-        let name = task.key.clone().map(|key| (task.kind, key));
+        let name = task.subject.clone().map(|subject| (task.kind, subject));
         let why = if state.closed {
             state.statistics.refused_closed += 1;
             Refusal::Closed
-        } else if name.as_ref().is_some_and(|name| state.keys.contains(name)) {
+        } else if name.as_ref().is_some_and(|name| state.subjects.contains(name)) {
             state.statistics.refused_duplicate += 1;
             Refusal::Duplicate
         } else if state.workers >= self.0.settings.workers && state.queue.len() >= self.0.settings.queue {
@@ -220,12 +220,13 @@ impl Offload for OffloadPool {
             Refusal::Full
         } else {
             state.statistics.registered += 1;
-            state.keys.extend(name);
+            state.subjects.extend(name);
             self.0.depth.send_modify(|depth| *depth += 1);
             if state.workers < self.0.settings.workers {
                 state.workers += 1;
                 drop(state);
-                let worker = Worker { pool: self.0.clone(), current: Some((task.kind, task.key.clone())) };
+                let worker =
+                    Worker { pool: self.0.clone(), current: Some((task.kind, task.subject.clone())) };
                 self.0.runtime.spawn(worker.run(task));
             } else {
                 state.queue.push_back(task);
@@ -244,9 +245,9 @@ impl Pool {
 }
 
 impl State {
-    fn release(&mut self, kind: TaskKind, key: Option<&CacheKey>) {
-        if let Some(key) = key {
-            self.keys.remove(&(kind, key.clone()));
+    fn release(&mut self, kind: TaskKind, subject: Option<&Subject>) {
+        if let Some(subject) = subject {
+            self.subjects.remove(&(kind, subject.clone()));
         }
     }
 }
@@ -262,7 +263,7 @@ enum End {
 /// Runs tasks until none waits. Dropped half-way, with its runtime, it counts its task as cancelled.
 struct Worker {
     pool: Arc<Pool>,
-    current: Option<(TaskKind, Option<CacheKey>)>,
+    current: Option<(TaskKind, Option<Subject>)>,
 }
 
 impl Worker {
@@ -293,7 +294,7 @@ impl Worker {
         }
     }
 
-    /// Frees the task's key and takes the next task, or ends the worker.
+    /// Frees the task's subject and takes the next task, or ends the worker.
     fn finish(&mut self, end: End) -> Option<Task> {
         let next = {
             let mut state = self.pool.lock();
@@ -303,12 +304,12 @@ impl Worker {
                 End::TimedOut => state.statistics.timed_out += 1,
                 End::Cancelled => state.statistics.cancelled += 1,
             }
-            if let Some((kind, key)) = self.current.take() {
-                state.release(kind, key.as_ref());
+            if let Some((kind, subject)) = self.current.take() {
+                state.release(kind, subject.as_ref());
             }
             let next = state.queue.pop_front();
             match &next {
-                Some(task) => self.current = Some((task.kind, task.key.clone())),
+                Some(task) => self.current = Some((task.kind, task.subject.clone())),
                 None => state.workers -= 1,
             }
             next

@@ -1,7 +1,7 @@
 //! One call for simultaneous reads.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -16,7 +16,14 @@ use crate::receipt::Receipt;
 use crate::stream::BodyReader;
 
 type Flight = BoxFuture<'static, Answer>;
-type Flights = Mutex<HashMap<(CacheKey, Accept), WeakShared<Flight>>>;
+type Name = (CacheKey, Accept);
+
+/// Flights under way by what they read, each with its number.
+#[derive(Default)]
+struct Flights {
+    under_way: HashMap<Name, (u64, WeakShared<Flight>)>,
+    next: u64,
+}
 
 /// A backend in which reads of one key that meet share one call and its answer. Worth its cost in front
 /// of a slow layer.
@@ -24,7 +31,7 @@ type Flights = Mutex<HashMap<(CacheKey, Accept), WeakShared<Flight>>>;
 /// A read that starts after a write has returned never joins a call that started before the write did.
 pub struct Coalesce {
     inner: Arc<dyn Backend>,
-    flights: Arc<Flights>,
+    flights: Arc<Mutex<Flights>>,
 }
 
 impl Coalesce {
@@ -36,12 +43,14 @@ impl Coalesce {
     /// The call under way, or a new one. It ends when all its readers are gone.
     fn join(&self, key: &CacheKey, options: &ReadOptions) -> Shared<Flight> {
         let name = (key.clone(), options.accept);
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&name).and_then(WeakShared::upgrade) {
+        let mut flights = lock(&self.flights);
+        if let Some(flight) = flights.under_way.get(&name).and_then(|(_, flight)| flight.upgrade()) {
             return flight;
         }
-        let (inner, all, options) = (self.inner.clone(), self.flights.clone(), options.clone());
-        let landing = Landing { flights: all, name: name.clone() };
+        let number = flights.next;
+        flights.next += 1;
+        let landing = Landing { flights: self.flights.clone(), name: name.clone(), number };
+        let (inner, options) = (self.inner.clone(), options.clone());
         let call = async move {
             let answer = inner.read_with(&landing.name.0, &options).await;
             drop(landing);
@@ -49,39 +58,44 @@ impl Coalesce {
         };
         let flight: Shared<Flight> = FutureExt::boxed(call).shared();
         if let Some(weak) = flight.downgrade() {
-            flights.insert(name, weak);
+            flights.under_way.insert(name, (number, weak));
         }
         flight
     }
 
     /// Reads that start from now on make a call of their own.
     fn part(&self, key: &CacheKey) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = lock(&self.flights);
         for accept in [Accept::Fresh, Accept::Stale, Accept::Expired] {
-            flights.remove(&(key.clone(), accept));
+            flights.under_way.remove(&(key.clone(), accept));
         }
     }
 }
 
-/// Removes a flight that has landed, or that all its readers have left.
+fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
+    flights.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes a flight that has landed, or that all its readers have left. A newer one of the same name
+/// stays.
 struct Landing {
-    flights: Arc<Flights>,
-    name: (CacheKey, Accept),
+    flights: Arc<Mutex<Flights>>,
+    name: Name,
+    number: u64,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        // A newer flight of the same name stays: only this one cannot be joined any more.
-        if flights.get(&self.name).is_some_and(|flight| flight.upgrade().is_none_or(|f| f.peek().is_some())) {
-            flights.remove(&self.name);
+        let mut flights = lock(&self.flights);
+        if flights.under_way.get(&self.name).is_some_and(|(number, _)| *number == self.number) {
+            flights.under_way.remove(&self.name);
         }
     }
 }
 
 #[async_trait]
 impl Backend for Coalesce {
-    crate::erased::forward!(self => self.inner; store, facts);
+    crate::forward!(self => self.inner; store, facts);
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
         self.inner.try_read(key, options)

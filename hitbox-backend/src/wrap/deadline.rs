@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{Either, select};
-use hitbox_core::{BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, ErrorKind};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 
 use crate::backend::{Adoption, Backend, Page, RemoveItem, WriteItem, WriteOptions, adopt};
 use crate::clock::SystemClock;
@@ -83,7 +83,7 @@ impl Deadline {
 
 #[async_trait]
 impl Backend for Deadline {
-    crate::erased::forward!(self => self.inner; facts);
+    crate::forward!(self => self.inner; facts);
 
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         self.cut("a read", self.inner.read(key)).await?

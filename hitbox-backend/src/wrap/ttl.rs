@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hitbox_core::{BackendResult, BoxFuture, CacheKey, CacheValue, Clock, Lifetime};
+use hitbox_core::{CacheKey, CacheValue, Clock, Lifetime};
 
 use crate::backend::{Adoption, Backend, RemoveItem, WriteItem, WriteOptions, adopt};
 use crate::clock::SystemClock;
@@ -52,7 +52,7 @@ impl Ttl {
 
 #[async_trait]
 impl Backend for Ttl {
-    crate::erased::forward!(self => self.inner; store, reads, facts);
+    crate::forward!(self => self.inner; store, reads, facts);
 
     async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
         self.inner.write_with(key, self.apply(value), options).await

@@ -1,0 +1,16 @@
+//! Errors of the file system as errors of a backend.
+
+use std::io;
+use std::path::Path;
+
+use hitbox_core::{BackendError, ErrorKind};
+
+/// `what` could not be done to `path`.
+pub(crate) fn io_error(what: &str, path: &Path, error: io::Error) -> BackendError {
+    BackendError::new(ErrorKind::Io, format!("cannot {what} {}", path.display())).with_source(error)
+}
+
+/// The folder cannot be used.
+pub(crate) fn unusable(message: String) -> BackendError {
+    BackendError::new(ErrorKind::Configuration, message)
+}

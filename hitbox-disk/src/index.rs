@@ -1,0 +1,161 @@
+//! What is on disk, in memory: where a look-up ends if the key is not there, and who goes when room is
+//! needed.
+//!
+//! Eviction is first in, first out with a second chance: an entry that was read since it was written or
+//! last spared goes to the end of the queue once more (the CLOCK algorithm, Corbató 1968).
+
+use std::collections::{HashMap, VecDeque};
+
+/// The digest of a key: the name of its file.
+pub(crate) type Digest = u128;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// The length of its file.
+    pub(crate) bytes: u64,
+    /// Milliseconds since the epoch from which on it may be dropped; `u64::MAX` for never.
+    pub(crate) drop_at: u64,
+    /// The operation that put it there; later ones have greater numbers.
+    pub(crate) sequence: u64,
+    read_since: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    entries: HashMap<Digest, Entry>,
+    /// In the order of writing; lines whose sequence is not the entry's are void.
+    queue: VecDeque<(Digest, u64)>,
+    /// Operations under way per key, and the newest that has been applied meanwhile.
+    under_way: HashMap<Digest, UnderWay>,
+    bytes: u64,
+    sequence: u64,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    operations: usize,
+    applied: u64,
+}
+
+impl Index {
+    /// Begins a write or delete: its number decides whether it is applied after or before others.
+    pub(crate) fn begin(&mut self, digest: Digest) -> u64 {
+        self.sequence += 1;
+        self.under_way.entry(digest).or_default().operations += 1;
+        self.sequence
+    }
+
+    /// Whether a newer operation on the key has been applied.
+    pub(crate) fn is_superseded(&self, digest: Digest, sequence: u64) -> bool {
+        self.under_way.get(&digest).is_some_and(|under_way| under_way.applied > sequence)
+    }
+
+    /// Ends a write or delete.
+    pub(crate) fn end(&mut self, digest: Digest) {
+        if let Some(under_way) = self.under_way.get_mut(&digest) {
+            under_way.operations -= 1;
+            if under_way.operations == 0 {
+                self.under_way.remove(&digest);
+            }
+        }
+    }
+
+    fn applied(&mut self, digest: Digest, sequence: u64) {
+        if let Some(under_way) = self.under_way.get_mut(&digest) {
+            under_way.applied = under_way.applied.max(sequence);
+        }
+    }
+
+    pub(crate) fn get(&self, digest: Digest) -> Option<Entry> {
+        self.entries.get(&digest).copied()
+    }
+
+    /// Notes that the entry was read.
+    pub(crate) fn touch(&mut self, digest: Digest) {
+        if let Some(entry) = self.entries.get_mut(&digest) {
+            entry.read_since = true;
+        }
+    }
+
+    /// The entry's file is in place. Its bytes have been reserved.
+    pub(crate) fn insert(&mut self, digest: Digest, bytes: u64, drop_at: u64, sequence: u64) {
+        self.applied(digest, sequence);
+        let entry = Entry { bytes, drop_at, sequence, read_since: false };
+        if let Some(old) = self.entries.insert(digest, entry) {
+            self.bytes -= old.bytes;
+        }
+        self.queue.push_back((digest, sequence));
+        if self.queue.len() > 2 * self.entries.len() + 1024 {
+            let Self { queue, entries, .. } = self;
+            queue.retain(|(digest, sequence)| entries.get(digest).is_some_and(|e| e.sequence == *sequence));
+        }
+    }
+
+    /// The entry is gone; its bytes are free.
+    pub(crate) fn remove(&mut self, digest: Digest, sequence: u64) -> Option<Entry> {
+        self.applied(digest, sequence);
+        self.drop_entry(digest)
+    }
+
+    fn drop_entry(&mut self, digest: Digest) -> Option<Entry> {
+        let entry = self.entries.remove(&digest)?;
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+
+    /// Takes the entry out if it is still the one that was looked at.
+    pub(crate) fn remove_if_same(&mut self, digest: Digest, sequence: u64) -> bool {
+        let same = self.entries.get(&digest).is_some_and(|entry| entry.sequence == sequence);
+        same && self.drop_entry(digest).is_some()
+    }
+
+    /// Makes room for `bytes` under `max`, and reserves it. The entries named have left the index.
+    pub(crate) fn reserve(&mut self, bytes: u64, max: u64) -> Vec<Digest> {
+        let mut evicted = Vec::new();
+        while self.bytes + bytes > max {
+            let Some((digest, sequence)) = self.queue.pop_front() else { break };
+            let Some(entry) = self.entries.get_mut(&digest).filter(|e| e.sequence == sequence) else {
+                continue;
+            };
+            if entry.read_since {
+                entry.read_since = false;
+                self.queue.push_back((digest, sequence));
+            } else {
+                self.drop_entry(digest);
+                evicted.push(digest);
+            }
+        }
+        self.bytes += bytes;
+        evicted
+    }
+
+    /// Gives back what was reserved for a write that did not happen.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.bytes -= bytes;
+    }
+
+    /// Entries whose time is over at `now`, at most `limit`, which leave the index.
+    pub(crate) fn take_expired(&mut self, now: u64, limit: usize) -> (Vec<Digest>, bool) {
+        let over = self.entries.iter().filter(|(_, entry)| entry.drop_at <= now);
+        let mut expired: Vec<Digest> =
+            over.map(|(digest, _)| *digest).take(limit.saturating_add(1)).collect();
+        let cut_short = expired.len() > limit;
+        expired.truncate(limit);
+        for digest in &expired {
+            self.drop_entry(*digest);
+        }
+        (expired, cut_short)
+    }
+
+    pub(crate) fn digests(&self) -> Vec<Digest> {
+        self.entries.keys().copied().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

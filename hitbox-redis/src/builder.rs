@@ -1,0 +1,140 @@
+//! Settings of the Redis backend.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitbox_backend::{CacheKeyFormat, Codec, Compressor, Format, LeafOptions};
+use hitbox_core::{BackendResult, Clock};
+
+use crate::RedisBackend;
+
+/// Builds a [`RedisBackend`].
+#[derive(Clone)]
+pub struct RedisBuilder {
+    pub(crate) url: String,
+    pub(crate) settings: Settings,
+    pub(crate) options: LeafOptions,
+}
+
+/// What the backend keeps of its settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) prefix: String,
+    pub(crate) key_format: CacheKeyFormat,
+    pub(crate) deadline: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) skew_margin: Duration,
+}
+
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address may hold a password.
+        f.debug_struct("RedisBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl RedisBuilder {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            settings: Settings {
+                prefix: "hitbox:".to_owned(),
+                key_format: CacheKeyFormat::Text,
+                deadline: Duration::from_millis(250),
+                connect_timeout: Duration::from_secs(1),
+                skew_margin: Duration::from_secs(30),
+            },
+            options: LeafOptions::new("redis"),
+        }
+    }
+
+    /// Put in front of every key, `hitbox:` by default. Caches that share a server keep apart by it.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.settings.prefix = prefix.to_owned();
+        self
+    }
+
+    /// How keys look on the server, readable by default.
+    #[must_use]
+    pub fn key_format(mut self, format: CacheKeyFormat) -> Self {
+        self.settings.key_format = format;
+        self
+    }
+
+    /// Cuts every call after so long, 250 ms by default. The outcome of a write that is cut is unknown.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = deadline;
+        self
+    }
+
+    /// Gives up an attempt to connect after so long, 1 s by default; the next call tries again.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the server keeps a key beyond the end of its life, 30 s by default: as far as the clocks
+    /// of processes and server may differ before entries are lost early.
+    #[must_use]
+    pub fn skew_margin(mut self, margin: Duration) -> Self {
+        self.settings.skew_margin = margin;
+        self
+    }
+
+    /// Its label, `redis` by default.
+    #[must_use]
+    pub fn label(mut self, label: &str) -> Self {
+        self.options.label = label.into();
+        self
+    }
+
+    /// The serialization format, bitcode by default.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.options.codec.format = format;
+        self
+    }
+
+    /// The compressor, none by default.
+    #[must_use]
+    pub fn compressor(mut self, compressor: Compressor) -> Self {
+        self.options.codec.compressor = compressor;
+        self
+    }
+
+    /// The whole codec: format, compressor, compression rules and schema version.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.options.codec = codec;
+        self
+    }
+
+    /// The schema version of the stored types, 0 by default.
+    #[must_use]
+    pub fn schema(mut self, schema: u32) -> Self {
+        self.options.codec.schema = schema;
+        self
+    }
+
+    /// Where it gets the time from. Under a clock that is driven by hand the server expires nothing.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.options.clock = clock;
+        self
+    }
+
+    /// The backend, connected when it is first used.
+    ///
+    /// # Errors
+    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the address is none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(self) -> BackendResult<RedisBackend> {
+        RedisBackend::new(self)
+    }
+}

@@ -1,0 +1,65 @@
+//! One connection for all clones. It is opened when it is first used and heals itself; every call is cut
+//! at the deadline, whatever state the connection is in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use hitbox_core::{BackendError, BackendResult, Clock, ErrorKind};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, FromRedisValue, Pipeline};
+
+use crate::builder::Settings;
+use crate::error::backend_error;
+
+#[derive(Clone)]
+pub(crate) struct Connection {
+    manager: ConnectionManager,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+}
+
+impl Connection {
+    pub(crate) fn new(url: &str, settings: &Settings, clock: Arc<dyn Clock>) -> BackendResult<Self> {
+        let wrong = |error| {
+            BackendError::new(ErrorKind::Configuration, "url is not the address of a Redis server")
+                .with_source(error)
+        };
+        // One attempt per call: the deadline of calls paces them, and the next call tries again. The
+        // deadline is ours, so that it runs on the injected clock.
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(None);
+        let client = Client::open(url).map_err(wrong)?;
+        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
+        Ok(Self { manager, clock, deadline: settings.deadline })
+    }
+
+    /// One round trip.
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> BackendResult<T> {
+        let mut manager = self.manager.clone();
+        self.cut(async move { command.query_async(&mut manager).await }).await
+    }
+
+    /// Several commands in one round trip.
+    pub(crate) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> BackendResult<T> {
+        let mut manager = self.manager.clone();
+        self.cut(async move { pipeline.query_async(&mut manager).await }).await
+    }
+
+    async fn cut<T>(&self, call: impl Future<Output = redis::RedisResult<T>>) -> BackendResult<T> {
+        match select(std::pin::pin!(call), self.clock.sleep(self.deadline)).await {
+            Either::Left((result, _)) => result.map_err(backend_error),
+            Either::Right(_) => {
+                let message = format!("the server did not answer within {} ms", self.deadline.as_millis());
+                Err(BackendError::new(ErrorKind::Timeout, message))
+            }
+        }
+    }
+
+    /// The database in use.
+    pub(crate) fn database(&self) -> i64 {
+        self.manager.get_db()
+    }
+}

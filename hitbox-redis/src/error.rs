@@ -1,0 +1,17 @@
+//! Errors of the client as errors of a backend.
+
+use hitbox_core::{BackendError, ErrorKind};
+use redis::RedisError;
+
+pub(crate) fn backend_error(error: RedisError) -> BackendError {
+    let (kind, message) = if error.is_timeout() {
+        (ErrorKind::Timeout, "the server did not answer in time")
+    } else if error.is_io_error() || error.is_connection_dropped() || error.is_connection_refusal() {
+        (ErrorKind::Connection, "the server cannot be reached")
+    } else if error.is_unrecoverable_error() {
+        (ErrorKind::Connection, "the connection is of no use")
+    } else {
+        (ErrorKind::Protocol, "the server refused the command")
+    };
+    BackendError::new(kind, message).with_source(error)
+}

@@ -1,0 +1,56 @@
+//! Backends and policies that are wrong on purpose, each in the way of a real mistake: what the suite must
+//! reject.
+
+mod leaf;
+mod naive;
+mod policy;
+
+use std::sync::Arc;
+
+use hitbox_backend::Backend;
+
+use crate::{Factory, Setup, Subject, World, factory};
+
+pub use leaf::{Defect, Defective};
+pub use naive::Naive;
+pub use policy::{AsksBoth, FirstAnswer, GoesOn, L1First, NeverAsks, PrefersL1, SwallowsErrors};
+
+/// A leaf with a defect.
+pub fn leaf(defect: Defect) -> Factory {
+    factory(move |world: World| async move { Defective::new(defect, world.shared_clock()) })
+}
+
+/// A leaf without one.
+pub fn sound() -> Factory {
+    factory(|world: World| async move { crate::MemoryBackend::new(world.shared_clock()) })
+}
+
+/// A defective leaf as a subject of its own.
+pub fn alone(defect: Defect) -> Subject {
+    Subject::leaf(&format!("{defect:?}"), leaf(defect))
+}
+
+/// A defective leaf over a sound one.
+pub fn upper(defect: Defect) -> Subject {
+    Subject::pair(&format!("{defect:?} over sound"), &leaf(defect), &sound())
+}
+
+/// A defective leaf below a sound one.
+pub fn lower(defect: Defect) -> Subject {
+    Subject::pair(&format!("sound over {defect:?}"), &sound(), &leaf(defect))
+}
+
+/// Sound layers, composed by a first attempt.
+pub fn naive() -> Subject {
+    let composer = Arc::new(|l1, l2, _: &World, setup: Setup| {
+        Arc::new(Naive::new(l1, l2, setup.label)) as Arc<dyn Backend>
+    });
+    Subject::composed_by("naive composition", &sound(), &sound(), composer)
+}
+
+/// Sound layers under a setup that is changed behind the check's back.
+pub fn with_setup(name: &str, change: impl Fn(Setup) -> Setup + Send + Sync + 'static) -> Subject {
+    let right = Subject::pair(name, &sound(), &sound()).composer;
+    let composer = Arc::new(move |l1, l2, world: &World, setup: Setup| right(l1, l2, world, change(setup)));
+    Subject::composed_by(name, &sound(), &sound(), composer)
+}

@@ -1,0 +1,81 @@
+//! Every check of the suite over every expression: one test per id, named after it.
+
+#[allow(dead_code, reason = "other test files use the rest")]
+mod common;
+
+use hitbox_testkit::suite::BEHAVIOURS;
+
+/// Runs one check against the whole list.
+fn check(name: &str) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    runtime.block_on(async {
+        let behaviour =
+            BEHAVIOURS.iter().find(|behaviour| behaviour.name == name).expect("a check of that name");
+        let mut failures = Vec::new();
+        for subject in common::subjects() {
+            if let Err(what) = behaviour.run(&subject).await {
+                failures.push(format!("{}: {what}", subject.name));
+            }
+        }
+        assert!(failures.is_empty(), "{} expressions fail {name}:\n{}", failures.len(), failures.join("\n"));
+    });
+}
+
+macro_rules! tests {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            check(stringify!($name));
+        })*
+
+        #[test]
+        fn every_check_has_a_test() {
+            let tests = [$(stringify!($name)),*];
+            let missing: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).filter(|name| !tests.contains(name)).collect();
+            assert!(missing.is_empty(), "no test for {missing:?}");
+        }
+    };
+}
+
+tests! {
+    value_01_any_value_round_trips
+    value_02_instants_read_back_equal
+    value_03_lives_under_a_second_are_honoured
+    value_04_overwriting_replaces_everything
+    value_05_state_follows_the_clock
+    value_06_a_useless_copy_is_a_miss_of_its_layer
+    value_07_a_useless_copy_never_beats_a_usable_one
+    value_08_layers_have_their_own_codecs
+    value_09_encoded_and_decoded_once
+    value_10_hits_share_one_allocation
+    value_11_other_schemas_are_misses
+    key_01_different_keys_never_collide
+    key_03_namespaces_are_apart
+    key_04_long_keys_work_or_are_refused
+    key_05_reserved_keys_are_out_of_reach
+    compose_01_any_two_backends_compose
+    compose_02_sequential_read
+    compose_03_race_read
+    compose_04_parallel_read
+    compose_05_one_table_for_all_policies
+    compose_06_write_policies
+    compose_07_durable_first
+    compose_08_required_and_optional
+    compose_09_a_failed_layer_is_shadowed
+    compose_10_delete_counts_and_reports
+    compose_11_receipt_per_leaf
+    compose_12_late_writes_never_win
+    compose_13_provenance
+    compose_14_batches_keep_order
+    compose_15_custom_policies
+    refill_01_when_it_happens
+    refill_02_keeps_the_instants_of_its_source
+    refill_03_every_level_is_filled
+    refill_04_the_reader_never_waits
+    refill_05_a_failed_refill_changes_nothing
+    refill_06_never_resurrects
+    refill_07_simultaneous_hits_fill_once
+    errors_01_kinds_paths_and_sources
+    errors_02_a_hanging_layer_is_a_timeout
+}
