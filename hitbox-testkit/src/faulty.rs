@@ -47,6 +47,7 @@ struct Plan {
     always: Vec<(Operation, Fault)>,
     nth: Vec<(Operation, u64, Fault)>,
     calls: Vec<(Operation, u64)>,
+    held_up: usize,
 }
 
 impl Faults {
@@ -69,6 +70,16 @@ impl Faults {
         let mut plan = self.lock();
         plan.always.clear();
         plan.nth.clear();
+    }
+
+    /// Calls that are delayed or hang now.
+    pub fn held_up(&self) -> usize {
+        self.lock().held_up
+    }
+
+    fn hold(&self) -> Held<'_> {
+        self.lock().held_up += 1;
+        Held(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Plan> {
@@ -102,6 +113,15 @@ impl Faults {
     }
 }
 
+/// A call that is held up.
+struct Held<'a>(&'a Faults);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.lock().held_up -= 1;
+    }
+}
+
 /// A backend with faults in front of it.
 pub struct Faulty {
     inner: Arc<dyn Backend>,
@@ -129,10 +149,16 @@ impl Faulty {
                 failed(kind)
             }
             Some(Fault::Delay(delay)) => {
-                self.clock.sleep(delay).await;
+                let sleep = self.clock.sleep(delay);
+                let held = self.faults.hold();
+                sleep.await;
+                drop(held);
                 work.await
             }
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Hang) => {
+                let _held = self.faults.hold();
+                std::future::pending().await
+            }
         }
     }
 

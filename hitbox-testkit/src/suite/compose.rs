@@ -114,14 +114,14 @@ pub(super) async fn compose_03_race_read(subject: &Subject) -> Verdict {
             rig.faults[slow].always(Operation::Read, Fault::Delay(ms(1_000)));
             let winner = slow.other() as u64;
             ensure_eq!(id(&*composed, &key("both")).await?, Some(winner), "with {slow:?} slow");
-            background_ends(&world).await;
+            background_ends(&world, &[&rig.faults.l1, &rig.faults.l2]).await;
             rig.faults[slow].clear();
         }
         // A first miss or error waits for the other.
         let read_slowly = async |slow: Layer, name: &str| {
             rig.faults[slow].always(Operation::Read, Fault::Delay(ms(1_000)));
             let read = async { id(&*composed, &key(name)).await };
-            let (read, advanced) = join(read, advance_when_held_up(&world, 2_000)).await;
+            let (read, advanced) = join(read, advance_when_held_up(&world, &rig.faults[slow], 2_000)).await;
             rig.faults[slow].clear();
             advanced?;
             read
@@ -271,7 +271,7 @@ pub(super) async fn compose_06_write_policies(subject: &Subject) -> Verdict {
         let name = format!("r {slow:?}");
         let receipt = write(&*race, &name, 5).await.map_err(text)?;
         ensure!(receipt.stored() >= 1, "a race was not won");
-        background_ends(&world).await;
+        background_ends(&world, &[&rig.faults.l1, &rig.faults.l2]).await;
         ensure_eq!(id(rig.layer(slow), &key(&name)).await?, Some(5), "what the loser {slow:?} holds later");
         rig.faults[slow].clear();
     }
@@ -446,7 +446,7 @@ pub(super) async fn compose_12_late_writes_never_win(subject: &Subject) -> Verdi
             }
         };
         let finish = async {
-            sleepers(&world, 1).await?;
+            held_up(&faults, 1).await?;
             for _ in 0..50 {
                 tokio::task::yield_now().await;
             }
@@ -467,7 +467,7 @@ pub(super) async fn compose_12_late_writes_never_win(subject: &Subject) -> Verdi
             finished?;
             both.map_err(text)?;
         }
-        background_ends(&world).await;
+        background_ends(&world, &[&faults]).await;
         for (layer, place) in [(&l1, "L1"), (&l2, "L2")] {
             ensure_eq!(id(&**layer, &key(name)).await?, last, "{place} after a late write before a {name}");
         }

@@ -80,7 +80,8 @@ pub(super) async fn errors_02_a_hanging_layer_is_a_timeout(subject: &Subject) ->
     let hanging = Faulty::new(l1, &faults, world.shared_clock()).deadline(ms(50));
     let composed = subject.compose(hanging, l2, &world, Setup::default());
     let cut = async |work: futures_util::future::BoxFuture<'_, Result<(), BackendError>>| {
-        let (result, advanced) = futures_util::future::join(work, advance_when_held_up(&world, 50)).await;
+        let (result, advanced) =
+            futures_util::future::join(work, advance_when_held_up(&world, &faults, 50)).await;
         advanced.map_err(|what| BackendError::new(ErrorKind::Protocol, what)).and(result)
     };
     let read = async {

@@ -132,7 +132,7 @@ pub(super) async fn refill_04_the_reader_never_waits(subject: &Subject) -> Verdi
     // The clock stands still: a reader that waits for the write waits for ever.
     ensure_eq!(id(&*composed, &key("k")).await?, Some(1), "a hit below a slow L1");
     ensure_eq!(id(&*l1, &key("k")).await?, None, "L1 before its write has ended");
-    sleepers(&world, 1).await?;
+    held_up(&faults, 1).await?;
     world.advance_millis(500);
     world.pool.wait_all().await;
     ensure_eq!(id(&*l1, &key("k")).await?, Some(1), "L1 afterwards");
@@ -176,7 +176,7 @@ pub(super) async fn refill_06_never_resurrects(subject: &Subject) -> Verdict {
             let composed = composed.clone();
             async move { id(&*composed, &key("k")).await }
         });
-        sleepers(&world, 1).await?;
+        held_up(&faults, 1).await?;
         match replaced {
             None => {
                 other.delete(&key("k"), &mut CacheContext::new()).await.map_err(text)?;
@@ -203,7 +203,7 @@ pub(super) async fn refill_06_never_resurrects(subject: &Subject) -> Verdict {
         let composed = composed.clone();
         async move { id(&*composed, &key("k")).await }
     });
-    sleepers(&world, 1).await?;
+    held_up(&faults, 1).await?;
     put_forever(&*composed, &key("k"), Item::new(2)).await?;
     l1.delete(&key("k"), &mut CacheContext::new()).await.map_err(text)?;
     put(&*l1, &key("k"), Item::new(3), Lifetime::FOREVER).await?;
@@ -230,7 +230,7 @@ pub(super) async fn refill_07_simultaneous_hits_fill_once(subject: &Subject) -> 
                 tokio::spawn(async move { id(&*composed, &key("k")).await })
             })
             .collect();
-        sleepers(&world, 50).await?;
+        held_up(&gate, 50).await?;
         world.advance_millis(10);
         for reader in readers {
             ensure_eq!(reader.await.map_err(text)??, Some(1), "one of the simultaneous hits");
@@ -251,7 +251,7 @@ pub(super) async fn refill_07_simultaneous_hits_fill_once(subject: &Subject) -> 
     // One task polls them all before any can be answered.
     let name = key("k");
     let readers = join_all((0..50).map(|_| id(&*coalesced, &name)));
-    let (read, advanced) = join(readers, advance_when_held_up(&world, 10)).await;
+    let (read, advanced) = join(readers, advance_when_held_up(&world, &gate, 10)).await;
     advanced?;
     for read in read {
         ensure_eq!(read?, Some(1), "one of the coalesced hits");

@@ -7,7 +7,7 @@ use hitbox_backend::{Backend, CacheBackend, Cacheable, LeafStatistics};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Lifetime, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::World;
+use crate::{Faults, World};
 
 /// What a check found: nothing, or what is wrong.
 pub type Verdict = Result<(), String>;
@@ -124,10 +124,10 @@ pub(super) async fn ends_at_once<F: Future + Unpin>(future: &mut F) -> bool {
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready())).await
 }
 
-/// Waits until so many calls sleep on the world's clock.
-pub(super) async fn sleepers(world: &World, count: usize) -> Verdict {
+/// Waits until these faults hold so many calls up.
+pub(super) async fn held_up(faults: &Faults, calls: usize) -> Verdict {
     let wait = async {
-        while world.clock.sleepers() < count {
+        while faults.held_up() < calls {
             tokio::task::yield_now().await;
         }
     };
@@ -138,16 +138,16 @@ pub(super) async fn sleepers(world: &World, count: usize) -> Verdict {
 }
 
 /// Waits for a call that is held up, and moves the clock.
-pub(super) async fn advance_when_held_up(world: &World, millis: u64) -> Verdict {
-    sleepers(world, 1).await?;
+pub(super) async fn advance_when_held_up(world: &World, faults: &Faults, millis: u64) -> Verdict {
+    held_up(faults, 1).await?;
     world.advance_millis(millis);
     Ok(())
 }
 
-/// Lets the background work come to its end, moving the clock whenever something sleeps.
-pub(super) async fn background_ends(world: &World) {
+/// Lets the background work come to its end, moving the clock whenever these faults hold something up.
+pub(super) async fn background_ends(world: &World, faults: &[&Faults]) {
     while world.pool.statistics().depth > 0 {
-        if world.clock.sleepers() > 0 {
+        if faults.iter().any(|faults| faults.held_up() > 0) {
             world.advance_millis(2_000);
         }
         tokio::task::yield_now().await;
