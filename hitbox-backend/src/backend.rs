@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, CacheValue};
 
 use crate::capability::Capabilities;
-use crate::coherence::{Mutation, Places, Ticket};
+use crate::coherence::{Mutation, Ticket};
 use crate::envelope::{Encodings, Raw};
 use crate::leaf::{self, Leaf};
 use crate::read::{Answer, LeafPosition, Presence, ReadOptions, TryRead};
@@ -152,14 +152,9 @@ pub trait Backend: Send + Sync + 'static {
         leaf::remove_many(self, items).await
     }
 
-    /// Adds the stores that a write of `key` concerns.
-    fn places(&self, key: &CacheKey, places: &mut Places) {
-        leaf::of(self).coherence().place(key, places);
-    }
-
-    /// The right to fill this expression's leaves, if nothing is written to `key` from now on.
-    fn ticket(&self, key: &CacheKey) -> Ticket {
-        leaf::of(self).coherence().ticket(key)
+    /// Visits the leaves of this expression, from left to right, each with `key` as it is known there.
+    fn visit_leaves(&self, key: &CacheKey, visit: &mut dyn FnMut(&Leaf, &CacheKey)) {
+        visit(leaf::of(self), key);
     }
 
     /// Stores an entry that was read from a lower layer, in the leaves for which the ticket still holds.

@@ -163,11 +163,12 @@ macro_rules! forward {
         }
     };
     (@facts $self:ident, $to:expr) => {
-        fn places(&$self, key: &$crate::core::CacheKey, places: &mut $crate::Places) {
-            $to.places(key, places);
-        }
-        fn ticket(&$self, key: &$crate::core::CacheKey) -> $crate::Ticket {
-            $to.ticket(key)
+        fn visit_leaves(
+            &$self,
+            key: &$crate::core::CacheKey,
+            visit: &mut dyn FnMut(&$crate::Leaf, &$crate::core::CacheKey),
+        ) {
+            $to.visit_leaves(key, visit);
         }
         fn clear<'life0, 'async_trait>(
             &'life0 $self,

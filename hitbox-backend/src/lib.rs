@@ -29,7 +29,7 @@ pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;
 pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
-pub use coherence::{Coherence, Mutation, Places, Ticket};
+pub use coherence::{Coherence, Mutation, Ticket};
 pub use composition::policy::{
     self, BatchOrder, Loser, Needs, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy,
     RaceWritePolicy, ReadPolicy, SequentialReadPolicy, SequentialWritePolicy, WritePolicy,

@@ -19,8 +19,10 @@ pub enum Outcome {
     Failed(BackendError),
     /// It failed, and whether it acted cannot be known.
     Unknown(BackendError),
-    /// It was not asked, since an earlier layer failed or a newer write came first.
+    /// It was not asked: an earlier layer failed, the policy leaves it out, or a refill came too late.
     Skipped,
+    /// It has not finished; the offload goes on with it.
+    Pending,
 }
 
 impl Outcome {
@@ -39,7 +41,7 @@ impl Outcome {
     pub const fn error(&self) -> Option<&BackendError> {
         match self {
             Self::Refused(error) | Self::Failed(error) | Self::Unknown(error) => Some(error),
-            Self::Stored | Self::Removed | Self::Absent | Self::Skipped => None,
+            Self::Stored | Self::Removed | Self::Absent | Self::Skipped | Self::Pending => None,
         }
     }
 }

@@ -286,17 +286,12 @@ impl Drop for Turn<'_> {
 
 /// The generations of the stores that a refill may fill, as they were before it read its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ticket(pub(crate) SmallVec<[(u64, u64); 2]>);
+pub struct Ticket(pub(crate) SmallVec<[(u64, u64, u64); 2]>);
 
 impl Ticket {
-    /// The stores of both.
-    pub fn join(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
-        self
-    }
-
-    /// The generation of this store, if the ticket was taken for it.
-    pub fn generation(&self, fence: &Fence) -> Option<u64> {
-        self.0.iter().find(|(id, _)| *id == fence.id).map(|(_, generation)| *generation)
+    /// The generation of a key's stripe in this store, if the ticket was taken for it.
+    pub fn generation(&self, fence: &Fence, hash: u64) -> Option<u64> {
+        let mine = |(id, other, _): &&(u64, u64, u64)| *id == fence.id && *other == hash;
+        self.0.iter().find(mine).map(|(.., generation)| *generation)
     }
 }

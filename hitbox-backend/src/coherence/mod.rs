@@ -12,10 +12,11 @@ pub(crate) mod sync {
 use std::sync::{Arc, LazyLock};
 
 use hitbox_core::CacheKey;
-use smallvec::SmallVec;
 
+use crate::backend::Backend;
 pub(crate) use fence::Fence;
-pub use fence::{Mutation, Places, Ticket};
+pub(crate) use fence::Places;
+pub use fence::{Mutation, Ticket};
 use shadow::Shadow;
 
 /// Shared by all handles, views and compositions over one store.
@@ -39,11 +40,6 @@ impl Coherence {
         ANONYMOUS.clone()
     }
 
-    /// Adds this store to those that a write of `key` concerns.
-    pub(crate) fn place(&self, key: &CacheKey, places: &mut Places) {
-        places.add(&self.fence, key.process_hash());
-    }
-
     /// Keeps this store's copy of `key` from being served until it is overwritten or removed.
     pub fn hide(&self, key: &CacheKey) {
         self.shadow.hide(key);
@@ -55,6 +51,12 @@ impl Coherence {
         self.shadow.is_hidden(key)
     }
 
+    /// Whether any copy of this store is hidden.
+    #[inline]
+    pub(crate) fn hidden_any(&self) -> bool {
+        self.shadow.is_any()
+    }
+
     /// Whether so many copies had to be hidden that the whole store is, until it has been cleared.
     pub fn is_hidden_entirely(&self) -> bool {
         self.shadow.is_hidden_entirely()
@@ -64,9 +66,21 @@ impl Coherence {
     pub fn hidden(&self) -> usize {
         self.shadow.len()
     }
+}
 
-    /// The right to refill `key`, if nothing is written to it from now on.
-    pub(crate) fn ticket(&self, key: &CacheKey) -> Ticket {
-        Ticket(SmallVec::from_iter([(self.fence.id(), self.fence.generation(key.process_hash()))]))
-    }
+/// The stores of a backend that a write of `key` concerns.
+pub(crate) fn places<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Places {
+    let mut places = Places::default();
+    backend.visit_leaves(key, &mut |leaf, key| places.add(&leaf.coherence().fence, key.process_hash()));
+    places
+}
+
+/// The right to fill the leaves of a backend, if nothing is written to `key` from now on.
+pub(crate) fn ticket<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Ticket {
+    let mut ticket = Ticket::default();
+    backend.visit_leaves(key, &mut |leaf, key| {
+        let fence = &leaf.coherence().fence;
+        ticket.0.push((fence.id(), key.process_hash(), fence.generation(key.process_hash())));
+    });
+    ticket
 }

@@ -44,6 +44,11 @@ impl Shadow {
         }
     }
 
+    #[inline]
+    pub(super) fn is_any(&self) -> bool {
+        self.count.load(Ordering::Acquire) != 0
+    }
+
     pub(super) fn is_hidden_entirely(&self) -> bool {
         self.count.load(Ordering::Acquire) == ENTIRELY
     }

@@ -19,7 +19,7 @@ use super::runs::{ReadRun, TryRun};
 use super::{Layer, Pair};
 use crate::backend::{Adoption, Backend, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
 use crate::capability::Capabilities;
-use crate::coherence::{Places, Ticket};
+use crate::coherence::Ticket;
 use crate::envelope::Raw;
 use crate::leaf::{self, Leaf, begin_batch};
 use crate::metrics::register_source;
@@ -187,12 +187,8 @@ impl Backend for CompositionBackend {
         self.0.detach(keys, self.0.clone().remove_batch_all(items)).await
     }
 
-    fn places(&self, key: &CacheKey, places: &mut Places) {
-        Layer::BOTH.into_iter().for_each(|layer| self.0.layers[layer].places(key, places));
-    }
-
-    fn ticket(&self, key: &CacheKey) -> Ticket {
-        self.0.layers.l1.ticket(key).join(self.0.layers.l2.ticket(key))
+    fn visit_leaves(&self, key: &CacheKey, visit: &mut dyn FnMut(&Leaf, &CacheKey)) {
+        Layer::BOTH.into_iter().for_each(|layer| self.0.layers[layer].visit_leaves(key, visit));
     }
 
     async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {

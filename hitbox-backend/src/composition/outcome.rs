@@ -48,7 +48,11 @@ pub(super) fn join_writes(written: Written, needs: Needs, required: &Pair<Requir
     let Written { l1, l2 } = written;
     let receipts = Pair { l1: l1.as_ref(), l2: l2.as_ref() };
     let error_of = |layer: Layer| receipts[layer].and_then(Receipt::error);
-    let is_ok = |layer: Layer| receipts[layer].is_some_and(Receipt::is_ok);
+    // A layer that was left out, or is not waited for, has not succeeded yet.
+    let asked = |receipt: &Receipt| {
+        receipt.leaves.iter().any(|l| !matches!(l.outcome, Outcome::Skipped | Outcome::Pending))
+    };
+    let is_ok = |layer: Layer| receipts[layer].is_some_and(|receipt| receipt.is_ok() && asked(receipt));
     let required_failed =
         Layer::BOTH.into_iter().filter(|layer| required[*layer] == Requirement::Required).find_map(error_of);
     let needed_failed = Layer::BOTH

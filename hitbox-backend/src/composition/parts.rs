@@ -15,7 +15,7 @@ use super::repair::{Progress, Repairs};
 use super::runs::WriteRun;
 use super::{Layer, Pair, Requirement};
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
-use crate::coherence::Ticket;
+use crate::coherence::{self, Ticket};
 use crate::envelope::Raw;
 use crate::leaf::Leaf;
 use crate::metrics::{Shown, Source, Value};
@@ -68,7 +68,7 @@ impl Composition {
     }
 
     pub(super) fn ticket(&self, key: &CacheKey) -> Option<Ticket> {
-        self.refill.is_on().then(|| self.layers.l1.ticket(key))
+        self.refill.is_on().then(|| coherence::ticket(&*self.layers.l1, key))
     }
 
     pub(super) async fn write_all(
@@ -79,14 +79,19 @@ impl Composition {
     ) -> Receipt {
         let run = WriteRun { composition: &self, key, value, options, progress: Arc::default() };
         let written = self.policy.write.write(&run, &*self.offload).await;
-        outcome::join_writes(written, self.policy.write.needs(), &self.required)
+        let written = self.with_open_layers(written, &run.progress);
+        let receipt = outcome::join_writes(written, self.policy.write.needs(), &self.required);
+        if receipt.is_ok() {
+            self.hide_unfinished(&run.progress, &run.key);
+        }
+        receipt
     }
 
     pub(super) async fn remove_all(self: Arc<Self>, key: CacheKey, options: WriteOptions) -> Receipt {
         let progress = Progress::default();
         let remove = async |layer: Layer| {
             let receipt = self.layers[layer].remove_with(&key, &options).await;
-            self.settle(&progress, &key, &receipt);
+            self.settle(&progress, layer, &key, &receipt);
             receipt
         };
         let (l1, l2) = join(remove(Layer::L1), remove(Layer::L2)).await;
@@ -100,7 +105,7 @@ impl Composition {
             let written = self.layers[layer].write_many(part).await;
             let mut receipts: Vec<Option<Receipt>> = items.iter().map(|_| None).collect();
             for (index, receipt) in which.into_iter().zip(written) {
-                self.settle(&progress[index], &items[index].key, &receipt);
+                self.settle(&progress[index], layer, &items[index].key, &receipt);
                 receipts[index] = Some(receipt);
             }
             receipts
@@ -130,7 +135,7 @@ impl Composition {
         let remove = async |layer: Layer| {
             let receipts = self.layers[layer].remove_many(items.clone()).await;
             for ((item, progress), receipt) in items.iter().zip(&progress).zip(&receipts) {
-                self.settle(progress, &item.key, receipt);
+                self.settle(progress, layer, &item.key, receipt);
             }
             receipts
         };

@@ -8,8 +8,9 @@ use std::time::Duration;
 use hitbox_core::{BackendLabel, CacheKey, Task, TaskKind};
 
 use super::parts::Composition;
-use super::{Layer, outcome};
+use super::{Layer, Pair, Written, outcome};
 use crate::backend::WriteOptions;
+use crate::leaf::Leaf;
 use crate::receipt::{Outcome, Receipt};
 
 /// After a repair that failed, no other is tried for so long.
@@ -24,52 +25,115 @@ struct State {
     /// Some leaf has what the write brought.
     done: bool,
     /// Leaves that may still have what was there before.
-    behind: Vec<BackendLabel>,
+    behind: Vec<(Layer, BackendLabel)>,
+    /// Layers that the policy asked for.
+    begun: Pair<bool>,
+    /// Layers whose attempt has ended.
+    ended: Pair<bool>,
+}
+
+impl Progress {
+    /// The policy asks for a layer to be written.
+    pub(super) fn begin(&self, layer: Layer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).begun[layer] = true;
+    }
 }
 
 impl Composition {
     /// Takes account of one layer's receipt. Once a leaf has the new state, leaves that failed or refused
     /// are hidden, and those whose state cannot be known always are.
-    pub(super) fn settle(&self, progress: &Progress, key: &CacheKey, receipt: &Receipt) {
+    pub(super) fn settle(&self, progress: &Progress, layer: Layer, key: &CacheKey, receipt: &Receipt) {
         let mut state = progress.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ended[layer] = true;
         for line in &receipt.leaves {
             match &line.outcome {
-                Outcome::Unknown(_) => self.hide(key, line.label),
-                outcome if outcome.error().is_some() => state.behind.push(line.label),
-                outcome => state.done |= outcome::is_done(outcome),
+                Outcome::Unknown(_) => self.hide(layer, key, line.label),
+                // Whoever goes on with it has hidden it until then.
+                Outcome::Pending => {}
+                outcome if outcome::is_done(outcome) => {
+                    state.done = true;
+                    // It may have been hidden while it was not waited for.
+                    self.visit(layer, key, line.label, |leaf, key| leaf.coherence().shadow.repaired(key));
+                }
+                _ => state.behind.push((layer, line.label)),
             }
         }
         if state.done {
-            for label in std::mem::take(&mut state.behind) {
-                self.hide(key, label);
+            for (layer, label) in std::mem::take(&mut state.behind) {
+                self.hide(layer, key, label);
             }
         }
     }
 
-    fn hide(&self, key: &CacheKey, label: BackendLabel) {
-        for leaf in self.leaves.iter().filter(|leaf| leaf.path() == label) {
-            leaf.coherence().hide(key);
+    /// Lines for the leaves of layers from which the policy has no receipt.
+    pub(super) fn with_open_layers(&self, mut written: Written, progress: &Progress) -> Written {
+        let begun = progress.0.lock().unwrap_or_else(PoisonError::into_inner).begun;
+        for (layer, receipt) in [(Layer::L1, &mut written.l1), (Layer::L2, &mut written.l2)] {
+            receipt.get_or_insert_with(|| {
+                let outcome = if begun[layer] { Outcome::Pending } else { Outcome::Skipped };
+                let lines = self.layers[layer].leaves().into_iter();
+                lines
+                    .map(|leaf| Receipt::of(leaf.path(), outcome.clone()))
+                    .reduce(|a, b| a.join(b, None))
+                    .unwrap_or_default()
+            });
+        }
+        written
+    }
+
+    /// The write counts as done: layers that it did not wait for, or did not write, are hidden until they
+    /// have what it brought.
+    pub(super) fn hide_unfinished(&self, progress: &Progress, key: &CacheKey) {
+        let state = progress.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in Layer::BOTH.into_iter().filter(|layer| !state.ended[*layer]) {
+            self.hide_layer(layer, key);
         }
     }
 
-    /// Hides the key everywhere: nobody knows what the layers have.
+    /// Nobody knows what the leaves of this layer have.
+    pub(super) fn hide_layer(&self, layer: Layer, key: &CacheKey) {
+        self.layers[layer].visit_leaves(key, &mut |leaf, key| leaf.coherence().hide(key));
+    }
+
+    fn visit(&self, layer: Layer, key: &CacheKey, label: BackendLabel, visit: impl Fn(&Leaf, &CacheKey)) {
+        self.layers[layer].visit_leaves(key, &mut |leaf, key| {
+            if leaf.path() == label {
+                visit(leaf, key);
+            }
+        });
+    }
+
+    fn hide(&self, layer: Layer, key: &CacheKey, label: BackendLabel) {
+        self.visit(layer, key, label, |leaf, key| leaf.coherence().hide(key));
+    }
+
+    /// Hides the key everywhere.
     pub(super) fn hide_everywhere(&self, key: &CacheKey) {
-        self.leaves.iter().for_each(|leaf| leaf.coherence().hide(key));
+        Layer::BOTH.into_iter().for_each(|layer| self.hide_layer(layer, key));
     }
 
     /// Whether a layer of this composition has a hidden copy of the key.
     #[inline]
     pub(super) fn has_hidden(&self, key: &CacheKey) -> bool {
-        Layer::BOTH
-            .into_iter()
-            .any(|layer| self.single[layer].as_ref().is_some_and(|leaf| leaf.coherence().is_hidden(key)))
+        Layer::BOTH.into_iter().any(|layer| self.is_hidden(layer, key))
+    }
+
+    /// The same for one layer, if it is one leaf: those of nested compositions are theirs to repair.
+    fn is_hidden(&self, layer: Layer, key: &CacheKey) -> bool {
+        let Some(leaf) = &self.single[layer] else { return false };
+        if leaf.coherence().hidden_any() {
+            let mut hidden = false;
+            self.layers[layer].visit_leaves(key, &mut |leaf, key| hidden |= leaf.coherence().is_hidden(key));
+            return hidden;
+        }
+        false
     }
 
     /// Has hidden copies of the key removed in the background.
     pub(super) fn repair(self: &Arc<Self>, key: &CacheKey) {
         for layer in Layer::BOTH {
             let Some(leaf) = &self.single[layer] else { continue };
-            if !leaf.coherence().is_hidden(key) || self.repairs.is_pausing(leaf.clock().monotonic()) {
+            if !self.is_hidden(layer, key) || self.repairs.is_pausing(leaf.clock().monotonic()) {
                 continue;
             }
             let entirely = leaf.coherence().is_hidden_entirely();

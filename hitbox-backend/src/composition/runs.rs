@@ -74,11 +74,12 @@ impl WriteAttempts for WriteRun<'_> {
     fn write(&self, layer: Layer) -> BoxFuture<'static, Receipt> {
         let (composition, key, value) = (self.composition.clone(), self.key.clone(), self.value.clone());
         let (options, progress) = (self.options.clone(), self.progress.clone());
+        progress.begin(layer);
         Box::pin(async move {
             let unfinished = Unfinished { composition: &composition, key: &key, layer };
             let receipt = composition.layers[layer].write_with(&key, value, &options).await;
             std::mem::forget(unfinished);
-            composition.settle(&progress, &key, &receipt);
+            composition.settle(&progress, layer, &key, &receipt);
             receipt
         })
     }
@@ -93,7 +94,6 @@ struct Unfinished<'a> {
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        let leaves = self.composition.layers[self.layer].leaves();
-        leaves.iter().for_each(|leaf| leaf.coherence().hide(self.key));
+        self.composition.hide_layer(self.layer, self.key);
     }
 }

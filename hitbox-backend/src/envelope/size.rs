@@ -48,7 +48,7 @@ macro_rules! scalars {
     };
 }
 
-impl<'a> ser::Serializer for &'a mut Counter {
+impl ser::Serializer for &mut Counter {
     type Ok = ();
     type Error = Refused;
     type SerializeSeq = Self;

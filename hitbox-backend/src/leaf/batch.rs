@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use hitbox_core::{CacheKey, CacheValue};
 
-use super::calls::{bytes_of, drop_gone, of, passes_by};
+use super::calls::{bytes_of, of, passes_by, remove};
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
-use crate::coherence::{Mutation, Places};
+use crate::coherence::{Mutation, places};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
 use crate::read::{Answer, ReadOptions};
@@ -48,12 +48,8 @@ pub(crate) fn begin_batch<'a, B: Backend + ?Sized>(
     items: impl Iterator<Item = (&'a CacheKey, &'a mut WriteOptions)>,
 ) {
     let mut beginning: Vec<_> = items.filter(|(_, options)| options.mutation.is_none()).collect();
-    let places = |key: &CacheKey| {
-        let mut places = Places::default();
-        backend.places(key, &mut places);
-        (key.process_hash(), places)
-    };
-    let mutations = Mutation::begin_many(beginning.iter().map(|(key, _)| places(key)).collect());
+    let concerned = beginning.iter().map(|(key, _)| (key.process_hash(), places(backend, key)));
+    let mutations = Mutation::begin_many(concerned.collect());
     for ((_, options), mutation) in beginning.iter_mut().zip(mutations) {
         options.mutation = Some(mutation);
     }
@@ -71,7 +67,7 @@ pub(crate) async fn write_many<B: Backend + ?Sized>(backend: &B, mut items: Vec<
     let mut known: HashMap<CacheKey, usize> = HashMap::with_capacity(items.len());
     for (index, WriteItem { key, value, options }) in items.into_iter().enumerate() {
         if leaf.is_gone(&value) {
-            receipts[index] = Some(drop_gone(backend, &key, &options).await);
+            receipts[index] = Some(remove(backend, &key, &options).await);
             continue;
         }
         match leaf.prepare(backend, &key, value, &options.encodings) {

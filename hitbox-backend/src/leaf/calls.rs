@@ -6,7 +6,7 @@ use hitbox_core::{BackendResult, CacheKey, CacheValue, Freshness, RecordKind};
 
 use super::{Leaf, LeafOptions};
 use crate::backend::{Backend, WriteOptions};
-use crate::coherence::{Coherence, Mutation, Places, Ticket};
+use crate::coherence::{Coherence, Mutation, Ticket, places};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::Timers;
 use crate::read::{Answer, Presence, ReadOptions};
@@ -59,11 +59,7 @@ pub(crate) fn mutation<B: Backend + ?Sized>(
     key: &CacheKey,
     options: &WriteOptions,
 ) -> Arc<Mutation> {
-    options.mutation.clone().unwrap_or_else(|| {
-        let mut places = Places::default();
-        backend.places(key, &mut places);
-        Mutation::begin(places)
-    })
+    options.mutation.clone().unwrap_or_else(|| Mutation::begin(places(backend, key)))
 }
 
 pub(crate) async fn write<B: Backend + ?Sized>(
@@ -74,7 +70,8 @@ pub(crate) async fn write<B: Backend + ?Sized>(
 ) -> Receipt {
     let leaf = of(backend);
     if leaf.is_gone(&value) {
-        return drop_gone(backend, key, options).await;
+        // A value past its time replaces what was there with nothing.
+        return remove(backend, key, options).await;
     }
     let value = match leaf.prepare(backend, key, value, &options.encodings) {
         Ok(value) => value,
@@ -87,16 +84,6 @@ pub(crate) async fn write<B: Backend + ?Sized>(
     let result = backend.write(key, value).await;
     leaf.0.timers.write.stop(leaf.clock(), started);
     leaf.stored(key, Event::Write, bytes, result)
-}
-
-/// A value past its time replaces what was there with nothing.
-pub(super) async fn drop_gone<B: Backend + ?Sized>(
-    backend: &B,
-    key: &CacheKey,
-    options: &WriteOptions,
-) -> Receipt {
-    let receipt = remove(backend, key, options).await;
-    if receipt.is_ok() { Receipt::of(of(backend).path(), Outcome::Skipped) } else { receipt }
 }
 
 pub(crate) async fn remove<B: Backend + ?Sized>(
@@ -125,7 +112,7 @@ pub(crate) async fn install_if<B: Backend + ?Sized>(
     let leaf = of(backend);
     let fence = &leaf.coherence().fence;
     let skipped = || Receipt::of(leaf.path(), Outcome::Skipped);
-    let Some(generation) = ticket.generation(fence) else { return skipped() };
+    let Some(generation) = ticket.generation(fence, key.process_hash()) else { return skipped() };
     if leaf.is_gone(&value) {
         return skipped();
     }

@@ -7,7 +7,7 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 
 use crate::backend::{Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
 use crate::capability::Capabilities;
-use crate::coherence::{Places, Ticket};
+use crate::coherence::Ticket;
 use crate::envelope::Raw;
 use crate::leaf::Leaf;
 use crate::read::{Answer, Presence, ReadOptions, TryRead};
@@ -113,12 +113,8 @@ impl Backend for Namespace {
         self.inner.install_if(&self.key(key), value, ticket).await
     }
 
-    fn places(&self, key: &CacheKey, places: &mut Places) {
-        self.inner.places(&self.key(key), places);
-    }
-
-    fn ticket(&self, key: &CacheKey) -> Ticket {
-        self.inner.ticket(&self.key(key))
+    fn visit_leaves(&self, key: &CacheKey, visit: &mut dyn FnMut(&Leaf, &CacheKey)) {
+        self.inner.visit_leaves(&self.key(key), visit);
     }
 
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {

@@ -12,18 +12,18 @@ use hitbox_testkit::{Factory, Subject, World, factory, left_nest, pair, right_ne
 
 mod server;
 
-pub use server::RedisServer;
+pub(crate) use server::RedisServer;
 
 fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-pub fn moka(world: World) -> BoxFuture<'static, MokaBackend> {
+pub(crate) fn moka(world: World) -> BoxFuture<'static, MokaBackend> {
     Box::pin(async move { MokaBackend::builder().clock(world.shared_clock()).build().expect("moka") })
 }
 
-pub fn redis(world: World) -> BoxFuture<'static, RedisBackend> {
+pub(crate) fn redis(world: World) -> BoxFuture<'static, RedisBackend> {
     Box::pin(async move {
         RedisBackend::builder(&RedisServer::shared().url())
             .prefix(&format!("suite{}:", unique()))
@@ -36,7 +36,7 @@ pub fn redis(world: World) -> BoxFuture<'static, RedisBackend> {
 }
 
 /// A disk backend whose folder goes with it.
-pub struct TemporaryDisk {
+pub(crate) struct TemporaryDisk {
     disk: DiskBackend,
     _folder: std::sync::Arc<tempfile::TempDir>,
 }
@@ -65,7 +65,7 @@ impl Backend for Kept {
     }
 }
 
-pub fn disk(world: World) -> BoxFuture<'static, TemporaryDisk> {
+pub(crate) fn disk(world: World) -> BoxFuture<'static, TemporaryDisk> {
     Box::pin(async move {
         let folder = std::sync::Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let builder = DiskBackend::builder(folder.path()).clock(world.shared_clock());
@@ -83,7 +83,7 @@ macro_rules! leaves {
 }
 
 /// Every expression.
-pub fn subjects() -> Vec<Subject> {
+pub(crate) fn subjects() -> Vec<Subject> {
     let mut leaf_factories: Vec<(&str, Factory)> = Vec::new();
     let mut subjects = Vec::new();
     macro_rules! one {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A running server. It ends when it is dropped, and at the latest with this process.
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     process: Mutex<Running>,
     port: u16,
     folder: tempfile::TempDir,
@@ -17,13 +17,13 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// The server that the tests of this process share.
-    pub fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<RedisServer> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
     /// A server of one's own.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Somebody else may take the port before the server does: then it ends, and another is tried.
         for _ in 0..20 {
@@ -39,11 +39,11 @@ impl RedisServer {
     }
 
     /// Its address.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
@@ -52,22 +52,22 @@ impl RedisServer {
     }
 
     /// Stops it in its tracks: connections stay, nothing is answered.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// Lets it go on.
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
     /// Kills it.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.process.lock().expect("the process").end();
     }
 
     /// Starts it again on the same port, empty.
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let mut process = self.process.lock().expect("the process");
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -80,7 +80,7 @@ impl RedisServer {
     }
 
     /// Sends a command in the inline form and returns the answer up to `until`.
-    pub fn ask(&self, command: &str) -> String {
+    pub(crate) fn ask(&self, command: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).expect("a request");
         let mut answer = String::new();

@@ -63,6 +63,7 @@ pub(crate) fn decompress(id: u16, packed: &Bytes, plain_len: u64) -> BackendResu
         GZIP => gzip::decompress(packed, plain_len).map_err(failed)?.into(),
         #[cfg(feature = "zstd")]
         ZSTD => zstd::decompress(packed, plain_len).map_err(failed)?.into(),
+        #[cfg(not(all(feature = "gzip", feature = "zstd")))]
         GZIP | ZSTD => {
             let message = format!("the record was compressed with compressor {id}, whose feature is off");
             return Err(BackendError::new(ErrorKind::Codec, message));

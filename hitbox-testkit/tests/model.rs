@@ -1,0 +1,201 @@
+//! Random programs on random expressions with random faults agree with the reference model.
+//!
+//! `HITBOX_SEED` replays a run, `HITBOX_CASES` sets its length.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitbox_backend::{
+    Backend, CacheBackend, Compose, CompositionPolicy, Loser, OptimisticParallelWritePolicy,
+    ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialWritePolicy, Wrap, doc::Map,
+};
+use hitbox_core::{CacheContext, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
+use hitbox_moka::MokaBackend;
+use hitbox_testkit::model::Model;
+use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, World};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// An expression of the algebra.
+#[derive(Clone, Debug)]
+enum Expression {
+    Memory,
+    Moka,
+    Bytes,
+    Namespaced(Box<Expression>),
+    Coalesced(Box<Expression>),
+    Composed { l1: Box<Expression>, l2: Box<Expression>, read: u8, write: u8, refill: u8 },
+}
+
+fn expressions() -> impl Strategy<Value = Expression> {
+    let leaf = prop_oneof![Just(Expression::Memory), Just(Expression::Moka), Just(Expression::Bytes)];
+    leaf.prop_recursive(4, 12, 2, |inner| {
+        prop_oneof![
+            1 => inner.clone().prop_map(|e| Expression::Namespaced(Box::new(e))),
+            1 => inner.clone().prop_map(|e| Expression::Coalesced(Box::new(e))),
+            6 => (inner.clone(), inner, 0..3_u8, 0..5_u8, 0..4_u8).prop_map(|(l1, l2, read, write, refill)| {
+                Expression::Composed { l1: Box::new(l1), l2: Box::new(l2), read, write, refill }
+            }),
+        ]
+    })
+}
+
+impl Expression {
+    /// The backend, with faults in front of every leaf.
+    fn build(&self, world: &World, faults: &mut Vec<Faults>) -> Arc<dyn Backend> {
+        let clock = world.shared_clock();
+        let mut leaf = |backend: Arc<dyn Backend>| -> Arc<dyn Backend> {
+            let mine = Faults::default();
+            faults.push(mine.clone());
+            Arc::new(Faulty::new(backend, &mine, world.shared_clock()))
+        };
+        match self {
+            Self::Memory => leaf(Arc::new(MemoryBackend::new(clock))),
+            Self::Moka => leaf(Arc::new(MokaBackend::builder().clock(clock).build().expect("moka"))),
+            // Bytes need a leaf that reads the manual clock: the namespace changes nothing but gives one.
+            Self::Bytes => leaf(Arc::new(Clocked::new(clock))),
+            Self::Namespaced(inner) => Arc::new(inner.build(world, faults).namespace("n")),
+            Self::Coalesced(inner) => Arc::new(inner.build(world, faults).coalesced()),
+            Self::Composed { l1, l2, read, write, refill } => {
+                let policy = CompositionPolicy::new();
+                let policy = match read {
+                    0 => policy,
+                    1 => policy.read(RaceReadPolicy::default()),
+                    _ => policy.read(ParallelReadPolicy),
+                };
+                let policy = match write {
+                    0 => policy.write(SequentialWritePolicy::new()),
+                    1 => policy.write(SequentialWritePolicy::durable_first()),
+                    2 => policy.write(OptimisticParallelWritePolicy),
+                    3 => policy.write(RaceWritePolicy { loser: Loser::Finish }),
+                    _ => policy.write(RaceWritePolicy { loser: Loser::Drop }),
+                };
+                let policy = policy.refill(match refill {
+                    0 => RefillPolicy::Never,
+                    1 => RefillPolicy::Always,
+                    2 => RefillPolicy::Awaited,
+                    _ => RefillPolicy::NthHit(2),
+                });
+                let (l1, l2) = (l1.build(world, faults), l2.build(world, faults));
+                Arc::new(l1.compose_with(l2, world.pool.shared(), &policy))
+            }
+        }
+    }
+}
+
+/// The three-method backend of the examples, with a leaf on the test's clock.
+struct Clocked {
+    map: Map,
+    leaf: hitbox_backend::Leaf,
+}
+
+impl Clocked {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        let options = hitbox_backend::LeafOptions { clock, ..hitbox_backend::LeafOptions::new("bytes") };
+        Self { map: Map::default(), leaf: hitbox_backend::Leaf::new(options) }
+    }
+}
+
+impl Backend for Clocked {
+    hitbox_backend::forward!(self => self.map; store);
+
+    fn leaf(&self) -> Option<&hitbox_backend::Leaf> {
+        Some(&self.leaf)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Get(u8),
+    Set(u8, Option<u16>),
+    Delete(u8),
+    Advance(u16),
+    Fault { leaf: u8, operation: u8, fault: u8 },
+    Recover,
+    Settle,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let key = 0..3_u8;
+    let step = prop_oneof![
+        6 => key.clone().prop_map(Step::Get),
+        4 => (key.clone(), proptest::option::of(1..500_u16)).prop_map(|(k, ttl)| Step::Set(k, ttl)),
+        2 => key.prop_map(Step::Delete),
+        1 => (1..300_u16).prop_map(Step::Advance),
+        1 => (any::<u8>(), 0..4_u8, 0..3_u8).prop_map(|(leaf, operation, fault)| Step::Fault { leaf, operation, fault }),
+        1 => Just(Step::Recover),
+        1 => Just(Step::Settle),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
+    let world = World::new();
+    let mut faults = Vec::new();
+    let backend = expression.build(&world, &mut faults);
+    let mut model = Model::default();
+    let key = |k: u8| CacheKey::builder("k").part("n", k).build();
+    for (number, step) in steps.iter().enumerate() {
+        let mut context = CacheContext::new();
+        match *step {
+            Step::Get(k) => {
+                let read = backend.get::<u64>(&key(k), &mut context).await;
+                let answer = read.ok().flatten().map(|v| (*v.data(), *v.lifetime()));
+                model.check(k, answer, world.clock.now()).map_err(|what| format!("step {number}: {what}"))?;
+            }
+            Step::Set(k, ttl) => {
+                let lifetime = match ttl {
+                    Some(ttl) => Lifetime::ttl(world.clock.now(), Duration::from_millis(ttl.into())),
+                    None => Lifetime::FOREVER,
+                };
+                let value = CacheValue::new(number as u64).with_lifetime(lifetime);
+                let written = backend.set(&key(k), value, &mut context).await;
+                model.wrote(k, number as u64, lifetime, written.is_ok());
+            }
+            Step::Delete(k) => {
+                let deleted = backend.delete(&key(k), &mut context).await;
+                model.deleted(k, deleted.is_ok());
+            }
+            Step::Advance(millis) => world.advance_millis(millis.into()),
+            Step::Fault { leaf, operation, fault } => {
+                model.fault();
+                let operation = [Operation::Read, Operation::Write, Operation::Remove, Operation::Install]
+                    [usize::from(operation)];
+                let fault = [
+                    Fault::Fail(ErrorKind::Connection),
+                    Fault::Fail(ErrorKind::TooLarge),
+                    Fault::FailAfter(ErrorKind::Timeout),
+                ][usize::from(fault)];
+                faults[usize::from(leaf) % faults.len()].always(operation, fault);
+            }
+            Step::Recover => faults.iter().for_each(Faults::clear),
+            Step::Settle => world.pool.wait_all().await,
+        }
+    }
+    world.pool.wait_all().await;
+    Ok(())
+}
+
+fn seed() -> u64 {
+    match std::env::var("HITBOX_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => seed,
+        None => u64::from(std::process::id()) ^ (std::ptr::from_ref(&seed) as usize as u64),
+    }
+}
+
+#[test]
+fn random_programs_agree_with_the_model() {
+    let seed = seed();
+    let cases = std::env::var("HITBOX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    println!("{cases} cases with HITBOX_SEED={seed}");
+    let bytes: Vec<u8> = seed.to_le_bytes().repeat(4);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("tokio");
+    let result = runner.run(&(expressions(), steps()), |(expression, steps)| {
+        runtime.block_on(play(&expression, &steps)).map_err(TestCaseError::fail)
+    });
+    if let Err(what) = result {
+        panic!("with HITBOX_SEED={seed}: {what}");
+    }
+}

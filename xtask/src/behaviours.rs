@@ -1,0 +1,73 @@
+//! Per acceptance id: its test, and the broken backends that it rejects.
+
+use std::fs;
+
+use hitbox_testkit::suite::BEHAVIOURS;
+
+use crate::run::{Outcome, sources};
+
+/// Ids whose tests stand outside the suite: they concern one crate, or no backend can get them wrong.
+const ELSEWHERE: &[&str] = &[
+    "key_02",
+    "value_13",
+    "stats_04",
+    "background_01",
+    "background_02",
+    "redis_01",
+    "redis_02",
+    "redis_03",
+    "redis_04",
+];
+
+pub(crate) fn run() -> Outcome {
+    let tests = test_names()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let mut complaints = Vec::new();
+    for behaviour in BEHAVIOURS {
+        let broken: Vec<String> =
+            runtime.block_on(async { (behaviour.rejects)() }).into_iter().map(|s| s.name).collect();
+        println!("{:<12} {:<56} rejects {}", behaviour.id, behaviour.name, broken.join(", "));
+        if !tests.iter().any(|test| test == behaviour.name) {
+            complaints.push(format!("{} has no test named {}", behaviour.id, behaviour.name));
+        }
+        if broken.is_empty() {
+            complaints.push(format!("{} has no broken backend", behaviour.id));
+        }
+        for accepted in runtime.block_on(behaviour.accepted_wrongly()) {
+            complaints.push(format!("{} accepts the broken {accepted}", behaviour.id));
+        }
+    }
+    for id in ELSEWHERE {
+        match tests.iter().find(|test| test.starts_with(&format!("{id}_"))) {
+            Some(test) => println!("{id:<12} {test}"),
+            None => complaints.push(format!("{id} has no test")),
+        }
+    }
+    if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n")) }
+}
+
+/// Names of functions in test files: those of tests, and those that a macro makes tests of.
+fn test_names() -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    for path in sources()? {
+        if !path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        for line in text.lines() {
+            let line = line.trim().trim_start_matches("async ").trim_start_matches("fn ");
+            let name: String = line
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
+                .collect();
+            if name.contains('_') {
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,20 @@
+//! Each feature builds alone.
+
+use crate::run::{self, Outcome};
+
+const FEATURES: &[(&str, &[&str])] = &[
+    ("hitbox-backend", &["gzip", "zstd", "postcard", "rkyv", "metrics", "prometheus"]),
+    ("hitbox-redis", &["tls"]),
+];
+
+pub(crate) fn run() -> Outcome {
+    for (package, features) in FEATURES {
+        run::run("cargo", &["check", "--quiet", "--package", package, "--no-default-features"])?;
+        for feature in *features {
+            let with =
+                ["check", "--quiet", "--package", package, "--no-default-features", "--features", feature];
+            run::run("cargo", &with)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The invariants of ARCHITECTURE.md that a machine can check.
+
+use std::fs;
+use std::path::Path;
+
+use crate::run::{Outcome, root, sources};
+
+/// No file of the product is longer, but for tests.
+const MAX_LINES: usize = 400;
+
+pub(crate) fn run() -> Outcome {
+    let mut complaints = Vec::new();
+    for path in sources()? {
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        check_file(&shown, &text, &mut complaints);
+    }
+    check_manifests(&mut complaints)?;
+    if complaints.is_empty() {
+        println!("tidy");
+        return Ok(());
+    }
+    Err(format!("not tidy:\n{}", complaints.join("\n")))
+}
+
+fn check_file(path: &str, text: &str, complaints: &mut Vec<String>) {
+    let mut complain = |what: &str| complaints.push(format!("  {path}: {what}"));
+    let is_test =
+        path.contains("/tests/") || path.starts_with("hitbox-testkit/") || path.starts_with("fuzz/");
+    let lines = text.lines().count();
+    if lines > MAX_LINES && !is_test {
+        complain(&format!("{lines} lines; more than {MAX_LINES}"));
+    }
+    let documented = text.starts_with("//!") || text.starts_with("#![doc");
+    if !documented {
+        complain("does not open with what it is for");
+    }
+    if text.lines().any(|line| line.trim_start().starts_with("//") && line.contains("```ignore")) {
+        complain("has an example that nothing compiles");
+    }
+    let is_root = path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs");
+    if is_root && !text.contains("#![forbid(unsafe_code)]") {
+        complain("does not forbid unsafe code");
+    }
+    let product = path.contains("/src/") && !path.starts_with("xtask/") && !is_test;
+    if product && !path.ends_with("clock.rs") {
+        for call in ["SystemTime::now", "Instant::now"] {
+            if text.contains(call) {
+                complain(&format!("reads the time ({call}) outside clock.rs"));
+            }
+        }
+    }
+    let spawns_by_right = path.contains("/offload/") || path == "hitbox-disk/src/backend.rs";
+    if product && !spawns_by_right {
+        for call in ["tokio::spawn", "spawn_blocking", "thread::spawn"] {
+            if text.contains(call) {
+                complain(&format!("spawns ({call}) outside the offload"));
+            }
+        }
+    }
+    if path.contains("composition/policy/") {
+        for name in ["CacheKey", "Codec", "metrics", "std::io", "Backend"] {
+            let uses = text.lines().filter(|line| line.starts_with("use "));
+            if uses.clone().any(|line| line.contains(name)) {
+                complain(&format!("a policy sees {name}"));
+            }
+        }
+    }
+}
+
+/// core has no runtime and no format crate.
+fn check_manifests(complaints: &mut Vec<String>) -> Outcome {
+    let path = root().join("hitbox-core/Cargo.toml");
+    let manifest = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or("");
+    for forbidden in ["tokio", "serde", "bitcode", "futures"] {
+        if dependencies.lines().any(|line| line.starts_with(forbidden)) {
+            complaints.push(format!("  hitbox-core/Cargo.toml: depends on {forbidden}"));
+        }
+    }
+    for license in ["LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        if !Path::new(&root()).join(license).exists() {
+            complaints.push(format!("  {license} is missing"));
+        }
+    }
+    Ok(())
+}
