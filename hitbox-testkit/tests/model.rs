@@ -187,7 +187,7 @@ fn seed() -> u64 {
 fn random_programs_agree_with_the_model() {
     let seed = seed();
     let cases = std::env::var("HITBOX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    println!("{cases} cases with HITBOX_SEED={seed}");
+    eprintln!("{cases} cases with HITBOX_SEED={seed}");
     let bytes: Vec<u8> = seed.to_le_bytes().repeat(4);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));

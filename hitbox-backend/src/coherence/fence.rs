@@ -233,6 +233,12 @@ impl Mutation {
         }
     }
 
+    /// Its number among the mutations of this key in this store: later ones have greater numbers.
+    pub fn number(&self, fence: &Fence, hash: u64) -> Option<u64> {
+        let mine = |(known, other, _): &&(Arc<Fence>, u64, u64)| known.id == fence.id && *other == hash;
+        self.places.iter().find(mine).map(|(.., number)| *number)
+    }
+
     /// Waits until everybody who came earlier has written this key to this store. The store is the
     /// caller's until the turn is dropped.
     ///

@@ -40,9 +40,19 @@ impl Coherence {
         ANONYMOUS.clone()
     }
 
-    /// Keeps this store's copy of `key` from being served until it is overwritten or removed.
-    pub fn hide(&self, key: &CacheKey) {
-        self.shadow.hide(key);
+    /// Keeps what this store had before `mutation` from being served, until it has been overwritten or
+    /// removed by it or by a later one.
+    pub(crate) fn hide(&self, key: &CacheKey, mutation: &Mutation) {
+        if let Some(number) = mutation.number(&self.fence, key.process_hash()) {
+            self.shadow.hide(key, number);
+        }
+    }
+
+    /// The store has what `mutation` brought.
+    pub(crate) fn show(&self, key: &CacheKey, mutation: &Mutation) {
+        if let Some(number) = mutation.number(&self.fence, key.process_hash()) {
+            self.shadow.repaired(key, number);
+        }
     }
 
     /// Whether this store's copy of `key` must not be served.

@@ -1,7 +1,7 @@
 //! Keys whose copy in a store is outdated, since a write or delete of them succeeded elsewhere and failed
 //! there. Such a copy is not served until it has been overwritten or removed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,18 +17,21 @@ const ENTIRELY: usize = usize::MAX;
 pub(crate) struct Shadow {
     /// Keys in the set; read without the lock by every read.
     count: AtomicUsize,
-    keys: Mutex<HashSet<CacheKey>>,
+    /// Hidden keys, each with the number of the write that hid it.
+    keys: Mutex<HashMap<CacheKey, u64>>,
 }
 
 impl Shadow {
-    pub(super) fn hide(&self, key: &CacheKey) {
+    /// Hides what the store had before the write with this number.
+    pub(super) fn hide(&self, key: &CacheKey, number: u64) {
         let mut keys = self.lock();
         if self.is_hidden_entirely() {
             return;
         }
-        keys.insert(key.clone());
+        let by = keys.entry(key.clone()).or_insert(number);
+        *by = number.max(*by);
         if keys.len() > MAX_KEYS {
-            *keys = HashSet::new();
+            *keys = HashMap::new();
             self.count.store(ENTIRELY, Ordering::Release);
         } else {
             self.count.store(keys.len(), Ordering::Release);
@@ -40,7 +43,7 @@ impl Shadow {
         match self.count.load(Ordering::Acquire) {
             0 => false,
             ENTIRELY => true,
-            _ => self.lock().contains(key),
+            _ => self.lock().contains_key(key),
         }
     }
 
@@ -53,13 +56,14 @@ impl Shadow {
         self.count.load(Ordering::Acquire) == ENTIRELY
     }
 
-    /// The store's copy of this key is true again, or gone.
-    pub(crate) fn repaired(&self, key: &CacheKey) {
+    /// The store has what the write with this number brought. A copy that a newer one hid stays hidden.
+    pub(crate) fn repaired(&self, key: &CacheKey, number: u64) {
         if matches!(self.count.load(Ordering::Acquire), 0 | ENTIRELY) {
             return;
         }
         let mut keys = self.lock();
-        if !self.is_hidden_entirely() && keys.remove(key) {
+        if !self.is_hidden_entirely() && keys.get(key).is_some_and(|by| *by <= number) {
+            keys.remove(key);
             self.count.store(keys.len(), Ordering::Release);
         }
     }
@@ -67,7 +71,7 @@ impl Shadow {
     /// The store is empty.
     pub(crate) fn cleared(&self) {
         let mut keys = self.lock();
-        *keys = HashSet::new();
+        *keys = HashMap::new();
         self.count.store(0, Ordering::Release);
     }
 
@@ -75,7 +79,7 @@ impl Shadow {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<CacheKey>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, u64>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

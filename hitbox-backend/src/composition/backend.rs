@@ -163,27 +163,27 @@ impl Backend for CompositionBackend {
 
     async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
         let options = self.begun(key, options);
-        let work = self.0.clone().write_all(key.clone(), value, options);
-        self.0.detach(vec![key.clone()], work).await
+        let work = self.0.clone().write_all(key.clone(), value, options.clone());
+        self.0.detach(vec![(key.clone(), options)], work).await
     }
 
     async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
         let options = self.begun(key, options);
-        let work = self.0.clone().remove_all(key.clone(), options);
-        self.0.detach(vec![key.clone()], work).await
+        let work = self.0.clone().remove_all(key.clone(), options.clone());
+        self.0.detach(vec![(key.clone(), options)], work).await
     }
 
     async fn write_many(&self, mut items: Vec<WriteItem>) -> Vec<Receipt> {
         begin_batch(self, items.iter_mut().map(|item| (&item.key, &mut item.options)));
         items.iter().for_each(|item| self.0.refill.forget(&item.key));
-        let keys = items.iter().map(|item| item.key.clone()).collect();
+        let keys = items.iter().map(|item| (item.key.clone(), item.options.clone())).collect();
         self.0.detach(keys, self.0.clone().write_batch_all(items)).await
     }
 
     async fn remove_many(&self, mut items: Vec<RemoveItem>) -> Vec<Receipt> {
         begin_batch(self, items.iter_mut().map(|item| (&item.key, &mut item.options)));
         items.iter().for_each(|item| self.0.refill.forget(&item.key));
-        let keys = items.iter().map(|item| item.key.clone()).collect();
+        let keys = items.iter().map(|item| (item.key.clone(), item.options.clone())).collect();
         self.0.detach(keys, self.0.clone().remove_batch_all(items)).await
     }
 

@@ -82,7 +82,7 @@ impl Composition {
         let written = self.with_open_layers(written, &run.progress);
         let receipt = outcome::join_writes(written, self.policy.write.needs(), &self.required);
         if receipt.is_ok() {
-            self.hide_unfinished(&run.progress, &run.key);
+            self.hide_unfinished(&run.progress, &run.key, &run.options);
         }
         receipt
     }
@@ -91,7 +91,7 @@ impl Composition {
         let progress = Progress::default();
         let remove = async |layer: Layer| {
             let receipt = self.layers[layer].remove_with(&key, &options).await;
-            self.settle(&progress, layer, &key, &receipt);
+            self.settle(&progress, layer, &key, &options, &receipt);
             receipt
         };
         let (l1, l2) = join(remove(Layer::L1), remove(Layer::L2)).await;
@@ -105,7 +105,7 @@ impl Composition {
             let written = self.layers[layer].write_many(part).await;
             let mut receipts: Vec<Option<Receipt>> = items.iter().map(|_| None).collect();
             for (index, receipt) in which.into_iter().zip(written) {
-                self.settle(&progress[index], layer, &items[index].key, &receipt);
+                self.settle(&progress[index], layer, &items[index].key, &items[index].options, &receipt);
                 receipts[index] = Some(receipt);
             }
             receipts
@@ -135,7 +135,7 @@ impl Composition {
         let remove = async |layer: Layer| {
             let receipts = self.layers[layer].remove_many(items.clone()).await;
             for ((item, progress), receipt) in items.iter().zip(&progress).zip(&receipts) {
-                self.settle(progress, layer, &item.key, receipt);
+                self.settle(progress, layer, &item.key, &item.options, receipt);
             }
             receipts
         };
@@ -146,11 +146,11 @@ impl Composition {
     /// Runs work that is finished even if its caller goes away.
     pub(super) fn detach<T: Send + 'static>(
         self: &Arc<Self>,
-        keys: Vec<CacheKey>,
+        keys: Vec<(CacheKey, WriteOptions)>,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Detached<T> {
         let this = self.clone();
-        let abandon = move || keys.iter().for_each(|key| this.hide_everywhere(key));
+        let abandon = move || keys.iter().for_each(|(key, options)| this.hide_everywhere(key, options));
         Detached::new(work, self.offload.clone(), abandon)
     }
 }

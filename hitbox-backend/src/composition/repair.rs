@@ -10,6 +10,7 @@ use hitbox_core::{BackendLabel, CacheKey, Task, TaskKind};
 use super::parts::Composition;
 use super::{Layer, Pair, Written, outcome};
 use crate::backend::WriteOptions;
+use crate::coherence::Mutation;
 use crate::leaf::Leaf;
 use crate::receipt::{Outcome, Receipt};
 
@@ -42,25 +43,33 @@ impl Progress {
 impl Composition {
     /// Takes account of one layer's receipt. Once a leaf has the new state, leaves that failed or refused
     /// are hidden, and those whose state cannot be known always are.
-    pub(super) fn settle(&self, progress: &Progress, layer: Layer, key: &CacheKey, receipt: &Receipt) {
+    pub(super) fn settle(
+        &self,
+        progress: &Progress,
+        layer: Layer,
+        key: &CacheKey,
+        options: &WriteOptions,
+        receipt: &Receipt,
+    ) {
+        let Some(mutation) = options.mutation.as_deref() else { return };
         let mut state = progress.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.ended[layer] = true;
         for line in &receipt.leaves {
             match &line.outcome {
-                Outcome::Unknown(_) => self.hide(layer, key, line.label),
+                Outcome::Unknown(_) => self.hide(layer, key, mutation, line.label),
                 // Whoever goes on with it has hidden it until then.
                 Outcome::Pending => {}
                 outcome if outcome::is_done(outcome) => {
                     state.done = true;
                     // It may have been hidden while it was not waited for.
-                    self.visit(layer, key, line.label, |leaf, key| leaf.coherence().shadow.repaired(key));
+                    self.visit(layer, key, line.label, |leaf, key| leaf.coherence().show(key, mutation));
                 }
                 _ => state.behind.push((layer, line.label)),
             }
         }
         if state.done {
             for (layer, label) in std::mem::take(&mut state.behind) {
-                self.hide(layer, key, label);
+                self.hide(layer, key, mutation, label);
             }
         }
     }
@@ -83,16 +92,17 @@ impl Composition {
 
     /// The write counts as done: layers that it did not wait for, or did not write, are hidden until they
     /// have what it brought.
-    pub(super) fn hide_unfinished(&self, progress: &Progress, key: &CacheKey) {
+    pub(super) fn hide_unfinished(&self, progress: &Progress, key: &CacheKey, options: &WriteOptions) {
         let state = progress.0.lock().unwrap_or_else(PoisonError::into_inner);
         for layer in Layer::BOTH.into_iter().filter(|layer| !state.ended[*layer]) {
-            self.hide_layer(layer, key);
+            self.hide_layer(layer, key, options);
         }
     }
 
     /// Nobody knows what the leaves of this layer have.
-    pub(super) fn hide_layer(&self, layer: Layer, key: &CacheKey) {
-        self.layers[layer].visit_leaves(key, &mut |leaf, key| leaf.coherence().hide(key));
+    pub(super) fn hide_layer(&self, layer: Layer, key: &CacheKey, options: &WriteOptions) {
+        let Some(mutation) = options.mutation.as_deref() else { return };
+        self.layers[layer].visit_leaves(key, &mut |leaf, key| leaf.coherence().hide(key, mutation));
     }
 
     fn visit(&self, layer: Layer, key: &CacheKey, label: BackendLabel, visit: impl Fn(&Leaf, &CacheKey)) {
@@ -103,13 +113,13 @@ impl Composition {
         });
     }
 
-    fn hide(&self, layer: Layer, key: &CacheKey, label: BackendLabel) {
-        self.visit(layer, key, label, |leaf, key| leaf.coherence().hide(key));
+    fn hide(&self, layer: Layer, key: &CacheKey, mutation: &Mutation, label: BackendLabel) {
+        self.visit(layer, key, label, |leaf, key| leaf.coherence().hide(key, mutation));
     }
 
     /// Hides the key everywhere.
-    pub(super) fn hide_everywhere(&self, key: &CacheKey) {
-        Layer::BOTH.into_iter().for_each(|layer| self.hide_layer(layer, key));
+    pub(super) fn hide_everywhere(&self, key: &CacheKey, options: &WriteOptions) {
+        Layer::BOTH.into_iter().for_each(|layer| self.hide_layer(layer, key, options));
     }
 
     /// Whether a layer of this composition has a hidden copy of the key.

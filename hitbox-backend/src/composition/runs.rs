@@ -76,10 +76,10 @@ impl WriteAttempts for WriteRun<'_> {
         let (options, progress) = (self.options.clone(), self.progress.clone());
         progress.begin(layer);
         Box::pin(async move {
-            let unfinished = Unfinished { composition: &composition, key: &key, layer };
+            let unfinished = Unfinished { composition: &composition, key: &key, layer, options: &options };
             let receipt = composition.layers[layer].write_with(&key, value, &options).await;
             std::mem::forget(unfinished);
-            composition.settle(&progress, layer, &key, &receipt);
+            composition.settle(&progress, layer, &key, &options, &receipt);
             receipt
         })
     }
@@ -90,10 +90,11 @@ struct Unfinished<'a> {
     composition: &'a Composition,
     key: &'a CacheKey,
     layer: Layer,
+    options: &'a WriteOptions,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        self.composition.hide_layer(self.layer, self.key);
+        self.composition.hide_layer(self.layer, self.key, self.options);
     }
 }

@@ -96,8 +96,9 @@ pub(crate) async fn write_many<B: Backend + ?Sized>(backend: &B, mut items: Vec<
     let started = Timers::start(leaf.clock());
     let results = backend.write_batch(batch).await;
     leaf.0.timers.write.stop(leaf.clock(), started);
-    for (((key, bytes), places), result) in facts.into_iter().zip(places).zip(results) {
-        let receipt = leaf.stored(&key, Event::Write, bytes, result);
+    let written = facts.into_iter().zip(places).zip(&mutations);
+    for ((((key, bytes), places), mutation), result) in written.zip(results) {
+        let receipt = leaf.stored(&key, mutation, Event::Write, bytes, result);
         places.into_iter().for_each(|index| receipts[index] = Some(receipt.clone()));
     }
     receipts.into_iter().map(Option::unwrap_or_default).collect()
@@ -128,8 +129,12 @@ pub(crate) async fn remove_many<B: Backend + ?Sized>(
     let started = Timers::start(leaf.clock());
     let results = backend.remove_batch(&unique).await;
     leaf.0.timers.remove.stop(leaf.clock(), started);
-    let mut receipts: Vec<Receipt> =
-        unique.iter().zip(results).map(|(key, result)| leaf.removed(key, result)).collect();
+    let mut receipts: Vec<Receipt> = unique
+        .iter()
+        .zip(&mutations)
+        .zip(results)
+        .map(|((key, mutation), result)| leaf.removed(key, mutation, result))
+        .collect();
     // The second occurrence of a key finds it gone, as a second delete would.
     let mut receipt_of = |key: &CacheKey| {
         let receipt = known.get(key).and_then(|index| receipts.get_mut(*index))?;

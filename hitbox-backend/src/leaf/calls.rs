@@ -83,7 +83,7 @@ pub(crate) async fn write<B: Backend + ?Sized>(
     let started = Timers::start(leaf.clock());
     let result = backend.write(key, value).await;
     leaf.0.timers.write.stop(leaf.clock(), started);
-    leaf.stored(key, Event::Write, bytes, result)
+    leaf.stored(key, &mutation, Event::Write, bytes, result)
 }
 
 pub(crate) async fn remove<B: Backend + ?Sized>(
@@ -95,12 +95,12 @@ pub(crate) async fn remove<B: Backend + ?Sized>(
     let mutation = mutation(backend, key, options);
     let _turn = mutation.turn(&leaf.coherence().fence, key.process_hash()).await;
     if let Err(error) = leaf.check_key(key) {
-        return leaf.removed(key, Err(error));
+        return leaf.removed(key, &mutation, Err(error));
     }
     let started = Timers::start(leaf.clock());
     let result = backend.remove(key).await;
     leaf.0.timers.remove.stop(leaf.clock(), started);
-    leaf.removed(key, result)
+    leaf.removed(key, &mutation, result)
 }
 
 pub(crate) async fn install_if<B: Backend + ?Sized>(
@@ -121,12 +121,12 @@ pub(crate) async fn install_if<B: Backend + ?Sized>(
         Err(error) => return leaf.refuse(error),
     };
     let bytes = bytes_of(&value);
-    let Some(_place) = fence.enter_refill(key.process_hash(), generation) else {
+    let Some(place) = fence.enter_refill(key.process_hash(), generation) else {
         leaf.count(Event::RefillSuperseded, 1);
         return skipped();
     };
     let result = backend.write(key, value).await;
-    leaf.stored(key, Event::Refill, bytes, result)
+    leaf.stored(key, &place, Event::Refill, bytes, result)
 }
 
 pub(crate) async fn contains<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> BackendResult<Presence> {

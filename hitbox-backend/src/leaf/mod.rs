@@ -17,7 +17,7 @@ use hitbox_core::{
 use crate::backend::{Adoption, Backend};
 use crate::clock::SystemClock;
 use crate::codec::Codec;
-use crate::coherence::Coherence;
+use crate::coherence::{Coherence, Mutation};
 use crate::envelope::wire::{self, Record};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::{StoreNames, Timer, Timers};
@@ -327,13 +327,14 @@ impl Leaf {
     pub(super) fn stored(
         &self,
         key: &CacheKey,
+        mutation: &Mutation,
         event: Event,
         bytes: u64,
         result: BackendResult<()>,
     ) -> Receipt {
         let outcome = match result {
             Ok(()) => {
-                self.0.coherence.shadow.repaired(key);
+                self.0.coherence.show(key, mutation);
                 self.count(event, 1);
                 self.count(Event::BytesWritten, bytes);
                 Outcome::Stored
@@ -343,10 +344,15 @@ impl Leaf {
         Receipt::of(self.0.path, outcome)
     }
 
-    pub(super) fn removed(&self, key: &CacheKey, result: BackendResult<DeleteStatus>) -> Receipt {
+    pub(super) fn removed(
+        &self,
+        key: &CacheKey,
+        mutation: &Mutation,
+        result: BackendResult<DeleteStatus>,
+    ) -> Receipt {
         let outcome = match result {
             Ok(status) => {
-                self.0.coherence.shadow.repaired(key);
+                self.0.coherence.show(key, mutation);
                 self.count(Event::Remove, 1);
                 if status == DeleteStatus::Missing { Outcome::Absent } else { Outcome::Removed }
             }

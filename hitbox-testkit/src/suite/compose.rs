@@ -598,7 +598,9 @@ pub(super) async fn compose_15_custom_policies(subject: &Subject) -> Verdict {
     write(&*composed, "k", 1).await.map_err(text)?;
     ensure_eq!(rig.calls.l1.take(), vec![], "calls of L1 by a write around it");
     ensure_eq!(id(&*composed, &key("k")).await?, Some(1), "what was written around L1");
-    ensure_eq!(rig.calls.l1.take(), vec![], "calls of L1 by a read upwards");
+    // What L1 held before is repaired; it is not read.
+    let read = rig.calls.l1.take().into_iter().filter(|call| matches!(call, Call::Read(_))).count();
+    ensure_eq!(read, 0, "reads of L1 by a read upwards");
     put_forever(rig.layer(Layer::L1), &key("upper"), Item::new(2)).await?;
     ensure_eq!(id(&*composed, &key("upper")).await?, Some(2), "a value in L1 only");
     Ok(())
