@@ -11,7 +11,7 @@ use hitbox_core::{BackendLabel, ResponseSource};
 /// Reads by the leaf that served them, with how long they took.
 #[derive(Default)]
 pub(crate) struct Served {
-    /// Microseconds by path; misses under `None`.
+    /// Nanoseconds by path; misses under `None`.
     latencies: BTreeMap<Option<BackendLabel>, Option<Histogram<u64>>>,
     reads: BTreeMap<Option<BackendLabel>, u64>,
     pub(crate) failed_writes: u64,
@@ -25,7 +25,10 @@ impl Served {
             _ => None,
         };
         *self.reads.entry(label).or_default() += 1;
-        let histogram = self.latencies.entry(label).or_insert_with(|| Histogram::new(3).ok());
+        let histogram = self.latencies.entry(label).or_insert_with(|| {
+            // Up to a minute, in nanoseconds.
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).ok()
+        });
         if let Some(histogram) = histogram {
             // Longer than the histogram reaches is counted at its end.
             histogram.saturating_record(took.as_nanos() as u64);
