@@ -109,3 +109,32 @@ async fn redis_04_killed_frozen_and_restarted_under_load() {
     server.restart();
     recovers().await;
 }
+
+#[tokio::test]
+async fn redis_01_passwords_work_and_never_appear() {
+    const SECRET: &str = "open-sesame-7";
+    let server = RedisServer::start();
+    server.ask(&format!("CONFIG SET requirepass {SECRET}"));
+    let address = |password: &str| format!("redis://:{password}@127.0.0.1:{}/1", server.port());
+    let builder = RedisBackend::builder(&address(SECRET));
+    let shown = format!("{builder:?}");
+    let redis = builder.build().expect("redis");
+    redis.ping().await.expect("the right password");
+    redis.set(&key(1), CacheValue::new(1_u64), &mut CacheContext::new()).await.expect("a write");
+    let wrong = RedisBackend::builder(&address("wrong-sesame")).build().expect("redis");
+    let refused = wrong.ping().await.expect_err("the wrong password");
+    server.kill();
+    let down = redis.ping().await.expect_err("no server");
+    let malformed =
+        RedisBackend::builder(&format!("redis://:{SECRET}@:x/y")).build().expect_err("no address");
+    for text in [
+        shown,
+        format!("{redis:?}"),
+        format!("{refused:?} {refused}"),
+        format!("{down:?} {down}"),
+        format!("{malformed:?} {malformed}"),
+    ] {
+        assert!(!text.contains("sesame"), "{text}");
+    }
+    assert_eq!(malformed.kind(), ErrorKind::Configuration);
+}

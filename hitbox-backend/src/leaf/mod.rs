@@ -315,7 +315,7 @@ impl Leaf {
         if encoded.plain_len > limit {
             return Err(BackendError::too_large("a value", encoded.plain_len, limit));
         }
-        Ok(value.map(|_| Raw::encoded(encoded, None)))
+        Ok(value.map(|_| Raw::encoded(encoded, Some(self.clone()))))
     }
 
     /// Whether there is nothing to store, since the entry's time is over already.

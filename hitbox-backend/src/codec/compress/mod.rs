@@ -63,11 +63,10 @@ pub(crate) fn decompress(id: u16, packed: &Bytes, plain_len: u64) -> BackendResu
         GZIP => gzip::decompress(packed, plain_len).map_err(failed)?.into(),
         #[cfg(feature = "zstd")]
         ZSTD => zstd::decompress(packed, plain_len).map_err(failed)?.into(),
-        #[cfg(not(all(feature = "gzip", feature = "zstd")))]
-        GZIP | ZSTD => {
-            let message = format!("the record was compressed with compressor {id}, whose feature is off");
-            return Err(BackendError::new(ErrorKind::Codec, message));
-        }
+        #[cfg(not(feature = "gzip"))]
+        GZIP => return Err(switched_off("gzip")),
+        #[cfg(not(feature = "zstd"))]
+        ZSTD => return Err(switched_off("zstd")),
         other => {
             return Err(BackendError::new(ErrorKind::Codec, format!("compressor {other} is not known")));
         }
@@ -77,6 +76,11 @@ pub(crate) fn decompress(id: u16, packed: &Bytes, plain_len: u64) -> BackendResu
         return Err(BackendError::new(ErrorKind::Codec, message));
     }
     Ok(plain)
+}
+
+#[cfg(not(all(feature = "gzip", feature = "zstd")))]
+fn switched_off(compressor: &str) -> BackendError {
+    BackendError::new(ErrorKind::Codec, format!("the record needs the feature {compressor}, which is off"))
 }
 
 #[cfg(any(feature = "gzip", feature = "zstd"))]
