@@ -47,16 +47,17 @@ impl DiskBackend {
     pub(crate) async fn open(settings: DiskBuilder) -> BackendResult<Self> {
         let DiskBuilder { folder, max_bytes, durability, options } = settings;
         let now = options.clock.now();
-        let (store, damaged, expired) = blocking(move || {
+        let (store, damaged, expired, newer) = blocking(move || {
             let files = Files::open(&folder, durability)?;
-            let Recovered { index, damaged, expired } = recover(&files, now)?;
-            Ok((Store::new(files, index, max_bytes)?, damaged, expired))
+            let Recovered { index, damaged, expired, newer } = recover(&files, now)?;
+            Ok((Store::new(files, index, max_bytes)?, damaged, expired, newer))
         })
         .await?;
         let store = Arc::new(store);
         let weak: Weak<Store> = Arc::downgrade(&store);
         let leaf = Leaf::new(options).showing("disk", weak);
         leaf.count(Event::Damaged, damaged);
+        leaf.count(Event::Foreign, newer);
         if damaged + expired > 0 {
             tracing::info!(backend = %leaf.path(), damaged, expired, "removed objects while opening");
         }

@@ -1,10 +1,9 @@
 //! Settings of the disk backend.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use hitbox_backend::{Codec, Compressor, Format, LeafOptions};
-use hitbox_core::{BackendResult, Clock};
+use hitbox_backend::{LeafOptions, leaf_setters};
+use hitbox_core::BackendResult;
 
 use crate::DiskBackend;
 use crate::error::unusable;
@@ -53,47 +52,7 @@ impl DiskBuilder {
         self
     }
 
-    /// Its label, `disk` by default.
-    #[must_use]
-    pub fn label(mut self, label: &str) -> Self {
-        self.options.label = label.into();
-        self
-    }
-
-    /// The serialization format, bitcode by default.
-    #[must_use]
-    pub fn format(mut self, format: Format) -> Self {
-        self.options.codec.format = format;
-        self
-    }
-
-    /// The compressor, none by default.
-    #[must_use]
-    pub fn compressor(mut self, compressor: Compressor) -> Self {
-        self.options.codec.compressor = compressor;
-        self
-    }
-
-    /// The whole codec: format, compressor, compression rules and schema version.
-    #[must_use]
-    pub fn codec(mut self, codec: Codec) -> Self {
-        self.options.codec = codec;
-        self
-    }
-
-    /// The schema version of the stored types, 0 by default.
-    #[must_use]
-    pub fn schema(mut self, schema: u32) -> Self {
-        self.options.codec.schema = schema;
-        self
-    }
-
-    /// Where it gets the time from.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.options.clock = clock;
-        self
-    }
+    leaf_setters!("disk", codec);
 
     /// Opens the folder, makes it if it is not there, and rebuilds the index.
     ///

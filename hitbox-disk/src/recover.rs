@@ -21,6 +21,8 @@ pub(crate) struct Recovered {
     /// Objects that were damaged, and those over their time, which have been removed.
     pub(crate) damaged: u64,
     pub(crate) expired: u64,
+    /// Objects of a newer release, which stay.
+    pub(crate) newer: u64,
 }
 
 struct Candidate {
@@ -33,6 +35,7 @@ struct Candidate {
 enum Look {
     Entry(Candidate),
     Foreign,
+    Newer,
     Damaged(Digest),
     Expired(Digest),
 }
@@ -47,6 +50,7 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
             match look(&file.path(), now) {
                 Look::Entry(candidate) => found.push(candidate),
                 Look::Foreign => {}
+                Look::Newer => recovered.newer += 1,
                 Look::Damaged(digest) => {
                     recovered.damaged += 1;
                     files.remove(digest)?;
@@ -88,7 +92,7 @@ fn look(path: &Path, now: Timestamp) -> Look {
     let head = match Head::parse(&start, metadata.len()) {
         Ok(Some(head)) => head,
         Ok(None) => return Look::Damaged(digest),
-        Err(Newer) => return Look::Foreign,
+        Err(Newer) => return Look::Newer,
     };
     let skip = head.record_at - HEAD_BYTES as u64;
     let mut record = Vec::with_capacity(wire::HEADER_BYTES);

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hitbox_backend::{LeafOptions, Raw};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
+use hitbox_backend::{LeafOptions, Raw, leaf_setters};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 
 use crate::MokaBackend;
 
@@ -66,20 +66,7 @@ impl MokaBuilder {
         self
     }
 
-    /// Its label, `moka` by default.
-    #[must_use]
-    pub fn label(mut self, label: &str) -> Self {
-        self.options.label = label.into();
-        self
-    }
-
-    /// Where it gets the time from. Under a clock that is driven by hand, entries are dropped by
-    /// [`sweep`](hitbox_backend::Backend::sweep).
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.options.clock = clock;
-        self
-    }
+    leaf_setters!("moka");
 
     /// The backend.
     ///

@@ -1,11 +1,10 @@
 //! Settings of the Redis backend.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hitbox_backend::{CacheKeyFormat, Codec, Compressor, Format, LeafOptions};
-use hitbox_core::{BackendResult, Clock};
+use hitbox_backend::{CacheKeyFormat, LeafOptions, leaf_setters};
+use hitbox_core::BackendResult;
 
 use crate::RedisBackend;
 
@@ -85,47 +84,7 @@ impl RedisBuilder {
         self
     }
 
-    /// Its label, `redis` by default.
-    #[must_use]
-    pub fn label(mut self, label: &str) -> Self {
-        self.options.label = label.into();
-        self
-    }
-
-    /// The serialization format, bitcode by default.
-    #[must_use]
-    pub fn format(mut self, format: Format) -> Self {
-        self.options.codec.format = format;
-        self
-    }
-
-    /// The compressor, none by default.
-    #[must_use]
-    pub fn compressor(mut self, compressor: Compressor) -> Self {
-        self.options.codec.compressor = compressor;
-        self
-    }
-
-    /// The whole codec: format, compressor, compression rules and schema version.
-    #[must_use]
-    pub fn codec(mut self, codec: Codec) -> Self {
-        self.options.codec = codec;
-        self
-    }
-
-    /// The schema version of the stored types, 0 by default.
-    #[must_use]
-    pub fn schema(mut self, schema: u32) -> Self {
-        self.options.codec.schema = schema;
-        self
-    }
-
-    /// Where it gets the time from. Under a clock that is driven by hand the server expires nothing.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.options.clock = clock;
-        self
-    }
+    leaf_setters!("redis", codec);
 
     /// The backend, connected when it is first used.
     ///

@@ -4,20 +4,28 @@ use std::fs;
 
 use hitbox_testkit::suite::BEHAVIOURS;
 
-use crate::run::{Outcome, sources};
+use crate::run::{self, Outcome, sources};
 
-/// Ids whose tests stand outside the suite: they concern one crate, or no backend can get them wrong.
+/// Ids whose tests stand outside the suite, since they concern one crate. Each has a test named after it,
+/// and one named `<id>_rejects_…` that shows a broken backend to be rejected.
 const ELSEWHERE: &[&str] = &[
-    "key_02",
     "value_13",
     "stats_04",
     "background_01",
     "background_02",
+    "disk_01",
+    "disk_02",
+    "disk_03",
+    "disk_04",
+    "disk_05",
     "redis_01",
     "redis_02",
     "redis_03",
     "redis_04",
 ];
+
+/// Ids that no backend or layer can get wrong.
+const OF_CORE: &[&str] = &["key_02"];
 
 pub(crate) fn run() -> Outcome {
     let tests = test_names()?;
@@ -41,11 +49,30 @@ pub(crate) fn run() -> Outcome {
             complaints.push(format!("{} accepts the broken {accepted}", behaviour.id));
         }
     }
-    for id in ELSEWHERE {
-        match tests.iter().find(|test| test.starts_with(&format!("{id}_"))) {
-            Some(test) => println!("{id:<12} {test}"),
-            None => complaints.push(format!("{id} has no test")),
+    for id in ELSEWHERE.iter().chain(OF_CORE) {
+        let (rejections, shown): (Vec<&String>, Vec<&String>) = tests
+            .iter()
+            .filter(|test| test.starts_with(&format!("{id}_")))
+            .partition(|test| test.starts_with(&format!("{id}_rejects_")));
+        let Some(test) = shown.first() else {
+            complaints.push(format!("{id} has no test"));
+            continue;
+        };
+        let rejected: Vec<String> = rejections
+            .iter()
+            .filter_map(|name| name.split_once("_rejects_"))
+            .map(|(_, broken)| broken.replace('_', " "))
+            .collect();
+        println!("{id:<12} {test:<56} rejects {}", rejected.join(", "));
+        if rejected.is_empty() && !OF_CORE.contains(id) {
+            complaints.push(format!("{id} has no test named {id}_rejects_…"));
         }
+    }
+    // Those outside the suite show by themselves that they reject.
+    let reject =
+        ["test", "--quiet", "--package", "hitbox-testkit", "--all-features", "--tests", "--", "_rejects_"];
+    if let Err(what) = run::run("cargo", &reject) {
+        complaints.push(what);
     }
     if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n")) }
 }
@@ -59,7 +86,8 @@ fn test_names() -> Result<Vec<String>, String> {
         }
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         for line in text.lines() {
-            let line = line.trim().trim_start_matches("async ").trim_start_matches("fn ");
+            let line = line.trim().trim_start_matches("pub(crate) ").trim_start_matches("async ");
+            let line = line.trim_start_matches("fn ");
             let name: String = line
                 .chars()
                 .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')

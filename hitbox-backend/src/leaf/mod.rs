@@ -4,6 +4,7 @@
 
 mod batch;
 mod calls;
+mod setters;
 mod view;
 
 use std::sync::{Arc, Weak};

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::{
     Adoption, Answer, Backend, Capabilities, Codec, DeleteStatus, Encoded, Encodings, Format, Found, Leaf,
-    Outcome, Presence, Raw, ReadOptions, Receipt, RemoveItem, Ticket, TryRead, WriteItem, WriteOptions,
+    Occupancy, Outcome, Presence, Raw, ReadOptions, Receipt, RemoveItem, Ticket, TryRead, WriteItem,
+    WriteOptions,
 };
 use hitbox_core::{
     Accept, BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, Lifetime,
@@ -204,6 +205,11 @@ impl Backend for Defective {
 
     fn leaf(&self) -> Option<&Leaf> {
         self.store.leaf()
+    }
+
+    fn occupancy(&self) -> Option<Occupancy> {
+        let held = Occupancy::new(self.store.len() as u64, 0);
+        self.has(Defect::IgnoresBound).then(|| held.with_bounds(Some(100), None))
     }
 
     fn try_read(&self, _: &CacheKey, _: &ReadOptions) -> TryRead {

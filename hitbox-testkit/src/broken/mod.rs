@@ -1,8 +1,10 @@
 //! Backends and policies that are wrong on purpose, each in the way of a real mistake: what the suite must
 //! reject.
 
+mod files;
 mod leaf;
 mod naive;
+mod offload;
 mod policy;
 
 use std::sync::Arc;
@@ -11,8 +13,10 @@ use hitbox_backend::Backend;
 
 use crate::{Factory, Setup, Subject, World, factory};
 
+pub use files::NakedFiles;
 pub use leaf::{Defect, Defective};
 pub use naive::Naive;
+pub use offload::{LeaksSubjects, SpawnsEverything};
 pub use policy::{AsksBoth, FirstAnswer, GoesOn, L1First, NeverAsks, PrefersL1, SwallowsErrors};
 
 /// A leaf with a defect.

@@ -1,0 +1,54 @@
+//! The setters that the builders of leaves have in common.
+
+/// Setters of a builder with a field `options:` [`LeafOptions`](crate::LeafOptions): `label` and `clock`,
+/// and for leaves that store bytes those of the codec. The literal is the default label.
+#[macro_export]
+macro_rules! leaf_setters {
+    ($label:literal) => {
+        #[doc = concat!("Its label, `", $label, "` by default: the last part of its path.")]
+        #[must_use]
+        pub fn label(mut self, label: &str) -> Self {
+            self.options.label = label.into();
+            self
+        }
+
+        /// Where it gets the time from, the machine's clock by default. Under a clock that is driven by
+        /// hand nothing is dropped but by [`sweep`]($crate::Backend::sweep).
+        #[must_use]
+        pub fn clock(mut self, clock: ::std::sync::Arc<dyn $crate::core::Clock>) -> Self {
+            self.options.clock = clock;
+            self
+        }
+    };
+    ($label:literal, codec) => {
+        $crate::leaf_setters!($label);
+
+        /// The serialization format, bitcode by default.
+        #[must_use]
+        pub fn format(mut self, format: $crate::Format) -> Self {
+            self.options.codec.format = format;
+            self
+        }
+
+        /// The compressor, none by default.
+        #[must_use]
+        pub fn compressor(mut self, compressor: $crate::Compressor) -> Self {
+            self.options.codec.compressor = compressor;
+            self
+        }
+
+        /// The whole codec: format, compressor, compression rules and schema version.
+        #[must_use]
+        pub fn codec(mut self, codec: $crate::Codec) -> Self {
+            self.options.codec = codec;
+            self
+        }
+
+        /// The schema version of the stored types, 0 by default. Records of another one are misses.
+        #[must_use]
+        pub fn schema(mut self, schema: u32) -> Self {
+            self.options.codec.schema = schema;
+            self
+        }
+    };
+}

@@ -1,0 +1,52 @@
+//! What only a store on disk has to show. The program starts itself again as a writer that is killed, so
+//! it is its own test harness: `writer STORE FOLDER SEED WORKLOAD` is the writer, all else are tests.
+
+mod bound;
+mod damage;
+mod kill;
+mod store;
+mod threads;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// What a check says: nothing, or what is wrong.
+type Verdict = Result<(), String>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == "writer") {
+        return kill::write_until_killed(&arguments[2..]);
+    }
+    let mut trials = Vec::new();
+    macro_rules! trials {
+        ($($module:ident::$name:ident)*) => {
+            $(trials.push(Trial::test(stringify!($name), || Ok($module::$name()?)));)*
+        };
+    }
+    trials! {
+        kill::disk_01_returned_writes_survive_kill_9
+        kill::disk_01_rejects_write_behind
+        kill::disk_02_killed_writers_leave_old_new_or_nothing
+        kill::disk_02_rejects_writing_in_place
+        damage::disk_03_damage_is_a_miss_and_heals
+        damage::disk_03_rejects_files_without_checksums
+        bound::disk_04_stays_within_its_bound
+        bound::disk_04_rejects_files_without_a_bound
+        threads::disk_05_no_blocking_on_async_threads
+        threads::disk_05_rejects_io_on_the_callers_thread
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Turns a check that must fail into one that succeeds.
+fn rejected(verdict: Verdict) -> Verdict {
+    match verdict {
+        Ok(()) => Err("the broken store is accepted".to_owned()),
+        Err(why) => {
+            println!("rejected: {why}");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Redis backends with one mistake each: what the checks must reject.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hitbox_backend::{Backend, DeleteStatus, Leaf, Raw};
+use hitbox_core::{BackendResult, CacheKey, CacheValue};
+use hitbox_redis::RedisBackend;
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    Nothing,
+    /// Asks whether the server is there before it asks for a value.
+    TwoTrips,
+    /// A clone opens a connection of its own.
+    ConnectionPerClone,
+    /// Calls are never cut.
+    NoDeadline,
+    /// Its address, with the password, is shown.
+    ShowsAddress,
+}
+
+/// A Redis backend with or without a mistake.
+pub(crate) struct Careless {
+    mistake: Mistake,
+    url: String,
+    pub(crate) redis: RedisBackend,
+}
+
+impl Careless {
+    pub(crate) fn new(mistake: Mistake, url: &str, deadline: Duration) -> BackendResult<Self> {
+        let deadline = if mistake == Mistake::NoDeadline { Duration::from_secs(3_600) } else { deadline };
+        let redis = RedisBackend::builder(url).deadline(deadline).build()?;
+        Ok(Self { mistake, url: url.to_owned(), redis })
+    }
+}
+
+impl Clone for Careless {
+    fn clone(&self) -> Self {
+        let redis = if self.mistake == Mistake::ConnectionPerClone {
+            RedisBackend::builder(&self.url).build().expect("redis")
+        } else {
+            self.redis.clone()
+        };
+        Self { redis, url: self.url.clone(), ..*self }
+    }
+}
+
+impl fmt::Debug for Careless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.mistake == Mistake::ShowsAddress {
+            write!(f, "Redis at {}", self.url)
+        } else {
+            self.redis.fmt(f)
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Careless {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        if self.mistake == Mistake::TwoTrips {
+            self.redis.ping().await?;
+        }
+        self.redis.read(key).await
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.redis.write(key, value).await
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.redis.remove(key).await
+    }
+
+    fn leaf(&self) -> Option<&Leaf> {
+        self.redis.leaf()
+    }
+
+    fn adopted(&self, adoption: &hitbox_backend::Adoption) -> Option<Arc<dyn Backend>> {
+        self.redis.adopted(adoption)
+    }
+}
