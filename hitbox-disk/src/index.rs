@@ -147,8 +147,10 @@ impl Index {
         (expired, cut_short)
     }
 
+    /// Every key that is there or may be soon.
     pub(crate) fn digests(&self) -> Vec<Digest> {
-        self.entries.keys().copied().collect()
+        let new = self.under_way.keys().filter(|digest| !self.entries.contains_key(digest));
+        self.entries.keys().chain(new).copied().collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -3,13 +3,17 @@
 
 pub mod broken;
 mod faulty;
+mod history;
 mod memory;
 pub mod model;
 mod recorder;
+mod seed;
 mod subject;
 pub mod suite;
 
 pub use faulty::{Fault, Faults, Faulty, Operation};
+pub use history::{History, Moment};
 pub use memory::MemoryBackend;
 pub use recorder::{Call, Recorder, Recording};
+pub use seed::{number_from, seed};
 pub use subject::{Composer, Factory, Setup, Subject, World, factory, left_nest, pair, right_nest};

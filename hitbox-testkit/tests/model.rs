@@ -12,7 +12,7 @@ use hitbox_backend::{
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
 use hitbox_moka::MokaBackend;
 use hitbox_testkit::model::Model;
-use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, World};
+use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, World, number_from, seed};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -176,17 +176,10 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
-fn seed() -> u64 {
-    match std::env::var("HITBOX_SEED").ok().and_then(|text| text.parse().ok()) {
-        Some(seed) => seed,
-        None => u64::from(std::process::id()) ^ (std::ptr::from_ref(&seed) as usize as u64),
-    }
-}
-
 #[test]
 fn random_programs_agree_with_the_model() {
     let seed = seed();
-    let cases = std::env::var("HITBOX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let cases = number_from("HITBOX_CASES").unwrap_or(10_000) as u32;
     eprintln!("{cases} cases with HITBOX_SEED={seed}");
     let bytes: Vec<u8> = seed.to_le_bytes().repeat(4);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };

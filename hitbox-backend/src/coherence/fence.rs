@@ -30,6 +30,8 @@ pub struct Fence {
 #[derive(Default)]
 struct Stripe {
     generation: u64,
+    /// How many keep refills out.
+    closed: usize,
     next: u64,
     places: Vec<Place>,
     drains: Vec<Waker>,
@@ -87,8 +89,12 @@ impl Fence {
         self.id
     }
 
+    fn stripe_of(&self, hash: u64) -> usize {
+        hash as usize & (self.stripes.len() - 1)
+    }
+
     fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
-        self.lock((hash as usize) & (self.stripes.len() - 1))
+        self.lock(self.stripe_of(hash))
     }
 
     fn lock(&self, index: usize) -> MutexGuard<'_, Stripe> {
@@ -104,7 +110,8 @@ impl Fence {
     /// A place for a refill, if nothing was written since its ticket and nobody is writing.
     pub fn enter_refill(self: &Arc<Self>, hash: u64, generation: u64) -> Option<Mutation> {
         let mut stripe = self.stripe(hash);
-        if stripe.generation != generation || stripe.places.iter().any(|p| p.hash == hash) {
+        let is_open = stripe.closed == 0 && stripe.generation == generation;
+        if !is_open || stripe.places.iter().any(|p| p.hash == hash) {
             return None;
         }
         let number = stripe.enter(hash);
@@ -133,21 +140,23 @@ impl Fence {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Makes every ticket worthless, then waits until whoever was writing or refilling has written.
+    /// Makes every ticket worthless and lets no refill in until the guard is dropped; then waits until
+    /// whoever was writing or refilling has written.
     ///
-    /// Dropping the future leaves the tickets worthless.
-    pub async fn raise_all(&self) {
-        let mut before = Vec::with_capacity(self.stripes.len());
+    /// Dropping the future opens the fence again; the tickets stay worthless.
+    pub async fn close(self: &Arc<Self>) -> Closed {
+        let mut closed = Closed { fence: self.clone(), before: Vec::with_capacity(self.stripes.len()) };
         for index in 0..self.stripes.len() {
             let mut stripe = self.lock(index);
             stripe.generation += 1;
-            before.push(stripe.next);
+            stripe.closed += 1;
+            closed.before.push(stripe.next);
         }
         let mut index = 0;
         poll_fn(|cx| {
             while index < self.stripes.len() {
                 let mut stripe = self.lock(index);
-                if stripe.places.iter().any(|p| p.number < before[index] && !p.done) {
+                if stripe.places.iter().any(|p| p.number < closed.before[index] && !p.done) {
                     stripe.drains.push(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -157,6 +166,32 @@ impl Fence {
             Poll::Ready(())
         })
         .await;
+        closed
+    }
+}
+
+/// Keeps refills out of a store while it is cleared.
+#[derive(Debug)]
+pub struct Closed {
+    fence: Arc<Fence>,
+    /// Per stripe, the number from which on mutations came later.
+    before: Vec<u64>,
+}
+
+impl Closed {
+    /// Whether the mutation of this key with this number came before the store was closed.
+    pub fn is_before(&self, hash: u64, number: u64) -> bool {
+        self.before.get(self.fence.stripe_of(hash)).is_some_and(|before| number < *before)
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        for index in 0..self.before.len() {
+            let mut stripe = self.fence.lock(index);
+            stripe.closed -= 1;
+            stripe.generation += 1;
+        }
     }
 }
 
@@ -213,17 +248,16 @@ impl Mutation {
     /// Locks every stripe concerned, in one order that all agree on, and enters the mutations.
     fn enter<'a>(mutations: impl Iterator<Item = (&'a mut Self, Places)>) {
         let mut entering: SmallVec<[(&'a mut Self, Places); 1]> = mutations.collect();
-        let stripe_of = |fence: &Fence, hash: u64| hash as usize & (fence.stripes.len() - 1);
         let all = entering.iter().flat_map(|(_, places)| &places.0);
         let mut needed: SmallVec<[(u64, usize, Arc<Fence>); 2]> =
-            all.map(|(fence, hash)| (fence.id, stripe_of(fence, *hash), fence.clone())).collect();
+            all.map(|(fence, hash)| (fence.id, fence.stripe_of(*hash), fence.clone())).collect();
         needed.sort_unstable_by_key(|(id, stripe, _)| (*id, *stripe));
         needed.dedup_by_key(|(id, stripe, _)| (*id, *stripe));
         let mut stripes: SmallVec<[MutexGuard<'_, Stripe>; 2]> =
             needed.iter().map(|(_, stripe, fence)| fence.lock(*stripe)).collect();
         for (mutation, places) in &mut entering {
             for (fence, hash) in places.0.drain(..) {
-                let at = (fence.id, stripe_of(&fence, hash));
+                let at = (fence.id, fence.stripe_of(hash));
                 let found = needed.binary_search_by_key(&at, |(id, stripe, _)| (*id, *stripe));
                 let stripe = &mut stripes[found.unwrap_or_else(|missing| missing)];
                 stripe.generation += 1;

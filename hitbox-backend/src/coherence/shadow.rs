@@ -17,24 +17,38 @@ const ENTIRELY: usize = usize::MAX;
 pub(crate) struct Shadow {
     /// Keys in the set; read without the lock by every read.
     count: AtomicUsize,
+    hidden: Mutex<Hidden>,
+}
+
+#[derive(Debug, Default)]
+struct Hidden {
     /// Hidden keys, each with the number of the write that hid it.
-    keys: Mutex<HashMap<CacheKey, u64>>,
+    keys: HashMap<CacheKey, u64>,
+    /// Writes that would have hidden a key while the whole store was hidden.
+    unnamed: u64,
+}
+
+/// A clear under way.
+#[derive(Debug)]
+pub(crate) struct Clearing {
+    unnamed: u64,
 }
 
 impl Shadow {
     /// Hides what the store had before the write with this number.
     pub(super) fn hide(&self, key: &CacheKey, number: u64) {
-        let mut keys = self.lock();
+        let mut hidden = self.lock();
         if self.is_hidden_entirely() {
+            hidden.unnamed += 1;
             return;
         }
-        let by = keys.entry(key.clone()).or_insert(number);
+        let by = hidden.keys.entry(key.clone()).or_insert(number);
         *by = number.max(*by);
-        if keys.len() > MAX_KEYS {
-            *keys = HashMap::new();
+        if hidden.keys.len() > MAX_KEYS {
+            hidden.keys = HashMap::new();
             self.count.store(ENTIRELY, Ordering::Release);
         } else {
-            self.count.store(keys.len(), Ordering::Release);
+            self.count.store(hidden.keys.len(), Ordering::Release);
         }
     }
 
@@ -43,7 +57,7 @@ impl Shadow {
         match self.count.load(Ordering::Acquire) {
             0 => false,
             ENTIRELY => true,
-            _ => self.lock().contains_key(key),
+            _ => self.lock().keys.contains_key(key),
         }
     }
 
@@ -61,25 +75,35 @@ impl Shadow {
         if matches!(self.count.load(Ordering::Acquire), 0 | ENTIRELY) {
             return;
         }
-        let mut keys = self.lock();
-        if !self.is_hidden_entirely() && keys.get(key).is_some_and(|by| *by <= number) {
-            keys.remove(key);
-            self.count.store(keys.len(), Ordering::Release);
+        let mut hidden = self.lock();
+        if !self.is_hidden_entirely() && hidden.keys.get(key).is_some_and(|by| *by <= number) {
+            hidden.keys.remove(key);
+            self.count.store(hidden.keys.len(), Ordering::Release);
         }
     }
 
-    /// The store is empty.
-    pub(crate) fn cleared(&self) {
-        let mut keys = self.lock();
-        *keys = HashMap::new();
-        self.count.store(0, Ordering::Release);
+    /// The store is about to be cleared.
+    pub(crate) fn begin_clear(&self) -> Clearing {
+        Clearing { unnamed: self.lock().unnamed }
+    }
+
+    /// The store has been cleared of all that writes brought for which `is_before` holds. What later ones
+    /// hid stays hidden.
+    pub(crate) fn cleared(&self, clearing: Clearing, is_before: impl Fn(&CacheKey, u64) -> bool) {
+        let mut hidden = self.lock();
+        if self.is_hidden_entirely() && hidden.unnamed != clearing.unnamed {
+            // Which keys were hidden meanwhile is not known: the next clear has to do it.
+            return;
+        }
+        hidden.keys.retain(|key, number| !is_before(key, *number));
+        self.count.store(hidden.keys.len(), Ordering::Release);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().keys.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, u64>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Hidden> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

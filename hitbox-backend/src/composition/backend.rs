@@ -215,10 +215,12 @@ impl Backend for CompositionBackend {
     }
 
     async fn clear_with(&self) -> BackendResult<()> {
-        // The lower layer first: a refill that read it before finds its ticket worthless, one that reads
-        // it later finds nothing.
-        let lower = self.0.layers.l2.clear_with().await;
-        let upper = self.0.layers.l1.clear_with().await;
+        // No leaf is filled from another before all are empty, whichever composition does it.
+        let mut closed = Vec::with_capacity(self.0.leaves.len());
+        for leaf in &self.0.leaves {
+            closed.push(leaf.coherence().fence.close().await);
+        }
+        let (upper, lower) = join(self.0.layers.l1.clear_with(), self.0.layers.l2.clear_with()).await;
         upper.and(lower)
     }
 

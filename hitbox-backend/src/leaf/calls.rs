@@ -148,11 +148,12 @@ pub(crate) async fn contains<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -
 
 pub(crate) async fn clear<B: Backend + ?Sized>(backend: &B) -> BackendResult<()> {
     let leaf = of(backend);
-    leaf.coherence().fence.raise_all().await;
+    let coherence = leaf.coherence();
+    let closed = coherence.fence.close().await;
+    let clearing = coherence.shadow.begin_clear();
     let result = backend.clear().await.map_err(|error| leaf.failed(Event::RemoveError, error));
-    leaf.coherence().fence.raise_all().await;
     if result.is_ok() {
-        leaf.coherence().shadow.cleared();
+        coherence.shadow.cleared(clearing, |key, number| closed.is_before(key.process_hash(), number));
     }
     result
 }

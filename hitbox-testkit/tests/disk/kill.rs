@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use bytes::Bytes;
+use hitbox_testkit::{number_from, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -141,7 +142,7 @@ impl Known {
 
 /// Kills writers of one folder again and again.
 fn kill(store: Store, kills: u64, workload: Workload) -> Verdict {
-    let seed = number_from("HITBOX_SEED").unwrap_or_else(|| rand::rng().random());
+    let seed = seed();
     println!("{kills} kills with HITBOX_SEED={seed}");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut random = StdRng::seed_from_u64(seed);
@@ -178,10 +179,6 @@ fn kill(store: Store, kills: u64, workload: Workload) -> Verdict {
     }
     println!("{kills} writers were killed, {cut} operations under way");
     Ok(())
-}
-
-fn number_from(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }
 
 fn kills() -> u64 {

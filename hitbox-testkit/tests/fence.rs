@@ -1,0 +1,188 @@
+//! The fence under schedule exploration: its own source, over shuttle's primitives. Random and
+//! priority-based schedules of writers, deleters, a clear, refills in both directions and readers over two
+//! stores that two compositions share, one of them upside down.
+//!
+//! `HITBOX_SCHEDULES` sets how many (1,000,000 by default), `HITBOX_SEED` replays.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fence::{Fence, Mutation, Places};
+use hitbox_testkit::{History, number_from, seed};
+use shuttle::future::{block_on, spawn};
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, Runner};
+use sync::{Arc, Mutex};
+
+/// What the fence takes its primitives from.
+mod sync {
+    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+}
+
+#[path = "../../hitbox-backend/src/coherence/fence.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod fence;
+
+const HASH: u64 = 7;
+
+/// How a refill decides whether it may install.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refill {
+    /// By a place in the queue, as the product does.
+    Fenced,
+    /// By comparing the generation before and after its read. Wrong: a writer may stand between the
+    /// layers, or come between the comparison and the install.
+    Compares,
+}
+
+struct World {
+    refill: Refill,
+    fences: [Arc<Fence>; 2],
+    stores: [Mutex<Option<u64>>; 2],
+    history: History,
+}
+
+impl World {
+    /// Version 0 is in the stores that `filled` names.
+    fn new(refill: Refill, filled: [bool; 2]) -> Arc<Self> {
+        let history = History::default();
+        history.had(0);
+        Arc::new(Self {
+            refill,
+            fences: [(); 2].map(|()| Arc::new(Fence::with_stripes(2))),
+            stores: filled.map(|filled| Mutex::new(filled.then_some(0))),
+            history,
+        })
+    }
+
+    fn get(&self, store: usize) -> Option<u64> {
+        *self.stores[store].lock().expect("no panic")
+    }
+
+    fn put(&self, store: usize, version: Option<u64>) {
+        *self.stores[store].lock().expect("no panic") = version;
+    }
+
+    /// A write or delete through a composition of both stores.
+    async fn write(self: Arc<Self>, version: Option<u64>) {
+        let begin = self.history.begin();
+        let mut places = Places::default();
+        self.fences.iter().for_each(|fence| places.add(fence, HASH));
+        let mutation = Mutation::begin(places);
+        let one = |store: usize| {
+            let (this, mutation) = (self.clone(), mutation.clone());
+            async move {
+                let _turn = mutation.turn(&this.fences[store], HASH).await;
+                this.put(store, version);
+            }
+        };
+        match thread_rng().gen_range(0..3) {
+            0 => {
+                one(0).await;
+                one(1).await;
+            }
+            1 => {
+                one(1).await;
+                one(0).await;
+            }
+            _ => {
+                let other = spawn(one(1));
+                one(0).await;
+                other.await.expect("no panic");
+            }
+        }
+        drop(mutation);
+        self.history.wrote(version, begin);
+    }
+
+    async fn clear(self: Arc<Self>) {
+        let begin = self.history.begin();
+        let _first = self.fences[0].close().await;
+        let _second = self.fences[1].close().await;
+        self.put(1, None);
+        self.put(0, None);
+        self.history.wrote(None, begin);
+    }
+
+    /// A read through the composition with `upper` over the other store, which refills.
+    async fn read(self: Arc<Self>, upper: usize) {
+        let begin = self.history.begin();
+        let generation = self.fences[upper].generation(HASH);
+        let found = match self.get(upper) {
+            Some(version) => Some(version),
+            None => {
+                let lower = self.get(1 - upper);
+                if let Some(version) = lower {
+                    self.install(upper, version, generation);
+                }
+                lower
+            }
+        };
+        if let Some(version) = found {
+            self.history.read(version, begin);
+        }
+    }
+
+    fn install(&self, upper: usize, version: u64, generation: u64) {
+        let fence = &self.fences[upper];
+        match self.refill {
+            Refill::Fenced => {
+                if let Some(_place) = fence.enter_refill(HASH, generation) {
+                    self.put(upper, Some(version));
+                }
+            }
+            Refill::Compares => {
+                if fence.generation(HASH) == generation {
+                    self.put(upper, Some(version));
+                }
+            }
+        }
+    }
+}
+
+/// One execution: a random program whose tasks run in an order that the scheduler chooses.
+fn execute(refill: Refill) {
+    let mut random = thread_rng();
+    let world = World::new(refill, [random.gen_bool(0.5), random.gen_bool(0.7)]);
+    let mut tasks = Vec::new();
+    for version in 1..=random.gen_range(1..=2) {
+        let deletes = random.gen_bool(0.3);
+        tasks.push(spawn(world.clone().write((!deletes).then_some(version))));
+    }
+    if random.gen_bool(0.2) {
+        tasks.push(spawn(world.clone().clear()));
+    }
+    for _ in 0..random.gen_range(1..=2) {
+        tasks.push(spawn(world.clone().read(random.gen_range(0..2))));
+    }
+    block_on(async {
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        world.clone().read(0).await;
+        world.clone().read(1).await;
+    });
+    if let Err(what) = world.history.check() {
+        panic!("{what}");
+    }
+}
+
+fn explore(scheduler: impl Scheduler + 'static, refill: Refill) {
+    Runner::new(scheduler, Config::new()).run(move || execute(refill));
+}
+
+#[test]
+fn no_schedule_lets_a_read_see_what_is_over() {
+    let (seed, schedules) = (seed(), number_from("HITBOX_SCHEDULES").unwrap_or(1_000_000) as usize);
+    eprintln!("{schedules} schedules with HITBOX_SEED={seed}");
+    explore(RandomScheduler::new_from_seed(seed, schedules / 2), Refill::Fenced);
+    explore(PctScheduler::new_from_seed(seed, 4, schedules - schedules / 2), Refill::Fenced);
+}
+
+#[test]
+fn comparing_generations_is_not_enough() {
+    let found = catch_unwind(AssertUnwindSafe(|| {
+        explore(RandomScheduler::new_from_seed(seed(), 100_000), Refill::Compares);
+    }));
+    found.expect_err("a refill that only compares generations resurrects");
+}
