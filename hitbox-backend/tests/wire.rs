@@ -38,6 +38,16 @@ fn every_flip_of_a_bit_is_detected() {
     }
 }
 
+/// Parses, and says how many bytes were allocated meanwhile at the most.
+fn parse(key: &CacheKey, bytes: &Bytes) -> (bool, u64) {
+    let mut is_value = false;
+    let allocated = allocation_counter::measure(|| {
+        let record = wire::decode(key, bytes, &Codec::default(), None);
+        is_value = matches!(record, Record::Value(_));
+    });
+    (is_value, allocated.bytes_max)
+}
+
 #[test]
 fn a_million_mutated_inputs_never_panic() {
     let key = CacheKey::new("k");
@@ -50,7 +60,7 @@ fn a_million_mutated_inputs_never_panic() {
         state ^= state >> 27;
         state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     };
-    let mut values = 0_u32;
+    let mut sealed_values = 0_u32;
     for _ in 0..1_000_000 {
         let mut input = record.clone();
         for _ in 0..1 + random() % 8 {
@@ -62,7 +72,50 @@ fn a_million_mutated_inputs_never_panic() {
                 _ => input.truncate(at.max(1)),
             }
         }
-        values += u32::from(input != record && is_value(&key, input));
+        let changed = input != record;
+        // Half of them get the right checksum, so that what lies behind it is met too.
+        let sealed = random() % 2 == 0 && input.len() >= wire::HEADER_BYTES;
+        if sealed {
+            wire::seal(&mut input);
+        }
+        let input = Bytes::from(input);
+        let (is_value, allocated) = parse(&key, &input);
+        assert!(sealed || !changed || !is_value, "a mutated record was taken for a value");
+        assert!(allocated <= input.len() as u64 + (1 << 20), "{allocated} bytes for {}", input.len());
+        sealed_values += u32::from(sealed && is_value);
     }
-    assert_eq!(values, 0, "a mutated record was taken for a value");
+    assert!(sealed_values > 1_000, "only {sealed_values} inputs came past the checksum");
+}
+
+#[test]
+fn attributes_that_fill_their_bound_allocate_within_theirs() {
+    let key = CacheKey::new("k");
+    let mut details = Details::default();
+    let mut limit = wire::MAX_ATTRIBUTES_BYTES as usize - 8;
+    // The worst for whoever reads them: many, small and different.
+    for number in 0.. {
+        let name = format!("{number:x}");
+        let Some(left) = limit.checked_sub(8 + name.len()) else { break };
+        limit = left;
+        details.metadata.insert(name, String::new());
+    }
+    let encoded = Raw::live(1_u64)
+        .to_encoded(&Codec::default(), None, &Encodings::default(), None)
+        .expect("a number can be encoded");
+    let value = CacheValue::new(Raw::encoded(encoded.clone(), None)).with_details(details);
+    let bytes = Bytes::from(wire::encode(&key, &value, &encoded));
+    let (is_value, allocated) = parse(&key, &bytes);
+    assert!(is_value && allocated <= bytes.len() as u64 + (1 << 20), "{is_value}, {allocated} bytes");
+}
+
+#[tokio::test]
+async fn longer_attributes_are_refused() {
+    use hitbox_backend::{CacheBackend, doc::Map};
+    let mut details = Details::default();
+    details.metadata.insert("remark".to_owned(), "x".repeat(wire::MAX_ATTRIBUTES_BYTES as usize));
+    let value = CacheValue::new(1_u64).with_details(details);
+    let mut context = hitbox_core::CacheContext::new();
+    let refused = Map::default().set(&CacheKey::new("k"), value, &mut context).await.expect_err("too long");
+    assert_eq!(refused.kind(), hitbox_core::ErrorKind::TooLarge);
+    assert!(refused.to_string().contains("65536"), "{refused}");
 }

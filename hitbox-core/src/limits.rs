@@ -8,11 +8,15 @@ pub struct Limits {
     /// Encoded value before compression, in bytes; leaves that keep live values check only values that
     /// have a known size.
     pub value_bytes: u64,
+    /// Tags, dependencies and metadata of an entry together, in bytes as they go on the wire. More than
+    /// 64 KiB cannot be allowed.
+    pub attributes_bytes: u64,
 }
 
 impl Limits {
-    /// Keys of up to 64 KiB and some, values of up to 512 MiB.
-    pub const DEFAULT: Self = Self { key_bytes: 65 * 1024, value_bytes: 512 * 1024 * 1024 };
+    /// Keys of up to 64 KiB and some, values of up to 512 MiB, attributes of up to 64 KiB.
+    pub const DEFAULT: Self =
+        Self { key_bytes: 65 * 1024, value_bytes: 512 * 1024 * 1024, attributes_bytes: 64 * 1024 };
 }
 
 impl Default for Limits {

@@ -12,8 +12,12 @@
 //!  40  created u64
 //!  48  idle, load time u64 (milliseconds)
 //! ```
-//! Parsing is total: any input gives a record or a reason, without a panic, and allocates no more than a
-//! small multiple of the attributes that the input really holds. The payload is a slice of the input.
+//! Attributes are a count u32 of scopes, each a family u8, a name and an epoch u128, then a count u32 of
+//! metadata pairs, each two texts; a name or text is a length u32 and as many bytes of UTF-8. Without scopes
+//! and metadata there are none.
+//!
+//! Parsing is total: any input gives a record or a reason, without a panic. The payload is a slice of the
+//! input, and what the attributes allocate is bounded by their own bound.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +34,8 @@ use crate::leaf::Leaf;
 pub const HEADER_BYTES: usize = 120;
 /// The newest format version that this release reads and writes.
 pub const FORMAT_VERSION: u8 = 1;
+/// Longer attributes are not read, and so not written.
+pub const MAX_ATTRIBUTES_BYTES: u64 = 64 * 1024;
 const MAGIC: [u8; 4] = *b"HBOX";
 const CHECKSUM_AT: usize = 112;
 
@@ -108,9 +114,18 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
     }
     out.extend_from_slice(&attributes);
     out.extend_from_slice(&encoded.bytes);
-    let checksum = checksum(&out);
-    out[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    seal(&mut out);
     out
+}
+
+/// Puts the right checksum into a record. For tests that look behind it.
+///
+/// # Panics
+/// If there is no whole header.
+#[doc(hidden)]
+pub fn seal(record: &mut [u8]) {
+    let checksum = checksum(record);
+    record[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
 }
 
 fn checksum(record: &[u8]) -> u64 {
@@ -128,7 +143,7 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>)
     if head.attributes_len.checked_add(head.payload_len) != Some(body) || head.checksum != checksum(bytes) {
         return Record::Damaged;
     }
-    if head.flags & !KNOWN_FLAGS != 0 {
+    if head.flags & !KNOWN_FLAGS != 0 || head.attributes_len > MAX_ATTRIBUTES_BYTES {
         return Record::Other(Other::Newer);
     }
     if head.digest != key_digest(key) {
@@ -258,7 +273,7 @@ fn encode_attributes(details: &Details) -> Vec<u8> {
     if details.scopes.is_empty() && details.metadata.is_empty() {
         return Vec::new();
     }
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(attributes_len(details) as usize);
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend_from_slice(&(text.len() as u32).to_le_bytes());
         out.extend_from_slice(text.as_bytes());
@@ -275,6 +290,14 @@ fn encode_attributes(details: &Details) -> Vec<u8> {
         text(&mut out, value);
     }
     out
+}
+
+/// Bytes of an entry's attributes on the wire.
+pub(crate) fn attributes_len(details: &Details) -> u64 {
+    let scopes = details.scopes.iter().map(|scope| 1 + 4 + scope.name.len() + 16);
+    let metadata = details.metadata.iter().map(|(name, value)| 8 + name.len() + value.len());
+    let items: usize = scopes.chain(metadata).sum();
+    if details.scopes.is_empty() && details.metadata.is_empty() { 0 } else { 8 + items as u64 }
 }
 
 type Attributes = (Vec<Scope>, BTreeMap<String, String>);

@@ -298,6 +298,13 @@ impl Leaf {
         encodings: &Encodings,
     ) -> BackendResult<CacheValue<Raw>> {
         self.check_key(key)?;
+        if let Some(details) = value.details() {
+            let limit = self.0.options.limits.attributes_bytes.min(wire::MAX_ATTRIBUTES_BYTES);
+            let size = wire::attributes_len(details);
+            if size > limit {
+                return Err(BackendError::too_large("tags and metadata", size, limit));
+            }
+        }
         let value = match value.created() {
             Some(_) => value,
             None => value.with_created(Some(self.0.options.clock.now())),

@@ -1,6 +1,7 @@
 //! The setters that the builders of leaves have in common.
 
-/// Setters of a builder with a field `options:` [`LeafOptions`](crate::LeafOptions): `label` and `clock`,
+/// Setters of a builder with a field `options:` [`LeafOptions`](crate::LeafOptions): `label`, `clock` and
+/// `limits`,
 /// and for leaves that store bytes those of the codec. The literal is the default label.
 #[macro_export]
 macro_rules! leaf_setters {
@@ -17,6 +18,13 @@ macro_rules! leaf_setters {
         #[must_use]
         pub fn clock(mut self, clock: ::std::sync::Arc<dyn $crate::core::Clock>) -> Self {
             self.options.clock = clock;
+            self
+        }
+
+        /// What it accepts; larger items are refused with an error that names size and limit.
+        #[must_use]
+        pub fn limits(mut self, limits: $crate::core::Limits) -> Self {
+            self.options.limits = limits;
             self
         }
     };
