@@ -33,8 +33,8 @@ impl RedisBackend {
     }
 
     pub(crate) fn new(builder: RedisBuilder) -> BackendResult<Self> {
-        let RedisBuilder { url, settings, options } = builder;
-        let connection = Connection::new(&url, &settings, options.clock.clone())?;
+        let connection = Connection::new(&builder)?;
+        let RedisBuilder { settings, options, .. } = builder;
         Ok(Self { connection, settings: Arc::new(settings), leaf: Leaf::new(options) })
     }
 

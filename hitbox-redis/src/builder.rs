@@ -13,6 +13,8 @@ use crate::RedisBackend;
 pub struct RedisBuilder {
     pub(crate) url: String,
     pub(crate) settings: Settings,
+    #[cfg(feature = "tls")]
+    pub(crate) certificates: redis::TlsCertificates,
     pub(crate) options: LeafOptions,
 }
 
@@ -44,6 +46,8 @@ impl RedisBuilder {
                 connect_timeout: Duration::from_secs(1),
                 skew_margin: Duration::from_secs(30),
             },
+            #[cfg(feature = "tls")]
+            certificates: redis::TlsCertificates { client_tls: None, root_cert: None },
             options: LeafOptions::new("redis"),
         }
     }
@@ -84,12 +88,30 @@ impl RedisBuilder {
         self
     }
 
+    /// Trusts servers whose certificate was signed by one of these, in PEM, instead of those that the
+    /// machine trusts. For addresses that begin with `rediss:`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_root(mut self, pem: &[u8]) -> Self {
+        self.certificates.root_cert = Some(pem.to_owned());
+        self
+    }
+
+    /// Shows this certificate to the server, with its private key; both in PEM.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_client(mut self, certificate_pem: &[u8], key_pem: &[u8]) -> Self {
+        let (client_cert, client_key) = (certificate_pem.to_owned(), key_pem.to_owned());
+        self.certificates.client_tls = Some(redis::ClientTlsConfig { client_cert, client_key });
+        self
+    }
+
     leaf_setters!("redis", codec);
 
     /// The backend, connected when it is first used.
     ///
     /// # Errors
-    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the address is none.
+    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the address is none, or certificates cannot be read.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -9,7 +9,7 @@ use hitbox_core::{BackendError, BackendResult, Clock, ErrorKind};
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, FromRedisValue, Pipeline};
 
-use crate::builder::Settings;
+use crate::builder::RedisBuilder;
 use crate::error::backend_error;
 
 #[derive(Clone)]
@@ -20,7 +20,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(url: &str, settings: &Settings, clock: Arc<dyn Clock>) -> BackendResult<Self> {
+    pub(crate) fn new(builder: &RedisBuilder) -> BackendResult<Self> {
+        let settings = &builder.settings;
         let wrong = |error| {
             BackendError::new(ErrorKind::Configuration, "url is not the address of a Redis server")
                 .with_source(error)
@@ -31,9 +32,9 @@ impl Connection {
             .set_number_of_retries(0)
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(None);
-        let client = Client::open(url).map_err(wrong)?;
+        let client = client(builder).map_err(wrong)?;
         let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
-        Ok(Self { manager, clock, deadline: settings.deadline })
+        Ok(Self { manager, clock: builder.options.clock.clone(), deadline: settings.deadline })
     }
 
     /// One round trip.
@@ -62,4 +63,23 @@ impl Connection {
     pub(crate) fn database(&self) -> i64 {
         self.manager.get_db()
     }
+}
+
+#[cfg(not(feature = "tls"))]
+fn client(builder: &RedisBuilder) -> redis::RedisResult<Client> {
+    Client::open(builder.url.as_str())
+}
+
+#[cfg(feature = "tls")]
+fn client(builder: &RedisBuilder) -> redis::RedisResult<Client> {
+    let client = Client::open(builder.url.as_str())?;
+    if !matches!(client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. }) {
+        return Ok(client);
+    }
+    // rustls wants one provider of cryptography per process. The application's choice goes first; if two
+    // threads get here at once, either will do.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    Client::build_with_tls(builder.url.as_str(), builder.certificates.clone())
 }

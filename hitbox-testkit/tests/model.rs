@@ -109,10 +109,18 @@ enum Step {
     Get(u8),
     Set(u8, Option<u16>),
     Delete(u8),
+    GetMany(Vec<u8>),
+    SetMany(Vec<(u8, Option<u16>)>),
+    DeleteMany(Vec<u8>),
     Advance(u16),
     Fault { leaf: u8, operation: u8, fault: u8 },
     Recover,
     Settle,
+}
+
+/// A few of them, the same one more than once too.
+fn batch<S: Strategy>(of: S) -> impl Strategy<Value = Vec<S::Value>> {
+    proptest::collection::vec(of, 0..5)
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -120,13 +128,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => key.clone().prop_map(Step::Get),
         4 => (key.clone(), proptest::option::of(1..500_u16)).prop_map(|(k, ttl)| Step::Set(k, ttl)),
-        2 => key.prop_map(Step::Delete),
+        2 => key.clone().prop_map(Step::Delete),
+        2 => batch(key.clone()).prop_map(Step::GetMany),
+        2 => batch((key.clone(), proptest::option::of(1..500_u16))).prop_map(Step::SetMany),
+        1 => batch(key).prop_map(Step::DeleteMany),
         1 => (1..300_u16).prop_map(Step::Advance),
         1 => (any::<u8>(), 0..4_u8, 0..3_u8).prop_map(|(leaf, operation, fault)| Step::Fault { leaf, operation, fault }),
         1 => Just(Step::Recover),
         1 => Just(Step::Settle),
     ];
     proptest::collection::vec(step, 1..40)
+}
+
+fn one_each(got: usize, wanted: usize) -> Result<(), String> {
+    if got == wanted { Ok(()) } else { Err(format!("{got} answers for {wanted} keys")) }
 }
 
 async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
@@ -137,24 +152,56 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
     let key = |k: u8| CacheKey::builder("k").part("n", k).build();
     for (number, step) in steps.iter().enumerate() {
         let mut context = CacheContext::new();
-        match *step {
+        let until = |ttl: Option<u16>| match ttl {
+            Some(ttl) => Lifetime::ttl(world.clock.now(), Duration::from_millis(ttl.into())),
+            None => Lifetime::FOREVER,
+        };
+        // Every write of the program has a value of its own.
+        let value_of = |index: usize| (number * 10 + index) as u64;
+        match step.clone() {
             Step::Get(k) => {
                 let read = backend.get::<u64>(&key(k), &mut context).await;
                 let answer = read.ok().flatten().map(|v| (*v.data(), *v.lifetime()));
                 model.check(k, answer, world.clock.now()).map_err(|what| format!("step {number}: {what}"))?;
             }
+            Step::GetMany(ks) => {
+                let keys: Vec<_> = ks.iter().copied().map(key).collect();
+                let answers = backend.get_many::<u64>(&keys).await;
+                one_each(answers.len(), keys.len())?;
+                for (k, read) in ks.into_iter().zip(answers) {
+                    let answer = read.ok().flatten().map(|v| (*v.data(), *v.lifetime()));
+                    model
+                        .check(k, answer, world.clock.now())
+                        .map_err(|what| format!("step {number}, key {k} of a batch: {what}"))?;
+                }
+            }
             Step::Set(k, ttl) => {
-                let lifetime = match ttl {
-                    Some(ttl) => Lifetime::ttl(world.clock.now(), Duration::from_millis(ttl.into())),
-                    None => Lifetime::FOREVER,
+                let (value, lifetime) = (value_of(0), until(ttl));
+                let entry = CacheValue::new(value).with_lifetime(lifetime);
+                let written = backend.set(&key(k), entry, &mut context).await;
+                model.wrote(k, value, lifetime, written.is_ok());
+            }
+            Step::SetMany(items) => {
+                let entry = |(index, (k, ttl)): (usize, &(u8, Option<u16>))| {
+                    (key(*k), CacheValue::new(value_of(index)).with_lifetime(until(*ttl)))
                 };
-                let value = CacheValue::new(number as u64).with_lifetime(lifetime);
-                let written = backend.set(&key(k), value, &mut context).await;
-                model.wrote(k, number as u64, lifetime, written.is_ok());
+                let receipts = backend.set_many(items.iter().enumerate().map(entry).collect()).await;
+                one_each(receipts.len(), items.len())?;
+                for (index, ((k, ttl), receipt)) in items.into_iter().zip(receipts).enumerate() {
+                    model.wrote(k, value_of(index), until(ttl), receipt.is_ok());
+                }
             }
             Step::Delete(k) => {
                 let deleted = backend.delete(&key(k), &mut context).await;
                 model.deleted(k, deleted.is_ok());
+            }
+            Step::DeleteMany(ks) => {
+                let keys: Vec<_> = ks.iter().copied().map(key).collect();
+                let deleted = backend.delete_many(&keys).await;
+                one_each(deleted.len(), keys.len())?;
+                for (k, deleted) in ks.into_iter().zip(deleted) {
+                    model.deleted(k, deleted.is_ok());
+                }
             }
             Step::Advance(millis) => world.advance_millis(millis.into()),
             Step::Fault { leaf, operation, fault } => {

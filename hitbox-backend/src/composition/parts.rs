@@ -79,10 +79,21 @@ impl Composition {
     ) -> Receipt {
         let run = WriteRun { composition: &self, key, value, options, progress: Arc::default() };
         let written = self.policy.write.write(&run, &*self.offload).await;
-        let written = self.with_open_layers(written, &run.progress);
+        self.written(written, &run.progress, &run.key, &run.options)
+    }
+
+    /// The receipt of a write; layers that have not got it by now are hidden if it counts as done.
+    fn written(
+        &self,
+        written: Written,
+        progress: &Progress,
+        key: &CacheKey,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let written = self.with_open_layers(written, progress);
         let receipt = outcome::join_writes(written, self.policy.write.needs(), &self.required);
         if receipt.is_ok() {
-            self.hide_unfinished(&run.progress, &run.key, &run.options);
+            self.hide_unfinished(progress, key, options);
         }
         receipt
     }
@@ -125,9 +136,11 @@ impl Composition {
                 receipts[layer] = first;
             }
         }
-        let pairs = receipts.l1.into_iter().zip(receipts.l2);
-        let needs = self.policy.write.needs();
-        pairs.map(|(l1, l2)| outcome::join_writes(Written { l1, l2 }, needs, &self.required)).collect()
+        let pairs = receipts.l1.into_iter().zip(receipts.l2).map(|(l1, l2)| Written { l1, l2 });
+        let joined = items.iter().zip(&progress).zip(pairs);
+        joined
+            .map(|((item, progress), written)| self.written(written, progress, &item.key, &item.options))
+            .collect()
     }
 
     pub(super) async fn remove_batch_all(self: Arc<Self>, items: Vec<RemoveItem>) -> Vec<Receipt> {

@@ -112,6 +112,7 @@ impl Leaf {
         coherence: Arc<Coherence>,
         store: Option<(&str, Weak<dyn Occupied>)>,
     ) -> Self {
+        options.codec.format.make_known();
         let (counters, timers) = (Counters::default(), Timers::new(path));
         let store = store.map(|(kind, store)| (StoreNames::of(kind), store));
         let inner = Arc::new(Inner { options, path, position, coherence, counters, timers, store });

@@ -13,6 +13,7 @@ pub(crate) struct RedisServer {
     process: Mutex<Running>,
     port: u16,
     folder: tempfile::TempDir,
+    options: String,
 }
 
 impl RedisServer {
@@ -24,18 +25,27 @@ impl RedisServer {
 
     /// A server of one's own.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// A server with further options, which may depend on its folder.
+    pub(crate) fn start_with(options: impl Fn(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Somebody else may take the port before the server does: then it ends, and another is tried.
+        // Somebody else may take a port before the server does: then it ends, and another is tried.
         for _ in 0..20 {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = free.local_addr().expect("its address").port();
-            drop(free);
-            let process = launch(port, folder.path());
+            let (port, options) = (Self::free_port(), options(folder.path()));
+            let process = launch(port, folder.path(), &options);
             if answers(port, &process) {
-                return Self { process: Mutex::new(process), port, folder };
+                return Self { process: Mutex::new(process), port, folder, options };
             }
         }
         panic!("no redis-server could be started; is it installed? `cargo xtask test` installs it");
+    }
+
+    /// A port that nobody has now.
+    pub(crate) fn free_port() -> u16 {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        free.local_addr().expect("its address").port()
     }
 
     /// Its address.
@@ -71,7 +81,7 @@ impl RedisServer {
         let mut process = self.process.lock().expect("the process");
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            *process = launch(self.port, self.folder.path());
+            *process = launch(self.port, self.folder.path(), &self.options);
             if answers(self.port, &process) {
                 return;
             }
@@ -96,10 +106,10 @@ impl Drop for RedisServer {
 }
 
 /// Starts a server under a shell that ends it when our end of the pipe closes, however this process ends.
-fn launch(port: u16, folder: &Path) -> Running {
+fn launch(port: u16, folder: &Path, options: &str) -> Running {
     let script = format!(
         "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --dir '{}' \
-         --maxclients 2000 >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null",
+         --maxclients 2000 {options} >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -KILL $! 2>/dev/null",
         folder.display()
     );
     let mut shell = Command::new("sh")

@@ -37,6 +37,9 @@ const POSTCARD: u16 = 3;
 #[cfg(feature = "rkyv")]
 const RKYV: u16 = 4;
 
+/// Set in the ids of formats that users bring.
+const CUSTOM: u16 = 0x8000;
+
 impl PartialEq for Format {
     fn eq(&self, other: &Self) -> bool {
         self.id() == other.id()
@@ -53,7 +56,7 @@ impl Format {
             Self::Postcard => POSTCARD,
             #[cfg(feature = "rkyv")]
             Self::Rkyv => RKYV,
-            Self::Custom(custom) => 0x8000 | custom.id(),
+            Self::Custom(custom) => CUSTOM | custom.id(),
         }
     }
 
@@ -69,7 +72,14 @@ impl Format {
             POSTCARD => Some(Self::Postcard),
             #[cfg(feature = "rkyv")]
             RKYV => Some(Self::Rkyv),
-            _ => None,
+            _ => custom::known(id & !CUSTOM).filter(|_| id & CUSTOM != 0).map(Self::Custom),
+        }
+    }
+
+    /// Lets every leaf of the process read records in this format: refills carry them from leaf to leaf.
+    pub(crate) fn make_known(self) {
+        if let Self::Custom(format) = self {
+            custom::make_known(format);
         }
     }
 
