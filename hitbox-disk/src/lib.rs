@@ -6,7 +6,11 @@ mod builder;
 mod error;
 mod files;
 mod index;
+#[cfg(not(fuzzing))]
+#[allow(unreachable_pub, reason = "fuzzing looks in here")]
 mod object;
+#[cfg(fuzzing)]
+pub mod object;
 mod recover;
 mod store;
 

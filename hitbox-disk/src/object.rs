@@ -22,7 +22,7 @@ pub(crate) const HEAD_BYTES: usize = 32;
 const CHUNK: usize = 64 * 1024;
 
 /// The file for a record.
-pub(crate) fn encode(key: &[u8], record: &[u8]) -> Vec<u8> {
+pub fn encode(key: &[u8], record: &[u8]) -> Vec<u8> {
     let chunks = record.len().div_ceil(CHUNK);
     let mut file = Vec::with_capacity(HEAD_BYTES + key.len() + chunks * 8 + record.len());
     file.extend_from_slice(&MAGIC);
@@ -52,7 +52,7 @@ fn head_checksum(head: &[u8]) -> u64 {
 
 /// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Object {
+pub enum Object {
     /// The record of the key that was asked for.
     Record(Bytes),
     /// The record of another key with the same digest.
@@ -105,7 +105,7 @@ impl Head {
 pub(crate) struct Newer;
 
 /// Reads a whole file as that of `key`.
-pub(crate) fn decode(key: &[u8], file: Vec<u8>) -> Object {
+pub fn decode(key: &[u8], file: Vec<u8>) -> Object {
     let head = match Head::parse(&file, file.len() as u64) {
         Ok(Some(head)) => head,
         Ok(None) => return Object::Damaged,
@@ -128,5 +128,29 @@ pub(crate) fn decode(key: &[u8], file: Vec<u8>) -> Object {
         Object::OtherKey
     } else {
         Object::Record(Bytes::from(file).slice(record_at..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Object, decode, encode};
+
+    #[test]
+    fn every_flip_and_every_cut_is_detected() {
+        // Two chunks, the second short.
+        let record: Vec<u8> = (0..super::CHUNK + 40).map(|at| (at * 31) as u8).collect();
+        let file = encode(b"key", &record);
+        assert_eq!(decode(b"key", file.clone()), Object::Record(record.into()));
+        assert_eq!(decode(b"other", file.clone()), Object::OtherKey);
+        let around = (0..file.len()).filter(|at| *at < 200 || *at % 997 == 0 || *at + 60 > file.len());
+        for at in around {
+            for bit in 0..8 {
+                let mut flipped = file.clone();
+                flipped[at] ^= 1 << bit;
+                let what = decode(b"key", flipped);
+                assert!(matches!(what, Object::Damaged | Object::Newer), "bit {bit} of byte {at}: {what:?}");
+            }
+            assert_eq!(decode(b"key", file[..at].to_vec()), Object::Damaged, "cut at {at}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `HITBOX_SEED` replays the programs (not the scheduling), `HITBOX_RUNS` sets how many.
 
+#[allow(dead_code, reason = "other test files use the rest")]
 mod common;
 
 use std::sync::Arc;
@@ -166,7 +167,7 @@ async fn run(
             (compositions[random.random_range(0..2)].clone(), key.clone(), history.clone());
         tasks.push(tokio::spawn(async move {
             for step in steps {
-                play(&*cache, &key, &history, step).await?;
+                play(&cache, &key, &history, step).await?;
             }
             Ok::<(), String>(())
         }));
@@ -176,7 +177,7 @@ async fn run(
     }
     for _ in 0..2 {
         for cache in &compositions {
-            play(&**cache, &key, &history, Step::Read).await?;
+            play(cache, &key, &history, Step::Read).await?;
         }
         world.pool.wait_all().await;
     }

@@ -1,11 +1,13 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `behaviours`.
+//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `behaviours`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
 
 mod behaviours;
 mod features;
+mod fuzz;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 
@@ -31,6 +33,21 @@ enum Command {
     Features,
     /// Lists, per acceptance id, its test and the broken backends that it rejects.
     Behaviours,
+    /// Fuzzes everything that parses. Needs the nightly toolchain; installs cargo-fuzz.
+    Fuzz {
+        /// Seconds per target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Runs the random tests again and again with new seeds, and says which.
+    Soak {
+        /// Rounds are begun until so many minutes have passed.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// The seed of the first round; later ones count on.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -39,6 +56,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Features => features::run(),
         Command::Behaviours => behaviours::run(),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
+        Command::Soak { minutes, seed } => soak::run(minutes, seed),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

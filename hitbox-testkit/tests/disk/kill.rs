@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use bytes::Bytes;
 use hitbox_testkit::{number_from, seed};
@@ -140,24 +140,36 @@ impl Known {
     }
 }
 
+/// A process that is killed when it is dropped.
+struct Writer(Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.kill().expect("a kill");
+        self.0.wait().expect("its end");
+    }
+}
+
 /// Kills writers of one folder again and again.
 fn kill(store: Store, kills: u64, workload: Workload) -> Verdict {
     let seed = seed();
-    println!("{kills} kills with HITBOX_SEED={seed}");
+    eprintln!("{kills} kills with HITBOX_SEED={seed}");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut random = StdRng::seed_from_u64(seed);
     let mut known = Known::default();
     let mut cut = 0;
     for round in 0..kills {
-        let mut writer = Command::new(std::env::current_exe().expect("this program"))
-            .arg("writer")
-            .args([store.name(), folder.path().display().to_string(), (seed ^ round).to_string()])
-            .args([workload.max_len.to_string(), workload.deletes.to_string()])
-            .arg((known.last_sequence + 1).to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a writer");
-        let mut lines = BufReader::new(writer.stdout.take().expect("its output")).lines();
+        let mut writer = Writer(
+            Command::new(std::env::current_exe().expect("this program"))
+                .arg("writer")
+                .args([store.name(), folder.path().display().to_string(), (seed ^ round).to_string()])
+                .args([workload.max_len.to_string(), workload.deletes.to_string()])
+                .arg((known.last_sequence + 1).to_string())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("a writer"),
+        );
+        let mut lines = BufReader::new(writer.0.stdout.take().expect("its output")).lines();
         // A random number of its lines, then a random moment more.
         for _ in 0..random.random_range(1..120) {
             match lines.next() {
@@ -168,8 +180,7 @@ fn kill(store: Store, kills: u64, workload: Workload) -> Verdict {
         for _ in 0..random.random_range(0..100_000) {
             std::hint::spin_loop();
         }
-        writer.kill().expect("a kill");
-        writer.wait().expect("its end");
+        drop(writer);
         for line in lines {
             known.note(&line.expect("a line"));
         }
@@ -177,7 +188,7 @@ fn kill(store: Store, kills: u64, workload: Workload) -> Verdict {
         block_on(known.check(store, folder.path(), workload.max_len))
             .map_err(|what| format!("kill {round} with HITBOX_SEED={seed}: {what}"))?;
     }
-    println!("{kills} writers were killed, {cut} operations under way");
+    eprintln!("{kills} writers were killed, {cut} operations under way");
     Ok(())
 }
 

@@ -45,7 +45,7 @@ fn rejected(verdict: Verdict) -> Verdict {
     match verdict {
         Ok(()) => Err("the broken store is accepted".to_owned()),
         Err(why) => {
-            println!("rejected: {why}");
+            eprintln!("rejected: {why}");
             Ok(())
         }
     }

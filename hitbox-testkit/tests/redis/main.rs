@@ -173,6 +173,9 @@ async fn redis_04_rejects_calls_without_a_deadline() {
     outages(Mistake::NoDeadline).await.expect_err("a call hangs");
 }
 
+/// A call that answers with the kind of its failure.
+type Call<'a> = hitbox_core::BoxFuture<'a, Option<ErrorKind>>;
+
 /// Polls a call once, and says what it has answered, if it has.
 async fn poll_once<F: Future + Unpin>(call: &mut F) -> Option<F::Output> {
     tokio::select! {
@@ -199,7 +202,7 @@ async fn redis_04_cuts_every_call_at_its_deadline_on_the_clock() {
     let [of_read, of_write, of_delete] = &mut context;
     let of = |result: BackendResult<()>| result.err().map(|error| error.kind());
     let (read, written, deleted) = (key(1), key(2), key(3));
-    let calls: [(&str, hitbox_core::BoxFuture<'_, Option<ErrorKind>>, Option<ErrorKind>); 4] = [
+    let calls: [(&str, Call<'_>, Option<ErrorKind>); 4] = [
         ("ping", Box::pin(async { of(redis.ping().await) }), Some(ErrorKind::Timeout)),
         (
             "read",

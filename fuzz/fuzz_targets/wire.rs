@@ -1,0 +1,40 @@
+//! The wire format: any input gives a record or a reason, and any payload a value or an error.
+
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hitbox_backend::Codec;
+use hitbox_backend::envelope::wire::{self, Record};
+use hitbox_core::CacheKey;
+use libfuzzer_sys::fuzz_target;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Serialize, Deserialize)]
+enum Anything {
+    Number(u64),
+    Text(String),
+    List(Vec<Anything>),
+    Map(BTreeMap<String, Option<Anything>>),
+}
+
+fuzz_target!(|input: &[u8]| {
+    let key = CacheKey::new("k");
+    let mut record = input.to_vec();
+    // As it is, and with the checksum and the digest of the key that let it come further.
+    for sealed in [false, true] {
+        if sealed {
+            if record.len() < wire::HEADER_BYTES {
+                return;
+            }
+            record[72..88].copy_from_slice(&wire::key_digest(&key).to_le_bytes());
+            wire::seal(&mut record);
+        }
+        let _ = wire::peek_lifetime(&record);
+        if let Record::Value(value) = wire::decode(&key, &Bytes::from(record.clone()), &Codec::default(), None) {
+            let _ = value.data().decode::<Anything>();
+            let _ = value.data().decode::<Bytes>();
+        }
+    }
+});

@@ -1,0 +1,43 @@
+//! The random tests, for hours.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::run::{Outcome, root};
+
+/// A test program, the variable that says how long it runs, and how long that is in a round.
+const ROUND: &[(&str, &str, u64)] = &[
+    ("model", "HITBOX_CASES", 200_000),
+    ("fence", "HITBOX_SCHEDULES", 2_000_000),
+    ("histories", "HITBOX_RUNS", 50_000),
+    ("disk", "HITBOX_KILLS", 1_000),
+];
+
+pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
+    let started = Instant::now();
+    let mut failures = Vec::new();
+    let mut rounds = 0;
+    while rounds == 0 || started.elapsed() < Duration::from_secs(minutes * 60) {
+        let seed = seed.wrapping_add(rounds);
+        for (test, variable, amount) in ROUND {
+            let begun = Instant::now();
+            let status = Command::new("cargo")
+                .args(["test", "--quiet", "--package", "hitbox-testkit", "--all-features", "--test", test])
+                .env("HITBOX_SEED", seed.to_string())
+                .env(variable, amount.to_string())
+                .env("RUST_BACKTRACE", "0")
+                .current_dir(root())
+                .status()
+                .map_err(|error| format!("cargo cannot be run: {error}"))?;
+            let verdict = if status.success() { "passed" } else { "FAILED" };
+            let seconds = begun.elapsed().as_secs();
+            println!("soak: {test} HITBOX_SEED={seed} {variable}={amount}: {verdict} after {seconds} s");
+            if !status.success() {
+                failures.push(format!("{test} with HITBOX_SEED={seed} {variable}={amount}"));
+            }
+        }
+        rounds += 1;
+    }
+    println!("soak: {rounds} rounds from seed {seed} in {} s", started.elapsed().as_secs());
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", "))) }
+}
