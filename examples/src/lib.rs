@@ -1,3 +1,24 @@
-//! Holds the examples beside it: `cargo run --release --example tiers`.
+//! The README and the chapters of the book as doctests, so that their examples compile and run. The
+//! examples themselves are beside this folder.
 
 #![forbid(unsafe_code)]
+
+macro_rules! chapters {
+    ($($name:ident $path:literal)*) => {
+        $(#[doc = include_str!($path)]
+        pub mod $name {})*
+    };
+}
+
+chapters! {
+    readme "../../README.md"
+    introduction "../../docs/src/introduction.md"
+    keys "../../docs/src/keys.md"
+    values "../../docs/src/values.md"
+    layers "../../docs/src/layers.md"
+    policies "../../docs/src/policies.md"
+    refill "../../docs/src/refill.md"
+    degradation "../../docs/src/degradation.md"
+    write_a_backend "../../docs/src/write-a-backend.md"
+    wire "../../docs/src/wire.md"
+}

@@ -16,6 +16,7 @@ pub(crate) fn run() -> Outcome {
         check_file(&shown, &text, &mut complaints);
     }
     check_manifests(&mut complaints)?;
+    check_book(&mut complaints)?;
     if complaints.is_empty() {
         println!("tidy");
         return Ok(());
@@ -81,6 +82,27 @@ fn check_manifests(complaints: &mut Vec<String>) -> Outcome {
     for license in ["LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
         if !Path::new(&root()).join(license).exists() {
             complaints.push(format!("  {license} is missing"));
+        }
+    }
+    Ok(())
+}
+
+/// Every chapter is in the summary, and its examples are compiled.
+fn check_book(complaints: &mut Vec<String>) -> Outcome {
+    let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+    let chapters = root().join("docs/src");
+    let summary = read(&chapters.join("SUMMARY.md"))?;
+    let compiled = read(&root().join("examples/src/lib.rs"))?;
+    let entries = fs::read_dir(&chapters).map_err(|error| format!("{}: {error}", chapters.display()))?;
+    for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+        if name.ends_with(".md") && name != "SUMMARY.md" {
+            if !summary.contains(&format!("({name})")) {
+                complaints.push(format!("  docs/src/{name}: is not in SUMMARY.md"));
+            }
+            if !compiled.contains(&format!("docs/src/{name}\"")) {
+                complaints
+                    .push(format!("  docs/src/{name}: its examples are not compiled by examples/src/lib.rs"));
+            }
         }
     }
     Ok(())
