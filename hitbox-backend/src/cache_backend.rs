@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, ReadMode, ResponseSource};
+use hitbox_core::{
+    BackendError, BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, ReadMode, ResponseSource,
+};
 
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
 use crate::envelope::{Cacheable, Raw};
-use crate::read::{Answer, Found, LeafSet, ReadOptions, TryRead};
+use crate::read::{Answer, Found, LeafPosition, LeafSet, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Receipt};
 use crate::stats::Event;
 
@@ -41,7 +43,15 @@ pub trait CacheBackend: Backend {
         key: &CacheKey,
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<Option<CacheValue<T>>>> + Send {
-        self.get_with(key, ReadOptions::default(), context)
+        async move {
+            // Nothing that has to be dropped lives in this future unless somebody has to be waited for.
+            match at_once(self, key, &ReadOptions::NORMAL, context) {
+                Ok(found) => Ok(found),
+                Err(asked) => {
+                    wait(self, key, ReadOptions { skip: asked, ..ReadOptions::NORMAL }, context).await
+                }
+            }
+        }
     }
 
     /// The same with options.
@@ -51,24 +61,15 @@ pub trait CacheBackend: Backend {
     fn get_with<T: Cacheable>(
         &self,
         key: &CacheKey,
-        mut options: ReadOptions,
+        options: ReadOptions,
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<Option<CacheValue<T>>>> + Send {
         async move {
-            loop {
-                let answer = match self.try_read(key, &options) {
-                    TryRead::Hit(found) => Ok(Some(found)),
-                    TryRead::Miss => Ok(None),
-                    TryRead::WouldWait(asked) => {
-                        let options = ReadOptions { skip: options.skip.union(asked), ..options.clone() };
-                        self.read_with(key, &options).await
-                    }
-                };
-                match settle(self, answer, context) {
-                    Settled::Done(result) => return result,
-                    // A backend that answers with a leaf that was to be skipped would do so for ever.
-                    Settled::Useless(leaf) if options.skip.covers(leaf) => return Ok(None),
-                    Settled::Useless(leaf) => options.skip = options.skip.union(leaf),
+            match at_once(self, key, &options, context) {
+                Ok(found) => Ok(found),
+                Err(asked) => {
+                    let skip = options.skip.union(asked);
+                    wait(self, key, ReadOptions { skip, ..options }, context).await
                 }
             }
         }
@@ -124,8 +125,8 @@ pub trait CacheBackend: Backend {
             for (key, answer) in keys.iter().zip(answers) {
                 let mut context = CacheContext::new();
                 values.push(match settle(self, answer, &mut context) {
-                    Settled::Done(result) => result,
-                    Settled::Useless(skip) => {
+                    Ok(result) => result,
+                    Err(skip) => {
                         self.get_with(key, ReadOptions { skip, ..ReadOptions::default() }, &mut context).await
                     }
                 });
@@ -177,40 +178,85 @@ pub trait CacheBackend: Backend {
 
 impl<B: Backend + ?Sized> CacheBackend for B {}
 
-enum Settled<T> {
-    Done(BackendResult<Option<CacheValue<T>>>),
-    /// The copy of this leaf is no `T`.
-    Useless(LeafSet),
+/// Answers without waiting; else names leaves that need not be asked again, since they have nothing or their
+/// copy is no `T`.
+#[inline(always)]
+fn at_once<B: Backend + ?Sized, T: Cacheable>(
+    backend: &B,
+    key: &CacheKey,
+    options: &ReadOptions,
+    context: &mut CacheContext,
+) -> Result<Option<CacheValue<T>>, LeafSet> {
+    match backend.try_read(key, options) {
+        TryRead::Hit(found) => deliver(backend, found, context).map(Some),
+        TryRead::Miss => {
+            context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
+            Ok(None)
+        }
+        TryRead::WouldWait(asked) => Err(asked),
+    }
 }
 
-/// Decodes the copy that was found and reports it.
-#[inline]
+/// Asks until there is a copy that is a `T`, or no other copy.
+async fn wait<B: Backend + ?Sized, T: Cacheable>(
+    backend: &B,
+    key: &CacheKey,
+    mut options: ReadOptions,
+    context: &mut CacheContext,
+) -> BackendResult<Option<CacheValue<T>>> {
+    loop {
+        match settle(backend, backend.read_with(key, &options).await, context) {
+            Ok(result) => return result,
+            // A backend that answers with a leaf that was to be skipped would do so for ever.
+            Err(useless) if options.skip.covers(useless) => return Ok(None),
+            Err(useless) => options.skip = options.skip.union(useless),
+        }
+    }
+}
+
+/// Reports an answer and decodes its copy; an error names the leaf whose copy is no `T`.
 fn settle<B: Backend + ?Sized, T: Cacheable>(
     backend: &B,
     answer: Answer,
     context: &mut CacheContext,
-) -> Settled<T> {
-    let miss = (CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-    let Found { value, freshness, label, leaf, mode } = match answer {
-        Ok(Some(found)) => found,
+) -> Result<BackendResult<Option<CacheValue<T>>>, LeafSet> {
+    match answer {
+        Ok(Some(found)) => deliver(backend, found, context).map(|value| Ok(Some(value))),
         nothing => {
-            context.record(miss.0, miss.1, miss.2);
-            return Settled::Done(nothing.map(|_| None));
+            context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
+            Ok(nothing.map(|_| None))
         }
-    };
+    }
+}
+
+/// Decodes the copy that was found and reports it; an error names the leaf whose copy is no `T`.
+#[inline(always)]
+fn deliver<B: Backend + ?Sized, T: Cacheable>(
+    backend: &B,
+    found: Found,
+    context: &mut CacheContext,
+) -> Result<CacheValue<T>, LeafSet> {
+    let Found { value, freshness, label, leaf, mode } = found;
     match value.try_map(Raw::into_value) {
         Ok(value) => {
             let status = crate::read::status_of(freshness);
             context.record(status, ResponseSource::Backend(label), mode);
-            Settled::Done(Ok(Some(value)))
+            Ok(value)
         }
-        Err(error) => {
-            let leaves = backend.leaves();
-            if let Some(leaf) = leaves.get(usize::from(leaf)) {
-                leaf.count(Event::Undecodable, 1);
-            }
-            tracing::debug!(%label, %error, "a cached copy could not be decoded");
-            Settled::Useless(LeafSet::of(leaf))
-        }
+        Err(error) => Err(count_undecodable(backend, leaf, &error)),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn count_undecodable<B: Backend + ?Sized>(
+    backend: &B,
+    position: LeafPosition,
+    error: &BackendError,
+) -> LeafSet {
+    if let Some(leaf) = backend.leaves().get(usize::from(position)) {
+        leaf.count(Event::Undecodable, 1);
+        tracing::debug!(backend = %leaf.path(), %error, "a cached copy could not be decoded");
+    }
+    LeafSet::of(position)
 }

@@ -18,6 +18,11 @@ pub struct ReadOptions {
     pub view: Option<Arc<dyn ScopeView>>,
 }
 
+impl ReadOptions {
+    /// A normal read.
+    pub const NORMAL: Self = Self { accept: Accept::Stale, skip: LeafSet::EMPTY, view: None };
+}
+
 /// Knows which epochs are current.
 pub trait ScopeView: Debug + Send + Sync {
     /// Whether the scope has not been invalidated since its epoch was taken.

@@ -1,6 +1,8 @@
 //! Counters: ours, striped so that no two threads write one cache line, and the truth that metrics show.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use hitbox_core::{BackendLabel, ErrorKind};
 
@@ -45,7 +47,9 @@ pub enum Event {
 }
 
 const EVENTS: usize = Event::BytesWritten as usize + 1;
-const STRIPES: usize = 16;
+/// Threads that have a stripe of their own; all others share one more.
+const OWNED: usize = 31;
+const STRIPES: usize = OWNED + 1;
 
 /// One thread's share of the counters, on cache lines of its own.
 #[derive(Debug, Default)]
@@ -60,16 +64,60 @@ pub(crate) struct Counters {
     errors: [[AtomicU64; ErrorKinds::COUNT]; 3],
 }
 
+/// A thread's right to write to a stripe alone; it goes to another thread when this one ends.
+struct Lease(usize);
+
+/// Stripes of threads that have ended.
+static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// The stripe of this thread, `STRIPES` before it has one.
+    static MINE: Cell<usize> = const { Cell::new(STRIPES) };
+    static LEASE: Lease = Lease::take();
+}
+
+impl Lease {
+    fn take() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self(free.unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed)).min(OWNED))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        MINE.set(OWNED);
+        if self.0 < OWNED {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+        }
+    }
+}
+
+#[inline]
 fn stripe_of_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
-    MINE.with(|stripe| *stripe)
+    let mine = MINE.get();
+    if mine < STRIPES { mine } else { lease_stripe() }
+}
+
+#[cold]
+fn lease_stripe() -> usize {
+    // While the thread ends there is no lease any more.
+    let stripe = LEASE.try_with(|lease| lease.0).unwrap_or(OWNED);
+    MINE.set(stripe);
+    stripe
 }
 
 impl Counters {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&self, event: Event, amount: u64) {
-        self.stripes[stripe_of_thread()].0[event as usize].fetch_add(amount, Ordering::Relaxed);
+        let stripe = stripe_of_thread();
+        let counter = &self.stripes[stripe % STRIPES].0[event as usize];
+        if stripe < OWNED {
+            // Nobody else writes there, so no locked instruction is needed.
+            counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(amount, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn get(&self, event: Event) -> u64 {

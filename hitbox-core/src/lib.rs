@@ -14,7 +14,7 @@ mod value;
 pub use clock::{Clock, ManualClock};
 pub use context::{CacheContext, CacheStatus, ReadMode, ResponseSource};
 pub use error::{BackendError, BackendResult, ErrorKind};
-pub use key::{CacheKey, CacheKeyBuilder, KeyError, KeyPart};
+pub use key::{CacheKey, CacheKeyBuilder, KeyError, KeyHasher, KeyPart};
 pub use label::BackendLabel;
 pub use limits::Limits;
 pub use offload::{Offload, Refusal, Refused, Subject, Task, TaskKind};

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
-/// Marks an absent instant inside [`Lifetime`]; never a valid [`Timestamp`].
+/// Marks an absent instant inside [`Lifetime`] and the like; never a valid [`Timestamp`].
 const ABSENT: u64 = u64::MAX;
 
 impl Timestamp {
@@ -208,6 +208,31 @@ impl Lifetime {
     pub fn capped(&self, limit: Timestamp) -> Self {
         let cap = |instant: u64| if instant == ABSENT { ABSENT } else { instant.min(limit.0) };
         Self { stale: cap(self.stale), expire: self.expire.min(limit.0), retain: cap(self.retain) }
+    }
+}
+
+/// An instant or none, in eight bytes: what a hit copies is kept small.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OptionalTimestamp(u64);
+
+impl OptionalTimestamp {
+    pub(crate) const ABSENT: Self = Self(ABSENT);
+
+    pub(crate) const fn of(instant: Option<Timestamp>) -> Self {
+        match instant {
+            Some(instant) => Self(instant.0),
+            None => Self::ABSENT,
+        }
+    }
+
+    pub(crate) const fn get(self) -> Option<Timestamp> {
+        present(self.0)
+    }
+}
+
+impl std::fmt::Debug for OptionalTimestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::time::OptionalTimestamp;
 use crate::{Lifetime, Timestamp};
 
 /// A value with its times and details. `T` is the user's type, or the envelope on its way through
@@ -12,7 +13,7 @@ use crate::{Lifetime, Timestamp};
 pub struct CacheValue<T> {
     data: T,
     lifetime: Lifetime,
-    created: Option<Timestamp>,
+    created: OptionalTimestamp,
     details: Option<Arc<Details>>,
 }
 
@@ -81,7 +82,7 @@ pub struct Epoch(pub u128);
 impl<T> CacheValue<T> {
     /// A value that never ends.
     pub const fn new(data: T) -> Self {
-        Self { data, lifetime: Lifetime::FOREVER, created: None, details: None }
+        Self { data, lifetime: Lifetime::FOREVER, created: OptionalTimestamp::ABSENT, details: None }
     }
 
     /// The same with these instants.
@@ -92,7 +93,7 @@ impl<T> CacheValue<T> {
 
     /// The same with a time of creation.
     pub const fn with_created(mut self, created: Option<Timestamp>) -> Self {
-        self.created = created;
+        self.created = OptionalTimestamp::of(created);
         self
     }
 
@@ -119,7 +120,7 @@ impl<T> CacheValue<T> {
 
     /// When the entry was first written, if that is known.
     pub const fn created(&self) -> Option<Timestamp> {
-        self.created
+        self.created.get()
     }
 
     /// The rarer facts, if there are any.
@@ -128,6 +129,7 @@ impl<T> CacheValue<T> {
     }
 
     /// The same entry around other data.
+    #[inline]
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> CacheValue<U> {
         CacheValue {
             data: change(self.data),
@@ -141,6 +143,7 @@ impl<T> CacheValue<T> {
     ///
     /// # Errors
     /// Those of `change`.
+    #[inline(always)]
     pub fn try_map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<CacheValue<U>, E> {
         Ok(CacheValue {
             data: change(self.data)?,

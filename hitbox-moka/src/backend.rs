@@ -1,7 +1,7 @@
 //! moka as a leaf.
 
 use std::fmt::{self, Debug};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -10,12 +10,14 @@ use hitbox_backend::{
     Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Raw, ReadOptions, Sweep,
     TryRead,
 };
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Freshness};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Freshness, KeyHasher, Timestamp};
+use moka::Entry;
 use moka::notification::RemovalCause;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use crate::builder::{Bound, MokaBuilder};
-use crate::expiry::DropAt;
+use crate::expiry::Expiries;
 
 /// The in-memory backend. Clones share the store.
 #[derive(Clone)]
@@ -28,6 +30,7 @@ struct Store {
     cache: Cache<CacheKey, CacheValue<Raw>, BuildHasherDefault<KeyHasher>>,
     bound: Bound,
     dropped: Arc<Dropped>,
+    expiries: Arc<Expiries>,
 }
 
 /// Entries that moka dropped, by cause.
@@ -39,30 +42,9 @@ struct Dropped {
 
 impl Dropped {
     fn count(&self, cause: RemovalCause) {
-        match cause {
-            RemovalCause::Size => self.evicted.fetch_add(1, Ordering::Relaxed),
-            RemovalCause::Expired => self.expired.fetch_add(1, Ordering::Relaxed),
-            RemovalCause::Explicit | RemovalCause::Replaced => return,
-        };
-    }
-}
-
-/// Keys bring their hash: keyed with a secret of the process, computed once.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Keys hash themselves as one u64; anything else is folded in.
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+        if cause == RemovalCause::Size {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -75,8 +57,14 @@ impl MokaBackend {
     pub(crate) fn new(settings: MokaBuilder) -> Self {
         let MokaBuilder { bound, options } = settings;
         let dropped = Arc::new(Dropped::default());
-        let listener = dropped.clone();
-        let builder = Cache::builder().eviction_listener(move |_, _, cause| listener.count(cause));
+        let expiries = Arc::new(Expiries::default());
+        let (counts, ends) = (dropped.clone(), expiries.clone());
+        let builder = Cache::builder().eviction_listener(move |key: Arc<CacheKey>, _, cause| {
+            counts.count(cause);
+            if cause == RemovalCause::Size {
+                ends.forget(&key);
+            }
+        });
         let builder = match &bound {
             Bound::Entries(entries) => builder.max_capacity(*entries),
             Bound::Bytes(bytes, weigher) => {
@@ -89,13 +77,8 @@ impl MokaBackend {
                 builder.max_capacity(bytes / unit).weigher(weigh)
             }
         };
-        let builder = if options.clock.is_real() {
-            builder.expire_after(DropAt(options.clock.clone()))
-        } else {
-            builder
-        };
         let cache = builder.build_with_hasher(BuildHasherDefault::default());
-        let store = Arc::new(Store { cache, bound, dropped });
+        let store = Arc::new(Store { cache, bound, dropped, expiries });
         let weak: Weak<Store> = Arc::downgrade(&store);
         Self { store, leaf: Leaf::new(options).showing("moka", weak) }
     }
@@ -122,6 +105,32 @@ impl Debug for MokaBackend {
     }
 }
 
+/// What a write may do for entries that are over.
+const DROPS_PER_WRITE: usize = 64;
+
+impl Store {
+    /// Drops entries that are over, at most about `limit`.
+    fn drop_due(&self, now: Timestamp, limit: usize) -> Sweep {
+        let (keys, cut_short) = self.expiries.take_due(now, limit);
+        let mut dropped = 0;
+        for key in keys {
+            // It may have been overwritten since.
+            let is_over = |entry: &Entry<CacheKey, CacheValue<Raw>>| {
+                entry.value().lifetime().freshness(now) == Freshness::Gone
+            };
+            let result = self.cache.entry_by_ref(&key).and_compute_with(|entry| match entry {
+                Some(entry) if is_over(&entry) => Op::Remove,
+                _ => Op::Nop,
+            });
+            if matches!(result, CompResult::Removed(_)) {
+                self.dropped.expired.fetch_add(1, Ordering::Relaxed);
+                dropped += 1;
+            }
+        }
+        Sweep { dropped, cut_short }
+    }
+}
+
 impl Occupied for Store {
     fn occupancy(&self) -> Occupancy {
         let entries = self.cache.entry_count();
@@ -145,13 +154,23 @@ impl Backend for MokaBackend {
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         self.check_size(key, &value)?;
+        let lifetime = *value.lifetime();
         self.store.cache.insert(key.clone(), value);
+        self.store.expiries.schedule(key, &lifetime);
+        let clock = self.leaf.clock();
+        if clock.is_real() && !lifetime.is_forever() {
+            let now = clock.now();
+            if self.store.expiries.is_due(now) {
+                self.store.drop_due(now, DROPS_PER_WRITE);
+            }
+        }
         Ok(())
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
         let now = self.leaf.clock().now();
         let held = self.store.cache.remove(key);
+        self.store.expiries.forget(key);
         let alive = held.is_some_and(|value| value.lifetime().freshness(now) != Freshness::Gone);
         Ok(DeleteStatus::of(u32::from(alive)))
     }
@@ -171,23 +190,9 @@ impl Backend for MokaBackend {
         Ok(Page { keys, next })
     }
 
-    /// Does moka's pending maintenance; under a clock that is driven by hand also drops, among all
-    /// entries, those whose time is over.
+    /// Drops entries whose time is over and does moka's pending maintenance.
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
-        let mut sweep = Sweep::default();
-        if !self.leaf.clock().is_real() {
-            let now = self.leaf.clock().now();
-            let over = |value: &CacheValue<Raw>| value.lifetime().freshness(now) == Freshness::Gone;
-            for (key, _) in self.store.cache.iter().filter(|(_, value)| over(value)) {
-                if sweep.dropped >= limit as u64 {
-                    sweep.cut_short = true;
-                    break;
-                }
-                self.store.cache.invalidate(&*key);
-                self.store.dropped.count(RemovalCause::Expired);
-                sweep.dropped += 1;
-            }
-        }
+        let sweep = self.store.drop_due(self.leaf.clock().now(), limit);
         self.store.cache.run_pending_tasks();
         Ok(sweep)
     }

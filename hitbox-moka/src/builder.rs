@@ -37,8 +37,8 @@ pub struct MokaBuilder {
     pub(crate) options: LeafOptions,
 }
 
-/// Bytes that an entry takes beside key, payload and metadata: moka's node, timer and queues, and ours.
-const OVERHEAD: u64 = 256;
+/// Bytes that an entry takes beside key, payload and metadata: moka's node and queues, and our table of ends.
+const OVERHEAD: u64 = 320;
 
 impl MokaBuilder {
     pub(crate) fn new() -> Self {
@@ -53,7 +53,7 @@ impl MokaBuilder {
     }
 
     /// Holds at most this many bytes: keys, payloads as a counting serializer finds them, metadata, and
-    /// 256 bytes per entry.
+    /// 320 bytes per entry.
     #[must_use]
     pub fn max_bytes(self, bytes: u64) -> Self {
         self.max_weight(bytes, Arc::new(weigh))

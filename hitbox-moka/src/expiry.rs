@@ -1,33 +1,166 @@
-//! When moka drops an entry: at the end of its physical life.
+//! When entries are dropped: at the end of their physical life, by writers and sweeps.
+//!
+//! moka could do it by itself (`Expiry`), at the price of a sixth of every hit: it asks for a new life after
+//! each read. Reads hide what is over anyway, so all that is needed is to find what can be dropped. Entries
+//! with an end stand in a table ordered by it, in slots of a quarter of a second.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hitbox_backend::Raw;
-use hitbox_core::{CacheKey, CacheValue, Clock};
-use moka::Expiry;
+use hitbox_core::{CacheKey, KeyHasher, Lifetime, Timestamp};
 
-/// Translates the absolute end of an entry's life into moka's relative one.
-pub(crate) struct DropAt(pub(crate) Arc<dyn Clock>);
+const STRIPES: usize = 16;
+const SLOT_MILLIS: u64 = 256;
+/// No entry has an end.
+const NEVER: u64 = u64::MAX;
 
-impl DropAt {
-    fn after(&self, value: &CacheValue<Raw>) -> Option<Duration> {
-        value.lifetime().drop_at().map(|end| end.since(self.0.now()))
+/// The ends of all entries that have one.
+#[derive(Debug)]
+pub(crate) struct Expiries {
+    stripes: [Mutex<Stripe>; STRIPES],
+    /// No entry is due before this slot. It may be too early, never too late.
+    next: AtomicU64,
+}
+
+/// Every key is in both tables or in none.
+#[derive(Debug, Default)]
+struct Stripe {
+    slot_of: HashMap<CacheKey, u64, BuildHasherDefault<KeyHasher>>,
+    due: BTreeMap<(u64, u64), Vec<CacheKey>>,
+}
+
+impl Stripe {
+    fn remove(&mut self, key: &CacheKey) {
+        let Some(slot) = self.slot_of.remove(key) else { return };
+        let at = (slot, key.process_hash());
+        if let Some(keys) = self.due.get_mut(&at) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.due.remove(&at);
+            }
+        }
     }
 }
 
-impl Expiry<CacheKey, CacheValue<Raw>> for DropAt {
-    fn expire_after_create(&self, _: &CacheKey, value: &CacheValue<Raw>, _: Instant) -> Option<Duration> {
-        self.after(value)
+impl Default for Expiries {
+    fn default() -> Self {
+        Self { stripes: Default::default(), next: AtomicU64::new(NEVER) }
+    }
+}
+
+impl Expiries {
+    fn stripe(&self, key: &CacheKey) -> MutexGuard<'_, Stripe> {
+        self.lock((key.process_hash() >> 32) as usize % STRIPES)
     }
 
-    fn expire_after_update(
-        &self,
-        _: &CacheKey,
-        value: &CacheValue<Raw>,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.after(value)
+    fn lock(&self, stripe: usize) -> MutexGuard<'_, Stripe> {
+        self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of this key has this life from now on.
+    pub(crate) fn schedule(&self, key: &CacheKey, lifetime: &Lifetime) {
+        let Some(end) = lifetime.drop_at() else {
+            // Nothing to forget if no entry ever had an end.
+            if self.next.load(Ordering::Acquire) != NEVER {
+                self.forget(key);
+            }
+            return;
+        };
+        let slot = end.as_millis().div_ceil(SLOT_MILLIS);
+        let mut stripe = self.stripe(key);
+        if stripe.slot_of.get(key) != Some(&slot) {
+            stripe.remove(key);
+            stripe.slot_of.insert(key.clone(), slot);
+            stripe.due.entry((slot, key.process_hash())).or_default().push(key.clone());
+        }
+        // Under the lock, so that whoever moves it on has seen this entry.
+        self.next.fetch_min(slot, Ordering::AcqRel);
+    }
+
+    /// The entry of this key is gone.
+    pub(crate) fn forget(&self, key: &CacheKey) {
+        self.stripe(key).remove(key);
+    }
+
+    /// Whether [`Self::take_due`] may find something. Costs one load.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.next.load(Ordering::Acquire) <= now.as_millis() / SLOT_MILLIS
+    }
+
+    /// Keys whose entries are over at `now`, at most `limit`, which are forgotten; and whether there are more.
+    pub(crate) fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<CacheKey>, bool) {
+        let last = now.as_millis() / SLOT_MILLIS;
+        let mut keys = Vec::new();
+        // Entries that are scheduled from here on lower it again.
+        self.next.store(NEVER - 1, Ordering::Release);
+        for index in 0..STRIPES {
+            let mut stripe = self.lock(index);
+            while let Some(first) = stripe.due.first_entry() {
+                let slot = first.key().0;
+                if slot > last || keys.len() >= limit {
+                    self.next.fetch_min(slot, Ordering::AcqRel);
+                    break;
+                }
+                for key in first.remove() {
+                    stripe.slot_of.remove(&key);
+                    keys.push(key);
+                }
+            }
+        }
+        (keys, self.is_due(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hitbox_core::{CacheKey, Lifetime, Timestamp};
+
+    use super::Expiries;
+
+    fn key(number: u64) -> CacheKey {
+        CacheKey::builder("k").part("n", number).build()
+    }
+
+    fn until(millis: u64) -> Lifetime {
+        Lifetime::new(None, Some(Timestamp::from_millis(millis)), None)
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn what_is_due_is_taken_once_and_in_time() {
+        let expiries = Expiries::default();
+        assert!(!expiries.is_due(at(u64::MAX - 2)), "nothing has an end");
+        for number in 0..100 {
+            expiries.schedule(&key(number), &until(1_000 + number * 10));
+        }
+        // Never early: at most a slot late.
+        assert!(!expiries.is_due(at(999)));
+        let (early, more) = expiries.take_due(at(1_300), 1_000);
+        assert!(early.iter().all(|k| (0..30).any(|n| *k == key(n))) && !early.is_empty() && !more);
+        let (none, _) = expiries.take_due(at(1_300), 1_000);
+        assert!(none.is_empty(), "taken twice");
+        let (some, more) = expiries.take_due(at(10_000), 20);
+        assert!(some.len() >= 20 && more);
+        let (rest, more) = expiries.take_due(at(10_000), 1_000);
+        assert_eq!((early.len() + some.len() + rest.len(), more), (100, false));
+        assert!(!expiries.is_due(at(1_000_000)));
+    }
+
+    #[test]
+    fn an_overwrite_moves_the_end_and_a_delete_forgets_it() {
+        let expiries = Expiries::default();
+        expiries.schedule(&key(1), &until(1_000));
+        expiries.schedule(&key(1), &until(5_000));
+        expiries.schedule(&key(2), &until(1_000));
+        expiries.schedule(&key(2), &Lifetime::FOREVER);
+        expiries.schedule(&key(3), &until(1_000));
+        expiries.forget(&key(3));
+        assert!(expiries.take_due(at(4_000), 10).0.is_empty());
+        assert_eq!(expiries.take_due(at(6_000), 10).0, [key(1)]);
     }
 }

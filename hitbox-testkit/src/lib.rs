@@ -8,6 +8,7 @@ mod memory;
 pub mod model;
 mod recorder;
 mod seed;
+mod server;
 mod subject;
 pub mod suite;
 
@@ -16,4 +17,5 @@ pub use history::{History, Moment};
 pub use memory::MemoryBackend;
 pub use recorder::{Call, Recorder, Recording};
 pub use seed::{number_from, seed};
+pub use server::RedisServer;
 pub use subject::{Composer, Factory, Setup, Subject, World, factory, left_nest, pair, right_nest};

@@ -1,11 +1,7 @@
 //! Formats and compressors through real leaves, each pair of layers with codecs of their own.
 
-#[allow(dead_code, reason = "other test files use the rest")]
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::RedisServer;
 use hitbox_backend::{
     Backend, CacheBackend, Codec, Compose, CompressionRules, Compressor, CustomFormat, Encoded, Format,
     OffloadPool, RefillPolicy,
@@ -14,6 +10,7 @@ use hitbox_core::{CacheContext, CacheKey, CacheValue, Details};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
 use hitbox_redis::RedisBackend;
+use hitbox_testkit::RedisServer;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};

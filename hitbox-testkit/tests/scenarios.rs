@@ -7,7 +7,6 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::RedisServer;
 use hitbox_backend::{
     Backend, CacheBackend, Compose, Loser, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
 };
@@ -15,7 +14,7 @@ use hitbox_core::{
     CacheContext, CacheKey, CacheStatus, CacheValue, Clock, ErrorKind, Lifetime, ReadMode, ResponseSource,
 };
 use hitbox_redis::RedisBackend;
-use hitbox_testkit::{Fault, Faults, Faulty, Operation, World};
+use hitbox_testkit::{Fault, Faults, Faulty, Operation, RedisServer, World};
 
 fn key() -> CacheKey {
     CacheKey::builder("scenario").part("id", 1).build()

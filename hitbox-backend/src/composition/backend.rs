@@ -1,6 +1,5 @@
 //! The composition as a backend: short bodies over policies, attempts and the join table.
 
-use std::cell::Cell;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +8,13 @@ use async_trait::async_trait;
 use futures_util::future::join;
 use hitbox_core::{Accept, BackendLabel, BackendResult, CacheKey, CacheValue};
 
-use super::attempts::{Answers, TryAnswer};
+use super::attempts::Answers;
 use super::builder::Plan;
 use super::outcome;
 use super::parts::Composition;
 use super::refill::Refill;
 use super::repair::Repairs;
-use super::runs::{ReadRun, TryRun};
+use super::runs::ReadRun;
 use super::{Layer, Pair};
 use crate::backend::{Adoption, Backend, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
 use crate::capability::Capabilities;
@@ -90,6 +89,7 @@ impl CompositionBackend {
             leaves,
             single,
             sets,
+            serves_l1_at_once: plan.policy.read.serves_l1_at_once(),
             policy: plan.policy.clone(),
             required: plan.required,
             offload: plan.offload.clone(),
@@ -119,17 +119,15 @@ impl Backend for CompositionBackend {
         Ok(DeleteStatus::of(receipt.removed()))
     }
 
+    #[inline]
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
         let composition = &*self.0;
-        if composition.has_hidden(key) {
-            return TryRead::WouldWait(LeafSet::EMPTY);
+        if !composition.serves_l1_at_once {
+            return composition.try_by_policy(key, options, None);
         }
-        let run = TryRun { composition, key, options, missed: Cell::new(LeafSet::EMPTY) };
-        match composition.policy.read.try_read(&run) {
-            TryAnswer::Hit(found) => TryRead::Hit(found),
-            TryAnswer::Miss => TryRead::Miss,
-            TryAnswer::WouldWait => TryRead::WouldWait(run.missed.get()),
-        }
+        // What L2 may hide is repaired when it is asked.
+        let l1 = composition.layers.l1.try_read(key, options);
+        if matches!(l1, TryRead::Hit(_)) { l1 } else { composition.try_by_policy(key, options, Some(l1)) }
     }
 
     async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {

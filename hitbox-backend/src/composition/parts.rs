@@ -34,6 +34,8 @@ pub(super) struct Composition {
     pub(super) single: Pair<Option<Leaf>>,
     pub(super) sets: Pair<LeafSet>,
     pub(super) answers_at_once: Pair<bool>,
+    /// Hits of L1 do not pass through the policy.
+    pub(super) serves_l1_at_once: bool,
     pub(super) policy: CompositionPolicy,
     pub(super) required: Pair<Requirement>,
     pub(super) offload: Arc<dyn Offload>,

@@ -14,21 +14,45 @@ use crate::envelope::Raw;
 use crate::read::{Answer, LeafSet, ReadOptions, TryRead};
 use crate::receipt::Receipt;
 
-pub(super) struct TryRun<'a> {
-    pub(super) composition: &'a Composition,
-    pub(super) key: &'a CacheKey,
-    pub(super) options: &'a ReadOptions,
-    pub(super) missed: Cell<LeafSet>,
+struct TryRun<'a> {
+    composition: &'a Composition,
+    key: &'a CacheKey,
+    options: &'a ReadOptions,
+    /// What L1 has answered already.
+    l1: Cell<Option<TryRead>>,
+    missed: Cell<LeafSet>,
+}
+
+impl Composition {
+    /// What the policy makes of the layers without waiting; `l1` has answered if that is given.
+    pub(super) fn try_by_policy(
+        &self,
+        key: &CacheKey,
+        options: &ReadOptions,
+        l1: Option<TryRead>,
+    ) -> TryRead {
+        if self.has_hidden(key) {
+            return TryRead::WouldWait(LeafSet::EMPTY);
+        }
+        let missed = Cell::new(LeafSet::EMPTY);
+        let run = TryRun { composition: self, key, options, l1: Cell::new(l1), missed };
+        match self.policy.read.try_read(&run) {
+            TryAnswer::Hit(found) => TryRead::Hit(found),
+            TryAnswer::Miss => TryRead::Miss,
+            TryAnswer::WouldWait => TryRead::WouldWait(run.missed.get()),
+        }
+    }
 }
 
 impl TryAttempts for TryRun<'_> {
-    #[inline]
     fn try_ask(&self, layer: Layer) -> TryAnswer {
         // A hit in L2 that fills L1 is for the asynchronous entry.
         if layer == Layer::L2 && self.composition.refill.is_on() {
             return TryAnswer::WouldWait;
         }
-        let missed = match self.composition.layers[layer].try_read(self.key, self.options) {
+        let known = if layer == Layer::L1 { self.l1.take() } else { None };
+        let ask = || self.composition.layers[layer].try_read(self.key, self.options);
+        let missed = match known.unwrap_or_else(ask) {
             TryRead::Hit(found) => return TryAnswer::Hit(found),
             TryRead::Miss => self.composition.sets[layer],
             TryRead::WouldWait(missed) => {

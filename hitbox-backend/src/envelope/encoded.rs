@@ -1,14 +1,15 @@
 //! Values as bytes, together with the codec that made them.
 
+use std::any::Any;
 use std::fmt::{self, Debug};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use hitbox_core::BackendResult;
+use hitbox_core::{BackendError, BackendResult, ErrorKind};
 use smallvec::SmallVec;
 
-use super::live::{Live, LiveCell};
-use super::{Cacheable, live};
+use super::Cacheable;
+use super::live::Content;
 use crate::codec::{COMPRESSOR_NONE, Codec, Format, decompress};
 use crate::leaf::Leaf;
 
@@ -55,7 +56,7 @@ impl Encodings {
 
 /// Serializes and, where the rules say so, compresses.
 pub(super) fn make(
-    live: &dyn Live,
+    live: &dyn Content,
     codec: &Codec,
     content_type: Option<&str>,
     meter: Option<&Leaf>,
@@ -84,7 +85,7 @@ pub(super) fn make(
 /// Bytes with the memory of their decoding.
 pub(super) struct EncodedCell {
     encoded: Encoded,
-    decoded: OnceLock<Arc<dyn Live>>,
+    decoded: OnceLock<Box<dyn Any + Send + Sync>>,
     decoding: Mutex<()>,
     origin: Option<Leaf>,
 }
@@ -98,34 +99,20 @@ impl EncodedCell {
         &self.encoded
     }
 
+    /// The value, which is remembered. One decode at a time: whoever waited finds the other's result.
     pub(super) fn decode<T: Cacheable>(&self) -> BackendResult<T> {
-        if let Some(value) = self.remembered() {
-            return Ok(value);
-        }
-        // One decode at a time: whoever waited finds the other's result.
         let _decoding = self.decoding.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = self.remembered() {
-            return Ok(value);
+        if let Some(value) = self.decoded.get().and_then(|value| value.downcast_ref::<T>()) {
+            return Ok(value.clone());
         }
-        let value: T = self.decode_bytes()?;
+        let value: T = self.decode_once()?;
         // A cell that already remembers another type keeps it.
-        let _ = self.decoded.set(Arc::new(LiveCell(value.clone())));
+        let _ = self.decoded.set(Box::new(value.clone()));
         Ok(value)
     }
 
-    pub(super) fn into_value<T: Cacheable>(self) -> BackendResult<T> {
-        match self.remembered() {
-            Some(value) => Ok(value),
-            None => self.decode_bytes(),
-        }
-    }
-
-    fn remembered<T: Cacheable>(&self) -> Option<T> {
-        let decoded: &dyn Live = &**self.decoded.get()?;
-        decoded.as_any().is::<T>().then(|| live::read(decoded).ok()).flatten()
-    }
-
-    fn decode_bytes<T: Cacheable>(&self) -> BackendResult<T> {
+    /// The value, which is not remembered.
+    pub(super) fn decode_once<T: Cacheable>(&self) -> BackendResult<T> {
         let meter = self.origin.as_ref();
         let Encoded { compressor, plain_len, bytes, format, .. } = &self.encoded;
         if *compressor == COMPRESSOR_NONE {
@@ -133,5 +120,26 @@ impl EncodedCell {
         }
         let plain = Leaf::time(meter, |m| &m.decompress, || decompress(*compressor, bytes, *plain_len))?;
         Leaf::time(meter, |m| &m.deserialize, || format.decode(&plain))
+    }
+}
+
+impl Content for EncodedCell {
+    fn value(&self) -> Option<&dyn Any> {
+        self.decoded.get().map(|value| &**value as &dyn Any)
+    }
+
+    fn encoded(&self) -> Option<&EncodedCell> {
+        Some(self)
+    }
+
+    /// Bytes are handed on as they are; this is never asked.
+    fn encode(&self, format: Format) -> BackendResult<Vec<u8>> {
+        let message = format!("a record in {:?} is not written again in {format:?}", self.encoded.format);
+        Err(BackendError::new(ErrorKind::Codec, message))
+    }
+
+    /// What is stored, and as much again as it decodes to.
+    fn weight(&self) -> u64 {
+        self.encoded.bytes.len() as u64 + self.encoded.plain_len
     }
 }

@@ -23,7 +23,7 @@ use crate::leaf::Leaf;
 
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};
-use live::{Live, LiveCell};
+use live::{Content, LiveCell};
 
 /// What a cached value may be.
 pub trait Cacheable: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
@@ -32,34 +32,29 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 
 /// A value on its way through layers. Cloning shares it.
 #[derive(Clone)]
-pub struct Raw(Repr);
-
-#[derive(Clone)]
-enum Repr {
-    Live(Arc<dyn Live>),
-    Encoded(Arc<EncodedCell>),
-}
+pub struct Raw(Arc<dyn Content>);
 
 impl Raw {
     /// An envelope around a live value.
     pub fn live<T: Cacheable>(value: T) -> Self {
-        Self(Repr::Live(Arc::new(LiveCell(value))))
+        Self(Arc::new(LiveCell(value)))
     }
 
     /// An envelope around bytes. `origin` is the leaf they were read from; it is told how long decoding
     /// takes.
     pub fn encoded(encoded: Encoded, origin: Option<Leaf>) -> Self {
-        Self(Repr::Encoded(Arc::new(EncodedCell::new(encoded, origin))))
+        Self(Arc::new(EncodedCell::new(encoded, origin)))
     }
 
     /// The value as a `T`, sharing what can be shared: a live `Arc` or `Bytes` is a pointer copy.
     ///
     /// # Errors
     /// [`ErrorKind::Codec`](hitbox_core::ErrorKind::Codec) if it is not a `T`.
+    #[inline]
     pub fn decode<T: Cacheable>(&self) -> BackendResult<T> {
-        match &self.0 {
-            Repr::Live(live) => live::read(&**live),
-            Repr::Encoded(cell) => cell.decode(),
+        match self.0.value().and_then(|value| value.downcast_ref::<T>()) {
+            Some(value) => Ok(value.clone()),
+            None => self.decode_anew(EncodedCell::decode),
         }
     }
 
@@ -68,13 +63,24 @@ impl Raw {
     ///
     /// # Errors
     /// As [`Raw::decode`].
+    #[inline(always)]
     pub fn into_value<T: Cacheable>(self) -> BackendResult<T> {
-        match self.0 {
-            Repr::Encoded(cell) => match Arc::try_unwrap(cell) {
-                Ok(alone) => alone.into_value(),
-                Err(shared) => shared.decode(),
-            },
-            Repr::Live(live) => live::read(&*live),
+        match self.0.value().and_then(|value| value.downcast_ref::<T>()) {
+            Some(value) => Ok(value.clone()),
+            None if Arc::strong_count(&self.0) == 1 => self.decode_anew(EncodedCell::decode_once),
+            None => self.decode_anew(EncodedCell::decode),
+        }
+    }
+
+    /// From bytes, or, if the value is live and of another type, through its encoded form.
+    #[cold]
+    fn decode_anew<T: Cacheable>(
+        &self,
+        decode: impl Fn(&EncodedCell) -> BackendResult<T>,
+    ) -> BackendResult<T> {
+        match self.0.encoded() {
+            Some(cell) => decode(cell),
+            None => REREAD.decode(&self.0.encode(REREAD)?),
         }
     }
 
@@ -90,46 +96,34 @@ impl Raw {
         encodings: &Encodings,
         meter: Option<&Leaf>,
     ) -> BackendResult<Encoded> {
-        match &self.0 {
-            Repr::Encoded(cell) => Ok(cell.encoded().clone()),
-            Repr::Live(live) => {
-                encodings.get_or_make(codec, || encoded::make(&**live, codec, content_type, meter))
-            }
+        match self.0.encoded() {
+            Some(cell) => Ok(cell.encoded().clone()),
+            None => encodings.get_or_make(codec, || encoded::make(&*self.0, codec, content_type, meter)),
         }
     }
 
     /// The encoded form, if that is what this envelope holds.
     pub fn as_encoded(&self) -> Option<&Encoded> {
-        match &self.0 {
-            Repr::Live(_) => None,
-            Repr::Encoded(cell) => Some(cell.encoded()),
-        }
+        self.0.encoded().map(EncodedCell::encoded)
     }
 
     /// Bytes that the value takes in memory, estimated: counted by a serializer for live values; for
     /// encoded ones what is stored and as much again as it decodes to.
     pub fn weight(&self) -> u64 {
-        match &self.0 {
-            Repr::Live(live) => live.size(),
-            Repr::Encoded(cell) => cell.encoded().bytes.len() as u64 + cell.encoded().plain_len,
-        }
+        self.0.weight()
     }
 
     /// Whether two envelopes share one allocation.
     pub fn same_allocation(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Repr::Live(a), Repr::Live(b)) => Arc::ptr_eq(a, b),
-            (Repr::Encoded(a), Repr::Encoded(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        }
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 impl Debug for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Repr::Live(_) => f.write_str("Raw::Live"),
-            Repr::Encoded(cell) => write!(f, "Raw::Encoded({:?})", cell.encoded()),
+        match self.as_encoded() {
+            None => f.write_str("Raw::Live"),
+            Some(encoded) => write!(f, "Raw::Encoded({encoded:?})"),
         }
     }
 }

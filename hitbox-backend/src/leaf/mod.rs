@@ -11,8 +11,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, Limits,
-    ReadMode, RecordKind,
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Details, ErrorKind, Freshness,
+    Limits, ReadMode, RecordKind,
 };
 
 use crate::backend::{Adoption, Backend};
@@ -22,7 +22,7 @@ use crate::coherence::{Coherence, Mutation};
 use crate::envelope::wire::{self, Record};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::{StoreNames, Timer, Timers};
-use crate::read::{Answer, Found, LeafPosition, ReadOptions, TryRead};
+use crate::read::{Answer, Found, LeafPosition, ReadOptions, ScopeView, TryRead};
 use crate::receipt::{DeleteStatus, Outcome, Receipt};
 use crate::stats::{Counters, Event, LeafStatistics, Occupancy, Occupied};
 
@@ -91,6 +91,14 @@ impl LeafOptions {
     }
 }
 
+/// Whether what is rare about an entry keeps this read from using it.
+#[inline(never)]
+fn is_usable(details: &Details, options: &ReadOptions) -> bool {
+    let is_current = |view: &Arc<dyn ScopeView>| details.scopes.iter().all(|scope| view.is_current(scope));
+    details.kind == RecordKind::Value
+        && (details.scopes.is_empty() || options.view.as_ref().is_some_and(is_current))
+}
+
 impl Leaf {
     /// A leaf with a store of its own.
     pub fn new(options: LeafOptions) -> Self {
@@ -156,7 +164,7 @@ impl Leaf {
     }
 
     /// Counts something.
-    #[inline]
+    #[inline(always)]
     pub fn count(&self, event: Event, amount: u64) {
         self.0.counters.add(event, amount);
     }
@@ -180,7 +188,7 @@ impl Leaf {
     }
 
     /// Answers a read from memory: `look` is the look-up. For leaves that never wait.
-    #[inline]
+    #[inline(always)]
     pub fn try_read(
         &self,
         key: &CacheKey,
@@ -206,7 +214,7 @@ impl Leaf {
     }
 
     /// The copy, if this read may use it.
-    #[inline]
+    #[inline(always)]
     fn judge(&self, value: CacheValue<Raw>, options: &ReadOptions) -> Option<Found> {
         let lifetime = value.lifetime();
         let freshness = if lifetime.is_forever() {
@@ -214,15 +222,8 @@ impl Leaf {
         } else {
             lifetime.freshness(self.0.options.clock.now())
         };
-        let usable = options.accept.allows(freshness)
-            && value.details().is_none_or(|details| {
-                details.kind == RecordKind::Value
-                    && (details.scopes.is_empty()
-                        || options
-                            .view
-                            .as_ref()
-                            .is_some_and(|view| details.scopes.iter().all(|scope| view.is_current(scope))))
-            });
+        let usable = (freshness == Freshness::Fresh || options.accept.allows(freshness))
+            && value.details().is_none_or(|details| is_usable(details, options));
         if !usable {
             self.count(Event::Outdated, 1);
             return None;

@@ -107,6 +107,37 @@ impl Hash for CacheKey {
     }
 }
 
+/// A hasher for tables over [`CacheKey`]s: it takes the hash that a key brings, which is keyed with a secret of
+/// the process. For tables of nothing else.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::hash::BuildHasherDefault;
+/// use hitbox_core::{CacheKey, KeyHasher};
+/// let mut table: HashMap<CacheKey, u32, BuildHasherDefault<KeyHasher>> = HashMap::default();
+/// table.insert(CacheKey::new("k"), 1);
+/// assert_eq!(table.get(&CacheKey::new("k")), Some(&1));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys hash themselves as one u64; anything else is folded in.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    #[inline]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 impl fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CacheKey({self})")

@@ -8,11 +8,7 @@ use hitbox_core::BoxFuture;
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
 use hitbox_redis::RedisBackend;
-use hitbox_testkit::{Factory, Subject, World, factory, left_nest, pair, right_nest};
-
-mod server;
-
-pub(crate) use server::RedisServer;
+use hitbox_testkit::{Factory, RedisServer, Subject, World, factory, left_nest, pair, right_nest};
 
 fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);

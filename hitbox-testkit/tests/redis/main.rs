@@ -1,20 +1,16 @@
 //! Redis itself: round trips, connections, outages, secrets. Each check is also run against a backend
 //! with the mistake that it is there to find.
 
-#[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "other test files use the rest")]
-mod common;
-
 mod careless;
 
 use std::time::{Duration, Instant};
 
 use careless::{Careless, Mistake};
-use common::RedisServer;
 use hitbox_backend::{Backend, CacheBackend, Compose, OffloadPool, RefillPolicy};
 use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue, ErrorKind, Lifetime, ManualClock};
 use hitbox_moka::MokaBackend;
 use hitbox_redis::RedisBackend;
+use hitbox_testkit::RedisServer;
 use hitbox_testkit::suite::Verdict;
 
 const DEADLINE: Duration = Duration::from_millis(200);

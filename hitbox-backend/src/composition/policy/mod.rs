@@ -19,6 +19,12 @@ pub use sequential::{SequentialReadPolicy, SequentialWritePolicy};
 /// In which order the layers are read.
 #[async_trait]
 pub trait ReadPolicy: Debug + Send + Sync + 'static {
+    /// Whether a hit of L1 that needs no waiting is always served, without a look at L2. Asked once, when a
+    /// composition is built: such hits then do not pass through the policy.
+    fn serves_l1_at_once(&self) -> bool {
+        false
+    }
+
     /// Answers without waiting, if that is possible. Starts nothing.
     fn try_read(&self, layers: &dyn TryAttempts) -> TryAnswer {
         let _ = layers;

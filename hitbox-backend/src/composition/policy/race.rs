@@ -41,7 +41,10 @@ pub struct RaceReadPolicy {
 
 #[async_trait]
 impl ReadPolicy for RaceReadPolicy {
-    #[inline]
+    fn serves_l1_at_once(&self) -> bool {
+        true
+    }
+
     fn try_read(&self, layers: &dyn TryAttempts) -> TryAnswer {
         match layers.try_ask(Layer::L1) {
             TryAnswer::Miss => layers.try_ask(Layer::L2),

@@ -1,5 +1,5 @@
-//! A `redis-server` of this process's own: on a free loopback port, in a temporary folder, ended by its
-//! pid.
+//! A `redis-server` of one's own, for tests and benchmarks: on a free loopback port, in a temporary folder,
+//! ended by its pid. What goes wrong is a panic, since without the server there is no test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,11 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A running server. It ends when it is dropped, and at the latest with this process.
-pub(crate) struct RedisServer {
+///
+/// # Panics
+/// All of its methods, if there is no `redis-server` or it does not do what it is told.
+#[derive(Debug)]
+pub struct RedisServer {
     process: Mutex<Running>,
     port: u16,
     folder: tempfile::TempDir,
@@ -18,18 +22,18 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     /// The server that the tests of this process share.
-    pub(crate) fn shared() -> &'static Self {
+    pub fn shared() -> &'static Self {
         static SHARED: OnceLock<RedisServer> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
     /// A server of one's own.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_with(|_| String::new())
     }
 
     /// A server with further options, which may depend on its folder.
-    pub(crate) fn start_with(options: impl Fn(&Path) -> String) -> Self {
+    pub fn start_with(options: impl Fn(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Somebody else may take a port before the server does: then it ends, and another is tried.
         for _ in 0..20 {
@@ -43,17 +47,18 @@ impl RedisServer {
     }
 
     /// A port that nobody has now.
-    pub(crate) fn free_port() -> u16 {
+    pub fn free_port() -> u16 {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         free.local_addr().expect("its address").port()
     }
 
     /// Its address.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Its port.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
@@ -62,22 +67,22 @@ impl RedisServer {
     }
 
     /// Stops it in its tracks: connections stay, nothing is answered.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// Lets it go on.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("-CONT");
     }
 
     /// Kills it.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.process.lock().expect("the process").end();
     }
 
     /// Starts it again on the same port, empty.
-    pub(crate) fn restart(&self) {
+    pub fn restart(&self) {
         let mut process = self.process.lock().expect("the process");
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -90,7 +95,7 @@ impl RedisServer {
     }
 
     /// Sends a command in the inline form and returns the answer up to `until`.
-    pub(crate) fn ask(&self, command: &str) -> String {
+    pub fn ask(&self, command: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).expect("a request");
         let mut answer = String::new();
@@ -125,6 +130,7 @@ fn launch(port: u16, folder: &Path, options: &str) -> Running {
 }
 
 /// A server and the shell that watches over it.
+#[derive(Debug)]
 struct Running {
     shell: Child,
     pid: u32,

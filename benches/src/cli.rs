@@ -1,0 +1,106 @@
+//! The command line, for the benchmarks with and without the peers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::callgrind;
+use crate::measure::{Measured, Subject, run_once, time_subject};
+use crate::report;
+
+/// Measures operations beside their references.
+#[derive(Parser)]
+#[command(name = "hitbox-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Times the subjects, counts their instructions, and prints a table of each.
+    Measure {
+        /// Subjects whose name begins like this; all without it.
+        #[arg(long)]
+        subject: Vec<String>,
+        /// Rounds of timing.
+        #[arg(long, default_value_t = 15)]
+        rounds: usize,
+        /// Leaves out the counting of instructions.
+        #[arg(long)]
+        no_instructions: bool,
+        /// Writes the results there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Counts instructions alone, as JSON lines of name and count.
+    Instructions,
+    /// Performs one operation; callgrind watches it.
+    Run {
+        /// The subject.
+        subject: String,
+        /// Its operation.
+        operation: String,
+        /// How often.
+        times: u64,
+    },
+}
+
+/// Runs the program on these subjects.
+pub fn main(subjects: Vec<Subject>) -> ExitCode {
+    match run(&subjects, Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("error: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
+    match command {
+        Command::Measure { subject, rounds, no_instructions, json } => {
+            let wanted =
+                |s: &&Subject| subject.is_empty() || subject.iter().any(|name| s.name.starts_with(name));
+            let mut all = Vec::new();
+            for subject in subjects.iter().filter(wanted) {
+                eprintln!("measuring {} …", subject.name);
+                let mut measured = time_subject(subject, rounds);
+                if !no_instructions {
+                    count(subject, &mut measured)?;
+                }
+                println!("{}", report::table(&measured));
+                all.push(measured);
+            }
+            if let Some(path) = json {
+                let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
+                std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+            Ok(())
+        }
+        Command::Instructions => {
+            for subject in subjects {
+                for operation in &subject.operations {
+                    if let Some(count) = callgrind::instructions(subject, &operation.name)? {
+                        let name = format!("{}: {}", subject.name, operation.name);
+                        println!("{}", serde_json::json!({ "name": name, "instructions": count }));
+                    }
+                }
+            }
+            Ok(())
+        }
+        Command::Run { subject, operation, times } => {
+            let subject = subjects.iter().find(|known| known.name == subject);
+            run_once(subject.ok_or("there is no such subject")?, &operation, times);
+            Ok(())
+        }
+    }
+}
+
+fn count(subject: &Subject, measured: &mut Measured) -> Result<(), String> {
+    for cost in &mut measured.costs {
+        cost.instructions = callgrind::instructions(subject, &cost.operation)?;
+    }
+    Ok(())
+}

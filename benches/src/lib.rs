@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a command line program")]
+
+pub mod callgrind;
+pub mod cli;
+pub mod measure;
+pub mod payload;
+pub mod report;
+pub mod subjects;

@@ -1,0 +1,63 @@
+//! A hit in memory: what a service does a million times a second.
+
+use std::hash::BuildHasherDefault;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use hitbox_backend::{Backend, CacheBackend, Compose};
+use hitbox_core::{CacheKey, KeyHasher};
+
+use super::{fill, hit, memory};
+use crate::measure::{Env, Measure, Repeat, Subject};
+use crate::payload::{KEYS, Small, keys, nth, small};
+
+/// moka alone, over our keys.
+pub(super) fn bare(env: &Env) -> Repeat {
+    let cache = moka::sync::Cache::new(1 << 20);
+    let keys = keys();
+    (0..KEYS).for_each(|n| cache.insert(nth(&keys, n).clone(), small(n)));
+    env.repeat((cache, keys), async |(cache, keys), n| {
+        black_box(cache.get(nth(keys, n)).expect("a hit"));
+    })
+}
+
+fn bare_with_our_hasher(env: &Env) -> Repeat {
+    let builder = moka::sync::Cache::builder().max_capacity(1 << 20);
+    let cache = builder.build_with_hasher(BuildHasherDefault::<KeyHasher>::default());
+    let keys = keys();
+    (0..KEYS).for_each(|n| cache.insert(nth(&keys, n).clone(), small(n)));
+    env.repeat((cache, keys), async |(cache, keys): &(moka::sync::Cache<CacheKey, Arc<Small>, _>, _), n| {
+        black_box(cache.get(nth(keys, n)).expect("a hit"));
+    })
+}
+
+/// Hits of small values in a backend that is filled first.
+pub(super) fn hits(env: &Env, cache: impl Backend) -> Repeat {
+    let keys = keys();
+    env.block_on(fill(&cache, &keys, small));
+    env.repeat((cache, keys), async |(cache, keys), n| hit::<Arc<Small>>(cache, nth(keys, n)).await)
+}
+
+fn three(env: &Env) -> impl Backend {
+    let inner = memory().compose(memory(), env.pool.shared()).with_label("inner");
+    inner.compose(memory(), env.pool.shared()).with_label("outer")
+}
+
+pub(super) fn subject() -> Subject {
+    const DEFAULT: &str = "moka, its default hasher";
+    const OURS: &str = "moka, our hasher";
+    Subject::new("hit", "A hit in memory", Measure::Instructions)
+        .operation(DEFAULT, bare)
+        .operation(OURS, bare_with_our_hasher)
+        .operation("one leaf", |env| hits(env, memory()))
+        .operation("one composition", |env| hits(env, memory().compose(memory(), env.pool.shared())))
+        .operation("three levels", |env| hits(env, three(env)))
+        .operation("three levels, dyn", |env| {
+            let inner = memory().shared().compose(memory().shared(), env.pool.shared()).shared();
+            hits(env, inner.compose(memory().shared(), env.pool.shared()).shared())
+        })
+        .target("one composition", DEFAULT, 1.35)
+        .target("one composition", OURS, 1.5)
+        .target("three levels", DEFAULT, 1.40)
+        .target("three levels, dyn", DEFAULT, 1.50)
+}

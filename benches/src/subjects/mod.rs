@@ -1,0 +1,62 @@
+//! The subjects, one file each.
+
+mod batch;
+mod disk;
+mod hit;
+mod key;
+mod miss;
+mod payload;
+mod policy;
+mod redis;
+mod refilled;
+mod set;
+mod threads;
+
+use std::hint::black_box;
+
+use hitbox_backend::{Backend, CacheBackend, Cacheable};
+use hitbox_core::{CacheContext, CacheKey, CacheValue};
+use hitbox_moka::MokaBackend;
+
+use crate::measure::Subject;
+
+/// Every subject.
+pub fn all() -> Vec<Subject> {
+    vec![
+        hit::subject(),
+        key::subject(),
+        payload::subject(),
+        refilled::subject(),
+        policy::subject(),
+        miss::subject(),
+        set::subject(),
+        batch::subject(),
+        threads::hot(),
+        threads::uniform(),
+        redis::one_task(),
+        redis::many_tasks(),
+        redis::set(),
+        disk::subject(),
+    ]
+}
+
+/// A memory layer with room for everything.
+fn memory() -> MokaBackend {
+    MokaBackend::builder().max_entries(1 << 20).build().expect("a backend in memory")
+}
+
+/// A hit through a backend.
+async fn hit<T: Cacheable>(cache: &(impl Backend + ?Sized), key: &CacheKey) {
+    let mut context = CacheContext::new();
+    let found = cache.get::<T>(key, &mut context).await.expect("a read");
+    assert!(found.is_some(), "a miss");
+    black_box((found, context));
+}
+
+/// Fills a backend.
+async fn fill<T: Cacheable>(cache: &(impl Backend + ?Sized), keys: &[CacheKey], value: impl Fn(u64) -> T) {
+    for (number, key) in (0..).zip(keys) {
+        let written = cache.set(key, CacheValue::new(value(number)), &mut CacheContext::new()).await;
+        assert!(written.expect("a write").stored() > 0, "it was stored");
+    }
+}

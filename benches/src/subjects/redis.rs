@@ -1,0 +1,102 @@
+//! Redis through a composition, beside the bare client: one connection each, real server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitbox_backend::{CacheBackend, Compose, CompositionBackend};
+use hitbox_core::{CacheContext, CacheKey, CacheValue};
+use hitbox_redis::RedisBackend;
+use redis::AsyncCommands;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+
+use super::{fill, hit, memory};
+use crate::measure::{Env, Measure, Subject};
+use crate::payload::Small;
+use crate::payload::{keys, nth, small};
+
+const TASKS: u64 = 64;
+
+async fn client(env_url: String) -> ConnectionManager {
+    let client = redis::Client::open(env_url).expect("an address");
+    let config = ConnectionManagerConfig::new().set_response_timeout(Some(Duration::from_secs(5)));
+    ConnectionManager::new_with_config(client, config).await.expect("a connection")
+}
+
+/// Bytes as large as the record of a small value, under keys as long.
+async fn filled_client(url: String) -> (ConnectionManager, Vec<String>) {
+    let mut client = client(url).await;
+    let names: Vec<String> = keys().iter().map(|key| format!("bare:{key}")).collect();
+    for name in &names {
+        let _: () = client.set(name, vec![7_u8; 160]).await.expect("a write");
+    }
+    (client, names)
+}
+
+async fn get(mut client: ConnectionManager, name: &str) {
+    let found: Option<Vec<u8>> = client.get(name).await.expect("a read");
+    assert!(found.is_some());
+}
+
+/// The entries are in Redis alone, and stay there alone.
+fn below_memory(env: &Env) -> (CompositionBackend, Vec<CacheKey>) {
+    let url = env.redis().url();
+    let _entered = env.handle();
+    env.block_on(async {
+        let redis = RedisBackend::builder(&url).deadline(Duration::from_secs(5)).build().expect("redis");
+        let keys = keys();
+        fill(&redis, &keys, small).await;
+        (memory().compose(redis, env.pool.shared()), keys)
+    })
+}
+
+pub(super) fn one_task() -> Subject {
+    Subject::new("redis", "A hit in Redis, one task", Measure::Time)
+        .operation("redis-rs GET", |env| {
+            let state = env.block_on(filled_client(env.redis().url()));
+            env.repeat(state, async |(client, names), n| {
+                get(client.clone(), &names[n as usize % names.len()]).await;
+            })
+        })
+        .operation("memory over Redis", |env| {
+            env.repeat(below_memory(env), async |(cache, keys), n| {
+                hit::<Arc<Small>>(cache, nth(keys, n)).await;
+            })
+        })
+        .target("memory over Redis", "redis-rs GET", 1.05)
+}
+
+pub(super) fn many_tasks() -> Subject {
+    Subject::new("redis_tasks", "Hits in Redis, 64 tasks", Measure::Time)
+        .operation("redis-rs GET", |env| {
+            let (client, names) = env.block_on(filled_client(env.redis().url()));
+            env.repeat_in_tasks(TASKS, (client, Arc::new(names)), async |(client, names), n| {
+                get(client, &names[n as usize % names.len()]).await;
+            })
+        })
+        .operation("memory over Redis", |env| {
+            let (cache, keys) = below_memory(env);
+            env.repeat_in_tasks(TASKS, (cache, Arc::new(keys)), async |(cache, keys), n| {
+                hit::<Arc<Small>>(&cache, nth(&keys, n)).await;
+            })
+        })
+        .target("memory over Redis", "redis-rs GET", 1.15)
+}
+
+pub(super) fn set() -> Subject {
+    Subject::new("redis_set", "A write into memory and Redis", Measure::Time)
+        .operation("redis-rs SET", |env| {
+            let state = env.block_on(filled_client(env.redis().url()));
+            env.repeat(state, async |(client, names), n| {
+                let mut client = client.clone();
+                let name = &names[n as usize % names.len()];
+                let _: () = client.set(name, vec![7_u8; 160]).await.expect("a write");
+            })
+        })
+        .operation("memory over Redis", |env| {
+            env.repeat(below_memory(env), async |(cache, keys), n| {
+                let value = CacheValue::new(small(n));
+                cache.set(nth(keys, n), value, &mut CacheContext::new()).await.expect("a write");
+            })
+        })
+        .target("memory over Redis", "redis-rs SET", 1.1)
+}
