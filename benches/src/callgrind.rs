@@ -1,33 +1,80 @@
-//! Instructions per operation, counted by callgrind: the same on every run, but for what depends on the
-//! process's random secrets.
+//! Instructions and allocations per operation, counted by callgrind: the same on every run, but for what depends
+//! on the process's random secrets.
 
+use std::collections::HashMap;
 use std::process::Command;
 
-use crate::measure::{Measure, Subject};
+use crate::measure::{Counts, Measure, Subject};
 
 /// Operations that are counted: enough for a cache's own bookkeeping to take its share.
 const TIMES: u64 = 20_000;
 
-/// Instructions per operation. This program is started again under callgrind.
+/// What asks for memory.
+const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+
+/// Counts one operation. This program is started again under callgrind.
 ///
 /// # Errors
 /// What keeps callgrind from counting.
-pub fn instructions(subject: &Subject, operation: &str) -> Result<Option<f64>, String> {
+pub fn count(subject: &Subject, operation: &str) -> Result<Option<Counts>, String> {
     if subject.measure != Measure::Instructions {
         return Ok(None);
     }
-    let program = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
+    let failed = |what: String| format!("callgrind did not count {operation} of {}: {what}", subject.name);
+    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let file = folder.path().join("callgrind.out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*measured_section*"])
+        .args(["--tool=callgrind", "--toggle-collect=*measured_section*"])
+        .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(program)
         .args(["run", subject.name, operation, &TIMES.to_string()])
         .output()
-        .map_err(|error| format!("valgrind cannot be run: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let collected =
-        said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse::<u64>().ok());
-    match collected {
-        Some(collected) if output.status.success() => Ok(Some(collected as f64 / TIMES as f64)),
-        _ => Err(format!("callgrind did not count {operation} of {}: {said}", subject.name)),
+        .map_err(|error| failed(format!("valgrind cannot be run: {error}")))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let profile = std::fs::read_to_string(&file).map_err(|error| failed(error.to_string()))?;
+    let counted = parse(&profile).ok_or_else(|| failed("its profile has no totals".to_owned()))?;
+    let per_operation = |total: u64| total as f64 / TIMES as f64;
+    let (instructions, allocations) = counted;
+    Ok(Some(Counts { instructions: per_operation(instructions), allocations: per_operation(allocations) }))
+}
+
+/// Instructions and calls of the allocator in a profile (callgrind's format, version 1): `summary:` has the
+/// total; a call is a line `cfn=(id) name`, with the name where the id occurs first, and a line `calls=n …`.
+fn parse(profile: &str) -> Option<(u64, u64)> {
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let (mut instructions, mut allocations, mut called) = (None, 0, "");
+    for line in profile.lines() {
+        if let Some(total) = line.strip_prefix("summary:").or_else(|| line.strip_prefix("totals:")) {
+            instructions = total.trim().parse().ok();
+        } else if let Some(calls) = line.strip_prefix("calls=") {
+            if ALLOCATORS.contains(&names.get(called).copied().unwrap_or("")) {
+                allocations += calls.split(' ').next()?.parse::<u64>().ok()?;
+            }
+        } else if let Some((kind, function)) = line.split_once('=')
+            && matches!(kind, "fn" | "cfn")
+        {
+            let (id, name) = function.split_once(' ').unwrap_or((function, ""));
+            if !name.is_empty() {
+                names.insert(id, name);
+            }
+            if kind == "cfn" {
+                called = id;
+            }
+        }
+    }
+    Some((instructions?, allocations))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn totals_and_calls_of_the_allocator_are_found() {
+        let profile = "events: Ir\nfn=(1) main\n5 10\ncfn=(2) malloc\ncalls=3 0\n5 60\ncfn=(3) free\ncalls=9 0\n\
+                       5 9\nfn=(4) other\ncfn=(2)\ncalls=4 0\n7 80\ntotals: 159\n";
+        assert_eq!(super::parse(profile), Some((159, 7)));
+        assert_eq!(super::parse("nothing"), None);
     }
 }

@@ -34,8 +34,12 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
-    /// Counts instructions alone, as JSON lines of name and count.
-    Instructions,
+    /// Counts instructions and allocations alone, as JSON lines.
+    Count {
+        /// Subjects whose name begins like this; all without it.
+        #[arg(long)]
+        subject: Vec<String>,
+    },
     /// Performs one operation; callgrind watches it.
     Run {
         /// The subject.
@@ -61,10 +65,8 @@ pub fn main(subjects: Vec<Subject>) -> ExitCode {
 fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
     match command {
         Command::Measure { subject, rounds, no_instructions, json } => {
-            let wanted =
-                |s: &&Subject| subject.is_empty() || subject.iter().any(|name| s.name.starts_with(name));
             let mut all = Vec::new();
-            for subject in subjects.iter().filter(wanted) {
+            for subject in subjects.iter().filter(|s| is_wanted(s, &subject)) {
                 eprintln!("measuring {} …", subject.name);
                 let mut measured = time_subject(subject, rounds);
                 if !no_instructions {
@@ -79,12 +81,12 @@ fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
             }
             Ok(())
         }
-        Command::Instructions => {
-            for subject in subjects {
+        Command::Count { subject } => {
+            for subject in subjects.iter().filter(|s| is_wanted(s, &subject)) {
                 for operation in &subject.operations {
-                    if let Some(count) = callgrind::instructions(subject, &operation.name)? {
+                    if let Some(counts) = callgrind::count(subject, &operation.name)? {
                         let name = format!("{}: {}", subject.name, operation.name);
-                        println!("{}", serde_json::json!({ "name": name, "instructions": count }));
+                        println!("{}", serde_json::json!({ "name": name, "counts": counts }));
                     }
                 }
             }
@@ -98,9 +100,13 @@ fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
     }
 }
 
+fn is_wanted(subject: &Subject, names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|name| subject.name.starts_with(name))
+}
+
 fn count(subject: &Subject, measured: &mut Measured) -> Result<(), String> {
     for cost in &mut measured.costs {
-        cost.instructions = callgrind::instructions(subject, &cost.operation)?;
+        cost.counts = callgrind::count(subject, &cost.operation)?;
     }
     Ok(())
 }

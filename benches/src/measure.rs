@@ -189,6 +189,15 @@ pub fn repeat_in_threads<S: Send + Sync + 'static>(
     })
 }
 
+/// What callgrind counted of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Instructions.
+    pub instructions: f64,
+    /// Calls of the allocator that ask for memory.
+    pub allocations: f64,
+}
+
 /// What an operation cost.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Cost {
@@ -196,10 +205,8 @@ pub struct Cost {
     pub operation: String,
     /// Nanoseconds per operation, in each round.
     pub nanos: Vec<f64>,
-    /// Allocations per operation on the calling thread.
-    pub allocations: f64,
-    /// Instructions per operation, where they were counted.
-    pub instructions: Option<f64>,
+    /// What callgrind counted.
+    pub counts: Option<Counts>,
 }
 
 impl Cost {
@@ -238,8 +245,10 @@ impl Measured {
     pub fn ratio(&self, operation: &str, reference: &str) -> Option<f64> {
         let cost = |name: &str| self.costs.iter().find(|cost| cost.operation == name);
         let (operation, reference) = (cost(operation)?, cost(reference)?);
-        match (operation.instructions, reference.instructions) {
-            (Some(a), Some(b)) if self.measure == Measure::Instructions => Some(a / b),
+        match (operation.counts, reference.counts) {
+            (Some(a), Some(b)) if self.measure == Measure::Instructions => {
+                Some(a.instructions / b.instructions)
+            }
             _ => Some(time_ratio(operation, reference)),
         }
     }
@@ -274,7 +283,7 @@ fn calibrate(repeat: &mut Repeat) -> u64 {
     }
 }
 
-/// Times the operations of a subject in turns, and counts their allocations.
+/// Times the operations of a subject in turns.
 pub fn time_subject(subject: &Subject, rounds: usize) -> Measured {
     let env = Env::new();
     let mut made: Vec<(u64, Repeat)> = Vec::new();
@@ -282,17 +291,8 @@ pub fn time_subject(subject: &Subject, rounds: usize) -> Measured {
         let mut repeat = (operation.make)(&env);
         made.push((calibrate(&mut repeat), repeat));
     }
-    let mut costs: Vec<Cost> = subject
-        .operations
-        .iter()
-        .zip(&mut made)
-        .map(|(operation, (_, repeat))| {
-            // Few enough to miss most of a cache's own bookkeeping; what is left of it is a fraction.
-            let counted = allocation_counter::measure(|| repeat(1_000));
-            let allocations = counted.count_total as f64 / 1_000.0;
-            Cost { operation: operation.name.clone(), allocations, ..Cost::default() }
-        })
-        .collect();
+    let named = subject.operations.iter().map(|operation| operation.name.clone());
+    let mut costs: Vec<Cost> = named.map(|operation| Cost { operation, ..Cost::default() }).collect();
     for _ in 0..rounds {
         for ((times, repeat), cost) in made.iter_mut().zip(&mut costs) {
             cost.nanos.push(time(repeat, *times).as_nanos() as f64 / *times as f64);

@@ -8,10 +8,10 @@ use crate::measure::{Measured, time_ratio};
 pub fn table(measured: &Measured) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    let counted = measured.costs.iter().any(|cost| cost.instructions.is_some());
-    let mut header = vec!["operation", "median ns", "min – max", "× time", "allocations"];
+    let counted = measured.costs.iter().any(|cost| cost.counts.is_some());
+    let mut header = vec!["operation", "median ns", "min – max", "× time"];
     if counted {
-        header.extend(["instructions", "× instructions"]);
+        header.extend(["instructions", "× instructions", "allocations"]);
     }
     table.set_header(header);
     let Some(reference) = measured.costs.first() else { return String::new() };
@@ -22,12 +22,15 @@ pub fn table(measured: &Measured) -> String {
             format!("{:.1}", cost.median()),
             format!("{min:.1} – {max:.1}"),
             format!("{:.2}", time_ratio(cost, reference)),
-            format!("{:.2}", cost.allocations),
         ];
         if counted {
-            let ratio = cost.instructions.zip(reference.instructions).map(|(a, b)| a / b);
-            row.push(cost.instructions.map_or_else(String::new, |count| format!("{count:.0}")));
-            row.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+            let ratio = cost.counts.zip(reference.counts).map(|(a, b)| a.instructions / b.instructions);
+            let show = |number: Option<f64>, digits: usize| {
+                number.map_or_else(String::new, |number| format!("{number:.digits$}"))
+            };
+            row.push(show(cost.counts.map(|counts| counts.instructions), 0));
+            row.push(show(ratio, 2));
+            row.push(show(cost.counts.map(|counts| counts.allocations), 2));
         }
         table.add_row(row);
     }

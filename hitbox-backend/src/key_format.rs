@@ -16,9 +16,12 @@ pub enum CacheKeyFormat {
 impl CacheKeyFormat {
     /// `prefix` and the key.
     pub fn render(self, prefix: &str, key: &CacheKey) -> Vec<u8> {
+        let mut rendered = Vec::with_capacity(prefix.len() + key.as_encoded().len());
+        rendered.extend_from_slice(prefix.as_bytes());
         match self {
-            Self::Text => format!("{prefix}{key}").into_bytes(),
-            Self::Binary => [prefix.as_bytes(), key.as_encoded()].concat(),
+            Self::Text => key.write_text(&mut rendered),
+            Self::Binary => rendered.extend_from_slice(key.as_encoded()),
         }
+        rendered
     }
 }

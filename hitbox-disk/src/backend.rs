@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 
 use async_trait::async_trait;
 use hitbox_backend::envelope::wire::key_digest;
 use hitbox_backend::{
-    Adoption, Backend, Capabilities, DeleteStatus, Event, Leaf, Occupancy, Occupied, Parsed, Raw, Sweep,
+    Adoption, Backend, Capabilities, DeleteStatus, Event, Leaf, Occupancy, Occupied, Parsed, Raw,
+    ReadOptions, Sweep, TryRead,
 };
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Timestamp};
 
@@ -73,6 +75,17 @@ impl DiskBackend {
         let _ = released.changed().await;
     }
 
+    /// The entry, if it can be had without waiting. The index answers a miss without I/O.
+    fn read_in_place(&self, key: &CacheKey, digest: u128) -> Poll<Option<CacheValue<Raw>>> {
+        let Poll::Ready(record) = self.store.read_in_place(digest, key.as_encoded()) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(record.and_then(|record| match self.leaf.parse_verified(key, &record) {
+            Parsed::Value(value) => Some(value),
+            Parsed::Leave | Parsed::Remove => None,
+        }))
+    }
+
     /// Says what a stored file is worth to this leaf.
     async fn parse(
         &self,
@@ -81,7 +94,7 @@ impl DiskBackend {
         sequence: u64,
     ) -> BackendResult<Option<CacheValue<Raw>>> {
         let damaged = match object {
-            Object::Record(record) => match self.leaf.parse(key, &record) {
+            Object::Record(record) => match self.leaf.parse_verified(key, &record) {
                 Parsed::Value(value) => return Ok(Some(value)),
                 Parsed::Leave => false,
                 Parsed::Remove => true,
@@ -114,9 +127,8 @@ impl Debug for DiskBackend {
 impl Backend for DiskBackend {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         let digest = key_digest(key);
-        // The index answers a miss without I/O.
-        if !self.store.holds(digest) {
-            return Ok(None);
+        if let Poll::Ready(stored) = self.read_in_place(key, digest) {
+            return Ok(stored);
         }
         let (store, wanted) = (self.store.clone(), key.clone());
         match blocking(move || store.read(digest, wanted.as_encoded())).await? {
@@ -169,6 +181,10 @@ impl Backend for DiskBackend {
 
     fn leaf(&self) -> Option<&Leaf> {
         Some(&self.leaf)
+    }
+
+    fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
+        self.leaf.try_read_or_wait(key, options, || self.read_in_place(key, key_digest(key)))
     }
 
     fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {

@@ -9,6 +9,7 @@ use hitbox_core::BackendResult;
 
 use crate::builder::Durability;
 use crate::error::{io_error, unusable};
+use crate::in_place::Handles;
 use crate::index::Digest;
 
 /// The newest layout of the folder that this release reads and writes.
@@ -20,6 +21,9 @@ pub(crate) struct Files {
     folder: PathBuf,
     durability: Durability,
     next_temporary: AtomicU64,
+    /// The folder of the objects, open.
+    shelves: File,
+    handles: Handles,
     _lock: File,
 }
 
@@ -45,8 +49,15 @@ impl Files {
         for name in ["objects", "tmp"] {
             make(&folder.join(name))?;
         }
-        let files =
-            Self { folder: folder.to_owned(), durability, next_temporary: AtomicU64::new(0), _lock: lock };
+        let objects = folder.join("objects");
+        let files = Self {
+            folder: folder.to_owned(),
+            durability,
+            next_temporary: AtomicU64::new(0),
+            shelves: File::open(&objects).map_err(|e| io_error("open", &objects, e))?,
+            handles: Handles::new(),
+            _lock: lock,
+        };
         files.clear_temporary()?;
         Ok(files)
     }
@@ -67,8 +78,12 @@ impl Files {
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
-        let name = format!("{digest:032x}");
-        self.folder.join("objects").join(&name[..2]).join(name + ".obj")
+        self.folder.join("objects").join(name(digest))
+    }
+
+    /// The object that this write made, if reading it is known to need no waiting.
+    pub(crate) fn read_in_place(&self, digest: Digest, sequence: u64, bytes: u64) -> Option<Vec<u8>> {
+        self.handles.read(&self.shelves, digest, sequence, bytes)
     }
 
     pub(crate) fn read(&self, digest: Digest) -> BackendResult<Option<Vec<u8>>> {
@@ -109,6 +124,7 @@ impl Files {
             renamed => renamed,
         };
         renamed.map_err(|e| io_error("rename into", &path, e))?;
+        self.handles.close(digest);
         // The name is the object's now.
         std::mem::forget(temporary);
         self.sync_folder_of(&path)
@@ -117,6 +133,7 @@ impl Files {
     /// Removes an object. One that is not there is removed already.
     pub(crate) fn remove(&self, digest: Digest) -> BackendResult<()> {
         let path = self.path(digest);
+        self.handles.close(digest);
         match fs::remove_file(&path) {
             Ok(()) => self.sync_folder_of(&path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -144,6 +161,12 @@ impl Drop for Temporary {
             tracing::debug!(path = %self.0.display(), %error, "a temporary file stays");
         }
     }
+}
+
+/// The name of an object within the folder of objects.
+pub(crate) fn name(digest: Digest) -> PathBuf {
+    let name = format!("{digest:032x}");
+    Path::new(&name[..2]).join(name.clone() + ".obj")
 }
 
 fn check_format(folder: &Path) -> BackendResult<()> {

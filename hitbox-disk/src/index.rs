@@ -70,11 +70,11 @@ impl Index {
         self.entries.get(&digest).copied()
     }
 
-    /// Notes that the entry was read.
-    pub(crate) fn touch(&mut self, digest: Digest) {
-        if let Some(entry) = self.entries.get_mut(&digest) {
-            entry.read_since = true;
-        }
+    /// The entry, which is read.
+    pub(crate) fn touch(&mut self, digest: Digest) -> Option<Entry> {
+        let entry = self.entries.get_mut(&digest)?;
+        entry.read_since = true;
+        Some(*entry)
     }
 
     /// The entry's file is in place. Its bytes have been reserved.

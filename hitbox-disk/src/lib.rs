@@ -5,6 +5,7 @@ mod backend;
 mod builder;
 mod error;
 mod files;
+mod in_place;
 mod index;
 #[cfg(not(fuzzing))]
 #[allow(unreachable_pub, reason = "fuzzing looks in here")]

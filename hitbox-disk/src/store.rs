@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
+use bytes::Bytes;
 use hitbox_backend::{Occupancy, Occupied};
 use hitbox_core::{BackendError, BackendResult};
 use tokio::sync::watch;
@@ -78,6 +80,17 @@ impl Store {
 
     pub(crate) fn holds(&self, digest: Digest) -> bool {
         self.index().get(digest).is_some()
+    }
+
+    /// The record of this key, if it can be had without waiting; nothing if there is none.
+    pub(crate) fn read_in_place(&self, digest: Digest, key: &[u8]) -> Poll<Option<Bytes>> {
+        let Some(entry) = self.index().touch(digest) else { return Poll::Ready(None) };
+        let file = self.files.read_in_place(digest, entry.sequence, entry.bytes);
+        match file.map(|file| object::decode(key, file)) {
+            Some(Object::Record(record)) => Poll::Ready(Some(record)),
+            // What else it may be is looked at where it can be put right.
+            _ => Poll::Pending,
+        }
     }
 
     /// The object under this name, and the operation that wrote it.

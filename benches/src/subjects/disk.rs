@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hitbox_disk::DiskBackend;
 
 use super::{fill, hit};
-use crate::measure::{Measure, Subject};
+use crate::measure::{Env, Measure, Repeat, Subject};
 use crate::payload::{KEYS, body, keys, nth};
 
 const LEN: usize = 4 << 10;
@@ -27,16 +27,20 @@ pub(super) fn subject() -> Subject {
                 black_box(read);
             })
         })
-        .operation("disk", |env| {
-            let (folder, keys) = (tempfile::tempdir().expect("a folder"), keys());
-            let disk = env.block_on(async {
-                let disk = DiskBackend::builder(folder.path()).open().await.expect("disk");
-                fill(&disk, &keys, |_| body(LEN)).await;
-                disk
-            });
-            env.repeat((disk, keys, folder), async |(disk, keys, _), n| {
-                hit::<Bytes>(disk, nth(keys, n)).await;
-            })
-        })
-        .target("disk", "pread", 2.0)
+        .operation("disk, files open", |env| disk(env, 32))
+        .operation("disk, files opened for it", |env| disk(env, KEYS))
+        .target("disk, files open", "pread", 2.0)
+}
+
+/// Hits of so many keys in turns: of a few the files stay open.
+fn disk(env: &Env, among: u64) -> Repeat {
+    let (folder, keys) = (tempfile::tempdir().expect("a folder"), keys());
+    let disk = env.block_on(async {
+        let disk = DiskBackend::builder(folder.path()).open().await.expect("disk");
+        fill(&disk, &keys, |_| body(LEN)).await;
+        disk
+    });
+    env.repeat((disk, keys, folder), async move |(disk, keys, _), n| {
+        hit::<Bytes>(disk, nth(keys, n % among)).await;
+    })
 }

@@ -133,8 +133,15 @@ impl Backend for CompositionBackend {
     async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
         self.0.repair(key);
         let ticket = self.0.ticket(key);
-        let run = ReadRun { composition: &self.0, key, options };
-        let answers = self.0.policy.read.read(&run, &*self.0.offload).await;
+        let composition = &*self.0;
+        let answers = if composition.serves_l1_at_once && options.skip.covers(composition.sets.l1) {
+            // L1 has answered that it has nothing: what is left is L2, in whichever order they are asked.
+            let l2 = composition.layers.l2.read_with(key, options).await;
+            Answers { l1: Some(Ok(None)), l2: Some(l2) }
+        } else {
+            let run = ReadRun { composition: &self.0, key, options };
+            composition.policy.read.read(&run, &*composition.offload).await
+        };
         self.0.conclude(key, answers, ticket).await
     }
 

@@ -9,7 +9,7 @@ use hitbox_core::{BackendError, BackendResult, ErrorKind};
 use smallvec::SmallVec;
 
 use super::Cacheable;
-use super::live::Content;
+use super::live::{self, Content};
 use crate::codec::{COMPRESSOR_NONE, Codec, Format, decompress};
 use crate::leaf::Leaf;
 
@@ -61,10 +61,10 @@ pub(super) fn make(
     content_type: Option<&str>,
     meter: Option<&Leaf>,
 ) -> BackendResult<Encoded> {
-    let plain = Leaf::time(meter, |m| &m.serialize, || live.encode(codec.format))?;
+    let (format, plain) = Leaf::time(meter, |m| &m.serialize, || live.encode(codec.format))?;
     let plain_len = plain.len();
     let mut encoded = Encoded {
-        format: codec.format,
+        format,
         compressor: COMPRESSOR_NONE,
         schema: codec.schema,
         plain_len: plain_len as u64,
@@ -78,7 +78,7 @@ pub(super) fn make(
             return Ok(encoded);
         }
     }
-    encoded.bytes = plain.into();
+    encoded.bytes = plain;
     Ok(encoded)
 }
 
@@ -115,11 +115,15 @@ impl EncodedCell {
     pub(super) fn decode_once<T: Cacheable>(&self) -> BackendResult<T> {
         let meter = self.origin.as_ref();
         let Encoded { compressor, plain_len, bytes, format, .. } = &self.encoded;
+        let decode = |plain: &Bytes| match format {
+            Format::Opaque => live::decode_opaque(plain),
+            format => format.decode(plain),
+        };
         if *compressor == COMPRESSOR_NONE {
-            return Leaf::time(meter, |m| &m.deserialize, || format.decode(bytes));
+            return Leaf::time(meter, |m| &m.deserialize, || decode(bytes));
         }
         let plain = Leaf::time(meter, |m| &m.decompress, || decompress(*compressor, bytes, *plain_len))?;
-        Leaf::time(meter, |m| &m.deserialize, || format.decode(&plain))
+        Leaf::time(meter, |m| &m.deserialize, || decode(&plain))
     }
 }
 
@@ -133,7 +137,7 @@ impl Content for EncodedCell {
     }
 
     /// Bytes are handed on as they are; this is never asked.
-    fn encode(&self, format: Format) -> BackendResult<Vec<u8>> {
+    fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)> {
         let message = format!("a record in {:?} is not written again in {format:?}", self.encoded.format);
         Err(BackendError::new(ErrorKind::Codec, message))
     }

@@ -2,10 +2,11 @@
 
 use std::any::Any;
 
+use bytes::Bytes;
 use hitbox_core::BackendResult;
 
 use super::encoded::EncodedCell;
-use super::{Cacheable, size};
+use super::{Cacheable, REREAD, size};
 use crate::codec::Format;
 
 /// Behind the envelope's one pointer.
@@ -16,8 +17,8 @@ pub(super) trait Content: Send + Sync {
     /// The bytes, unless the value came live.
     fn encoded(&self) -> Option<&EncodedCell>;
 
-    /// Bytes of a live value in this format.
-    fn encode(&self, format: Format) -> BackendResult<Vec<u8>>;
+    /// Bytes of a live value, and the format that they are in: this one, or opaque for what is bytes already.
+    fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)>;
 
     /// Bytes that it takes in memory, estimated.
     fn weight(&self) -> u64;
@@ -34,11 +35,23 @@ impl<T: Cacheable> Content for LiveCell<T> {
         None
     }
 
-    fn encode(&self, format: Format) -> BackendResult<Vec<u8>> {
-        format.encode(&self.0)
+    fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)> {
+        match (&self.0 as &dyn Any).downcast_ref::<Bytes>() {
+            Some(bytes) => Ok((Format::Opaque, bytes.clone())),
+            None => Ok((format, format.encode(&self.0)?.into())),
+        }
     }
 
     fn weight(&self) -> u64 {
         size::of(&self.0)
+    }
+}
+
+/// Opaque bytes as a `T`: as they are if that is what a `T` is, else by way of a format that says what they are.
+pub(super) fn decode_opaque<T: Cacheable>(bytes: &Bytes) -> BackendResult<T> {
+    let mut same = Some(bytes.clone());
+    match (&mut same as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take) {
+        Some(value) => Ok(value),
+        None => REREAD.decode(&REREAD.encode(bytes)?),
     }
 }

@@ -80,7 +80,10 @@ impl Raw {
     ) -> BackendResult<T> {
         match self.0.encoded() {
             Some(cell) => decode(cell),
-            None => REREAD.decode(&self.0.encode(REREAD)?),
+            None => match self.0.encode(REREAD)? {
+                (Format::Opaque, bytes) => live::decode_opaque(&bytes),
+                (format, bytes) => format.decode(&bytes),
+            },
         }
     }
 

@@ -135,18 +135,29 @@ fn checksum(record: &[u8]) -> u64 {
 
 /// What `bytes`, found under `key`, are to a leaf with this codec.
 pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
+    parse(Some(key), bytes, own, origin)
+}
+
+/// The same for a record of which the store knows by checksums and keys of its own that it is intact, and whose.
+pub fn decode_verified(bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
+    parse(None, bytes, own, origin)
+}
+
+/// Verifies the record against a key, if there is one.
+fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
     let Some(head) = Head::parse(bytes) else { return Record::Other(Other::Foreign) };
     if head.version == 0 || head.version > FORMAT_VERSION {
         return Record::Other(Other::Newer);
     }
     let body = (bytes.len() - HEADER_BYTES) as u64;
-    if head.attributes_len.checked_add(head.payload_len) != Some(body) || head.checksum != checksum(bytes) {
+    let is_whole = head.attributes_len.checked_add(head.payload_len) == Some(body);
+    if !is_whole || (verify.is_some() && head.checksum != checksum(bytes)) {
         return Record::Damaged;
     }
     if head.flags & !KNOWN_FLAGS != 0 || head.attributes_len > MAX_ATTRIBUTES_BYTES {
         return Record::Other(Other::Newer);
     }
-    if head.digest != key_digest(key) {
+    if verify.is_some_and(|key| head.digest != key_digest(key)) {
         return Record::Other(Other::Key);
     }
     let Some(kind) = kind_of(head.kind) else { return Record::Other(Other::Newer) };
@@ -162,13 +173,6 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>)
     };
     let instant = |flag| head.optional(flag).map(Timestamp::from_millis);
     let duration = |flag| head.optional(flag).map(Duration::from_millis);
-    let mut details = Details::default();
-    details.kind = kind;
-    details.idle = duration(HAS_IDLE);
-    details.load_time = duration(HAS_LOAD_TIME);
-    details.version = head.optional(HAS_VERSION);
-    details.scopes = scopes;
-    details.metadata = metadata;
     let encoded = Encoded {
         format,
         compressor: head.compressor,
@@ -179,9 +183,19 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>)
     let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
     let value = CacheValue::new(Raw::encoded(encoded, origin.cloned()))
         .with_lifetime(lifetime)
-        .with_created(instant(HAS_CREATED))
-        .with_details(details);
-    Record::Value(value)
+        .with_created(instant(HAS_CREATED));
+    let is_plain = kind == RecordKind::Value && head.attributes_len == 0;
+    if is_plain && head.flags & (HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION) == 0 {
+        return Record::Value(value);
+    }
+    let mut details = Details::default();
+    details.kind = kind;
+    details.idle = duration(HAS_IDLE);
+    details.load_time = duration(HAS_LOAD_TIME);
+    details.version = head.optional(HAS_VERSION);
+    details.scopes = scopes;
+    details.metadata = metadata;
+    Record::Value(value.with_details(details))
 }
 
 /// The lifetime in a record's header, without looking at anything else: for stores that rebuild an index.

@@ -8,6 +8,7 @@ mod setters;
 mod view;
 
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 
 use bytes::Bytes;
 use hitbox_core::{
@@ -22,7 +23,7 @@ use crate::coherence::{Coherence, Mutation};
 use crate::envelope::wire::{self, Record};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::{StoreNames, Timer, Timers};
-use crate::read::{Answer, Found, LeafPosition, ReadOptions, ScopeView, TryRead};
+use crate::read::{Answer, Found, LeafPosition, LeafSet, ReadOptions, ScopeView, TryRead};
 use crate::receipt::{DeleteStatus, Outcome, Receipt};
 use crate::stats::{Counters, Event, LeafStatistics, Occupancy, Occupied};
 
@@ -195,6 +196,17 @@ impl Leaf {
         options: &ReadOptions,
         look: impl FnOnce() -> Option<CacheValue<Raw>>,
     ) -> TryRead {
+        self.try_read_or_wait(key, options, || Poll::Ready(look()))
+    }
+
+    /// The same for leaves that may have to wait: then the look-up is pending.
+    #[inline(always)]
+    pub fn try_read_or_wait(
+        &self,
+        key: &CacheKey,
+        options: &ReadOptions,
+        look: impl FnOnce() -> Poll<Option<CacheValue<Raw>>>,
+    ) -> TryRead {
         let inner = &*self.0;
         if options.skip.contains(inner.position) {
             return TryRead::Miss;
@@ -204,7 +216,8 @@ impl Leaf {
             self.count(Event::Miss, 1);
             return TryRead::Miss;
         }
-        match look().and_then(|value| self.judge(value, options)) {
+        let Poll::Ready(stored) = look() else { return TryRead::WouldWait(LeafSet::EMPTY) };
+        match stored.and_then(|value| self.judge(value, options)) {
             Some(found) => TryRead::Hit(found),
             None => {
                 self.count(Event::Miss, 1);
@@ -254,7 +267,17 @@ impl Leaf {
 
     /// What stored bytes are to this leaf; counts what is of no use.
     pub fn parse(&self, key: &CacheKey, bytes: &Bytes) -> Parsed {
-        match wire::decode(key, bytes, self.codec(), Some(self)) {
+        self.parsed(key, wire::decode(key, bytes, self.codec(), Some(self)))
+    }
+
+    /// The same for a record of which the store knows by checksums and keys of its own that it is intact, and
+    /// this key's.
+    pub fn parse_verified(&self, key: &CacheKey, bytes: &Bytes) -> Parsed {
+        self.parsed(key, wire::decode_verified(bytes, self.codec(), Some(self)))
+    }
+
+    fn parsed(&self, key: &CacheKey, record: Record) -> Parsed {
+        match record {
             Record::Value(value) => Parsed::Value(value),
             Record::Other(reason) => {
                 self.count(Event::Foreign, 1);

@@ -87,6 +87,11 @@ impl CacheKey {
         encode::parts(encode::head(&self.encoded).rest)
     }
 
+    /// Appends the readable form, as [`Display`](fmt::Display) shows it: for stores whose keys are bytes.
+    pub fn write_text(&self, out: &mut Vec<u8>) {
+        text::write(self, out);
+    }
+
     /// Whether the framework keeps its own state under this key.
     pub fn is_reserved(&self) -> bool {
         self.encoded.first() == Some(&encode::RESERVED)
@@ -146,6 +151,8 @@ impl fmt::Debug for CacheKey {
 
 impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        text::write(self, f)
+        let mut text = Vec::with_capacity(self.encoded.len());
+        text::write(self, &mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }

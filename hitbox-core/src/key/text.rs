@@ -3,44 +3,59 @@
 //! Bytes that could be read as structure, and those that do not print, are percent-encoded
 //! (RFC 3986, section 2.1), so the readable form is as injective as the binary one.
 
-use std::fmt::{self, Write};
+use std::io::Write;
 
-use super::CacheKey;
+use super::{CacheKey, encode};
 
-pub(super) fn write(key: &CacheKey, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Appends the readable form, which is ASCII.
+pub(super) fn write(key: &CacheKey, out: &mut Vec<u8>) {
     if key.is_reserved() {
-        f.write_char('!')?;
+        out.push(b'!');
     }
-    if !key.namespace().is_empty() {
-        escape(key.namespace().as_bytes(), f)?;
-        f.write_char('/')?;
+    let head = encode::head(key.as_encoded());
+    if !head.namespace.is_empty() {
+        escape(head.namespace.as_bytes(), out);
+        out.push(b'/');
     }
-    escape(key.prefix().as_bytes(), f)?;
-    write!(f, ":{}", key.version())?;
-    for part in key.parts() {
-        f.write_char(':')?;
-        escape(part.name.as_bytes(), f)?;
+    escape(head.prefix.as_bytes(), out);
+    out.push(b':');
+    match u8::try_from(head.version) {
+        Ok(digit @ 0..10) => out.push(b'0' + digit),
+        // Writing to a buffer in memory does not fail.
+        _ => drop(write!(out, "{}", head.version)),
+    }
+    for part in encode::parts(head.rest) {
+        out.push(b':');
+        escape(part.name.as_bytes(), out);
         if let Some(value) = part.value {
-            f.write_char('=')?;
-            escape(value, f)?;
+            out.push(b'=');
+            escape(value, out);
         }
     }
-    Ok(())
 }
 
-fn escape(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let plain = |b: &u8| b.is_ascii_graphic() && !b"/:=%!{}".contains(b);
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let run = rest.iter().take_while(|b| plain(b)).count();
-        let (head, tail) = rest.split_at(run);
-        // Graphic ASCII is valid UTF-8.
-        f.write_str(std::str::from_utf8(head).map_err(|_| fmt::Error)?)?;
-        rest = tail;
-        if let Some((byte, tail)) = rest.split_first() {
-            write!(f, "%{byte:02X}")?;
-            rest = tail;
+/// Bytes that stand for themselves.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let structure = matches!(byte as u8, b'/' | b':' | b'=' | b'%' | b'!' | b'{' | b'}');
+        plain[byte] = (byte as u8).is_ascii_graphic() && !structure;
+        byte += 1;
+    }
+    plain
+};
+
+fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    if bytes.iter().all(|byte| PLAIN[usize::from(*byte)]) {
+        return out.extend_from_slice(bytes);
+    }
+    for byte in bytes {
+        if PLAIN[usize::from(*byte)] {
+            out.push(*byte);
+        } else {
+            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         }
     }
-    Ok(())
 }

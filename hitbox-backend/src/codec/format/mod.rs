@@ -26,6 +26,9 @@ pub enum Format {
     /// An rkyv archive of the value's serde tree, validated before it is read.
     #[cfg(feature = "rkyv")]
     Rkyv,
+    /// Bytes as they are. Values of type [`Bytes`](bytes::Bytes) are stored like this whatever the codec says:
+    /// neither writing nor reading them copies them.
+    Opaque,
     /// A format of the user's own.
     Custom(&'static dyn CustomFormat),
 }
@@ -36,6 +39,7 @@ const JSON: u16 = 2;
 const POSTCARD: u16 = 3;
 #[cfg(feature = "rkyv")]
 const RKYV: u16 = 4;
+const OPAQUE: u16 = 5;
 
 /// Set in the ids of formats that users bring.
 const CUSTOM: u16 = 0x8000;
@@ -56,6 +60,7 @@ impl Format {
             Self::Postcard => POSTCARD,
             #[cfg(feature = "rkyv")]
             Self::Rkyv => RKYV,
+            Self::Opaque => OPAQUE,
             Self::Custom(custom) => CUSTOM | custom.id(),
         }
     }
@@ -68,6 +73,7 @@ impl Format {
         match id {
             BITCODE => Some(Self::Bitcode),
             JSON => Some(Self::Json),
+            OPAQUE => Some(Self::Opaque),
             #[cfg(feature = "postcard")]
             POSTCARD => Some(Self::Postcard),
             #[cfg(feature = "rkyv")]
@@ -95,6 +101,7 @@ impl Format {
             Self::Postcard => postcard::to_stdvec(value).map_err(failed),
             #[cfg(feature = "rkyv")]
             Self::Rkyv => rkyv::encode(value).map_err(failed),
+            Self::Opaque => Err(only_bytes()),
             Self::Custom(custom) => custom.encode(value).map_err(failed),
         }
     }
@@ -111,6 +118,7 @@ impl Format {
             Self::Postcard => postcard::from_bytes(bytes).map_err(failed),
             #[cfg(feature = "rkyv")]
             Self::Rkyv => rkyv::decode(bytes).map_err(failed),
+            Self::Opaque => Err(only_bytes()),
             Self::Custom(custom) => custom::decode(custom, bytes).map_err(failed),
         }
     }
@@ -118,4 +126,8 @@ impl Format {
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
     BackendError::new(ErrorKind::Codec, "the value and its bytes do not fit").with_source(error)
+}
+
+fn only_bytes() -> BackendError {
+    BackendError::new(ErrorKind::Codec, "only values of type Bytes are stored as they are")
 }
