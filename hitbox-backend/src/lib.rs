@@ -14,6 +14,7 @@ pub mod envelope;
 mod erased;
 mod key_format;
 mod leaf;
+pub mod memory;
 pub mod metrics;
 mod offload;
 mod read;

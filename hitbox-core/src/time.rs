@@ -54,8 +54,11 @@ impl std::ops::Sub<Duration> for Timestamp {
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
+        // In 64 bits: this is part of every hit of an entry with an end.
         let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(0) + since_epoch
+        let millis =
+            since_epoch.as_secs().saturating_mul(1_000).saturating_add(since_epoch.subsec_millis().into());
+        Self::from_millis(millis)
     }
 }
 
@@ -175,7 +178,8 @@ impl Lifetime {
 
     /// Whether no instant is set, so that nothing has to be compared with the time.
     pub const fn is_forever(&self) -> bool {
-        self.stale == ABSENT && self.expire == ABSENT && self.retain == ABSENT
+        // An absent instant has all bits set.
+        self.stale & self.expire & self.retain == ABSENT
     }
 
     /// What an entry of this lifetime is at `now`. Each instant belongs to the later state (`>=`).

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use hitbox_backend::memory::{Bound, Expiries};
 use hitbox_backend::{
     Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Raw, ReadOptions, Sweep,
     TryRead,
@@ -16,8 +17,7 @@ use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
-use crate::builder::{Bound, MokaBuilder};
-use crate::expiry::Expiries;
+use crate::builder::MokaBuilder;
 
 /// The in-memory backend. Clones share the store.
 #[derive(Clone)]
@@ -65,17 +65,14 @@ impl MokaBackend {
                 ends.forget(&key);
             }
         });
-        let builder = match &bound {
-            Bound::Entries(entries) => builder.max_capacity(*entries),
-            Bound::Bytes(bytes, weigher) => {
-                let weigher = weigher.clone();
-                // moka weighs in 32 bits: in units that make the whole bound fit.
-                let unit = weight_unit(*bytes);
-                let weigh = move |key: &CacheKey, value: &CacheValue<Raw>| {
-                    u32::try_from(weigher(key, value).div_ceil(unit)).unwrap_or(u32::MAX)
-                };
-                builder.max_capacity(bytes / unit).weigher(weigh)
-            }
+        // moka weighs in 32 bits: in units that make the whole bound fit.
+        let unit = weight_unit(bound.max());
+        let builder = builder.max_capacity(bound.max() / unit);
+        let builder = match bound.clone() {
+            Bound::Bytes(_, weigher) => builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
+                u32::try_from(weigher(key, value).div_ceil(unit)).unwrap_or(u32::MAX)
+            }),
+            _ => builder,
         };
         let cache = builder.build_with_hasher(BuildHasherDefault::default());
         let store = Arc::new(Store { cache, bound, dropped, expiries });
@@ -85,13 +82,8 @@ impl MokaBackend {
 
     /// The value is larger than the whole cache: moka would take it and put it out again.
     fn check_size(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<()> {
-        if let Bound::Bytes(limit, weigher) = &self.store.bound {
-            let size = weigher(key, value);
-            if size > *limit {
-                return Err(BackendError::too_large("an entry", size, *limit));
-            }
-        }
-        Ok(())
+        let (size, limit) = (self.store.bound.weight(key, value), self.store.bound.max());
+        if size > limit { Err(BackendError::too_large("an entry", size, limit)) } else { Ok(()) }
     }
 }
 
@@ -136,8 +128,8 @@ impl Occupied for Store {
         let entries = self.cache.entry_count();
         let weight = self.cache.weighted_size();
         let (max_entries, max_bytes, bytes) = match &self.bound {
-            Bound::Entries(max) => (Some(*max), None, 0),
             Bound::Bytes(max, _) => (None, Some(*max), weight * weight_unit(*max)),
+            bound => (Some(bound.max()), None, 0),
         };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Occupancy::new(entries, bytes)

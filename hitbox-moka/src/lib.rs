@@ -3,7 +3,7 @@
 
 mod backend;
 mod builder;
-mod expiry;
 
 pub use backend::MokaBackend;
-pub use builder::{Bound, MokaBuilder, Weigher};
+pub use builder::MokaBuilder;
+pub use hitbox_backend::memory::{Bound, Weigher};

@@ -1,4 +1,4 @@
-//! The bounds of the in-memory backend.
+//! The bounds of the in-memory backends.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hitbox_backend::{Backend, CacheBackend};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, ErrorKind};
 use hitbox_moka::MokaBackend;
+use hitbox_quick::QuickBackend;
 use hitbox_testkit::World;
 use hitbox_testkit::broken::{Defect, Defective};
 use hitbox_testkit::suite::Verdict;
@@ -33,17 +34,22 @@ async fn stays_within(cache: &dyn Backend) -> Verdict {
 
 #[tokio::test]
 async fn value_13_memory_stays_within_its_bound() {
-    let by_entries = MokaBackend::builder().max_entries(100).build().expect("a bound in entries");
-    let by_bytes = MokaBackend::builder().max_bytes(64 * 1024).build().expect("a bound in bytes");
-    stays_within(&by_entries).await.expect("a bound in entries");
-    stays_within(&by_bytes).await.expect("a bound in bytes");
-    let (mine, boxed): (Arc<dyn Backend>, _) =
-        (Arc::new(by_bytes.clone()), Box::new(by_bytes.clone()) as Box<dyn Backend>);
-    stays_within(&mine).await.expect("shared");
-    stays_within(&boxed).await.expect("boxed");
-    let large = CacheValue::new(Bytes::from(vec![7; 65 * 1024]));
-    let refused = by_bytes.set(&key(1), large, &mut CacheContext::new()).await.expect_err("too large");
-    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    let bounded: [(&str, Arc<dyn Backend>); 4] = [
+        ("moka, entries", Arc::new(MokaBackend::builder().max_entries(100).build().expect("a bound"))),
+        ("moka, bytes", Arc::new(MokaBackend::builder().max_bytes(64 * 1024).build().expect("a bound"))),
+        ("quick, entries", Arc::new(QuickBackend::builder().max_entries(100).build().expect("a bound"))),
+        ("quick, bytes", Arc::new(QuickBackend::builder().max_bytes(64 * 1024).build().expect("a bound"))),
+    ];
+    for (name, cache) in bounded {
+        stays_within(&*cache).await.unwrap_or_else(|what| panic!("{name}: {what}"));
+        let boxed = Box::new(cache.clone()) as Box<dyn Backend>;
+        stays_within(&boxed).await.unwrap_or_else(|what| panic!("{name}, boxed: {what}"));
+        if name.ends_with("bytes") {
+            let large = CacheValue::new(Bytes::from(vec![7; 65 * 1024]));
+            let refused = cache.set(&key(1), large, &mut CacheContext::new()).await.expect_err("too large");
+            assert_eq!(refused.kind(), ErrorKind::TooLarge, "{name}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ fn runs(count: u64, ignores_tickets: bool) -> Result<(), String> {
             |inner: Arc<dyn Backend>| -> Arc<dyn Backend> { Arc::new(Dawdling { inner, ignores_tickets }) };
         let leaves: Vec<Arc<dyn Backend>> = vec![
             dawdling(Arc::new(common::moka(world.clone()).await)),
-            dawdling(Arc::new(common::moka(world.clone()).await)),
+            dawdling(Arc::new(common::quick(world.clone()).await)),
             dawdling(Arc::new(common::redis(world.clone()).await)),
             dawdling(Arc::new(common::disk(world.clone()).await)),
         ];

@@ -3,9 +3,11 @@
 use std::hash::BuildHasherDefault;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hitbox_backend::{Backend, CacheBackend, Compose};
+use hitbox_backend::{Backend, CacheBackend, Compose, Wrap};
 use hitbox_core::{CacheKey, KeyHasher};
+use hitbox_quick::QuickBackend;
 
 use super::{fill, hit, memory};
 use crate::measure::{Env, Measure, Repeat, Subject};
@@ -38,10 +40,16 @@ pub(super) fn hits(env: &Env, cache: impl Backend) -> Repeat {
     env.repeat((cache, keys), async |(cache, keys), n| hit::<Arc<Small>>(cache, nth(keys, n)).await)
 }
 
+fn quick() -> QuickBackend {
+    QuickBackend::builder().max_entries(1 << 20).build().expect("a backend in memory")
+}
+
 fn three(env: &Env) -> impl Backend {
     let inner = memory().compose(memory(), env.pool.shared()).with_label("inner");
     inner.compose(memory(), env.pool.shared()).with_label("outer")
 }
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn subject() -> Subject {
     const DEFAULT: &str = "moka, its default hasher";
@@ -51,11 +59,17 @@ pub(super) fn subject() -> Subject {
         .operation(OURS, bare_with_our_hasher)
         .operation("one leaf", |env| hits(env, memory()))
         .operation("one composition", |env| hits(env, memory().compose(memory(), env.pool.shared())))
+        .operation("one composition, with TTL", |env| {
+            hits(env, memory().ttl_override(Some(HOUR)).compose(memory(), env.pool.shared()))
+        })
         .operation("three levels", |env| hits(env, three(env)))
         .operation("three levels, dyn", |env| {
             let inner = memory().shared().compose(memory().shared(), env.pool.shared()).shared();
             hits(env, inner.compose(memory().shared(), env.pool.shared()).shared())
         })
+        .operation("quick, one leaf", |env| hits(env, quick()))
+        .operation("quick, one composition", |env| hits(env, quick().compose(memory(), env.pool.shared())))
+        .target("quick, one composition", "one composition", 0.5)
         .target("one composition", DEFAULT, 1.35)
         .target("one composition", OURS, 1.5)
         .target("three levels", DEFAULT, 1.40)

@@ -56,7 +56,7 @@ impl Coherence {
     }
 
     /// Whether this store's copy of `key` must not be served.
-    #[inline]
+    #[inline(always)]
     pub fn is_hidden(&self, key: &CacheKey) -> bool {
         self.shadow.is_hidden(key)
     }

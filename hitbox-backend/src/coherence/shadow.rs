@@ -52,13 +52,15 @@ impl Shadow {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_hidden(&self, key: &CacheKey) -> bool {
-        match self.count.load(Ordering::Acquire) {
-            0 => false,
-            ENTIRELY => true,
-            _ => self.lock().keys.contains_key(key),
-        }
+        self.count.load(Ordering::Acquire) != 0 && self.has(key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn has(&self, key: &CacheKey) -> bool {
+        self.is_hidden_entirely() || self.lock().keys.contains_key(key)
     }
 
     #[inline]

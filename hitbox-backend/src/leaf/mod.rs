@@ -229,19 +229,21 @@ impl Leaf {
     /// The copy, if this read may use it.
     #[inline(always)]
     fn judge(&self, value: CacheValue<Raw>, options: &ReadOptions) -> Option<Found> {
-        let lifetime = value.lifetime();
-        let freshness = if lifetime.is_forever() {
-            Freshness::Fresh
-        } else {
-            lifetime.freshness(self.0.options.clock.now())
-        };
-        let usable = (freshness == Freshness::Fresh || options.accept.allows(freshness))
-            && value.details().is_none_or(|details| is_usable(details, options));
-        if !usable {
-            self.count(Event::Outdated, 1);
+        let mut event = Event::Hit;
+        let mut freshness = Freshness::Fresh;
+        if !value.lifetime().is_forever() {
+            freshness = value.lifetime().freshness(self.0.options.clock.now());
+            if freshness != Freshness::Fresh {
+                event = if options.accept.allows(freshness) { Event::Stale } else { Event::Outdated };
+            }
+        }
+        if value.details().is_some_and(|details| !is_usable(details, options)) {
+            event = Event::Outdated;
+        }
+        self.count(event, 1);
+        if event == Event::Outdated {
             return None;
         }
-        self.count(if freshness == Freshness::Fresh { Event::Hit } else { Event::Stale }, 1);
         Some(Found { value, freshness, label: self.0.path, leaf: self.0.position, mode: ReadMode::Direct })
     }
 

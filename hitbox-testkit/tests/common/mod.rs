@@ -7,6 +7,7 @@ use hitbox_backend::{Adoption, Backend, forward};
 use hitbox_core::BoxFuture;
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
+use hitbox_quick::QuickBackend;
 use hitbox_redis::RedisBackend;
 use hitbox_testkit::{Factory, RedisServer, Subject, World, factory, left_nest, pair, right_nest};
 
@@ -17,6 +18,10 @@ fn unique() -> u64 {
 
 pub(crate) fn moka(world: World) -> BoxFuture<'static, MokaBackend> {
     Box::pin(async move { MokaBackend::builder().clock(world.shared_clock()).build().expect("moka") })
+}
+
+pub(crate) fn quick(world: World) -> BoxFuture<'static, QuickBackend> {
+    Box::pin(async move { QuickBackend::builder().clock(world.shared_clock()).build().expect("quick") })
 }
 
 pub(crate) fn redis(world: World) -> BoxFuture<'static, RedisBackend> {
@@ -73,6 +78,7 @@ pub(crate) fn disk(world: World) -> BoxFuture<'static, TemporaryDisk> {
 macro_rules! leaves {
     ($then:ident $(, $arg:ident)*) => {
         $then!(moka $(, $arg)*);
+        $then!(quick $(, $arg)*);
         $then!(redis $(, $arg)*);
         $then!(disk $(, $arg)*);
     };

@@ -1,8 +1,8 @@
-//! When entries are dropped: at the end of their physical life, by writers and sweeps.
+//! When entries in memory are dropped: at the end of their physical life, by writers and sweeps.
 //!
-//! moka could do it by itself (`Expiry`), at the price of a sixth of every hit: it asks for a new life after
-//! each read. Reads hide what is over anyway, so all that is needed is to find what can be dropped. Entries
-//! with an end stand in a table ordered by it, in slots of a quarter of a second.
+//! Reads hide what is over, so that all that is needed is to find what can be dropped, and reads pay nothing
+//! for it. (moka could drop entries by itself, at the price of a sixth of every hit: it asks for a new life
+//! after each read.) Entries with an end stand in a table ordered by it, in slots of a quarter of a second.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
@@ -16,9 +16,9 @@ const SLOT_MILLIS: u64 = 256;
 /// No entry has an end.
 const NEVER: u64 = u64::MAX;
 
-/// The ends of all entries that have one.
+/// The ends of all entries of a store that have one.
 #[derive(Debug)]
-pub(crate) struct Expiries {
+pub struct Expiries {
     stripes: [Mutex<Stripe>; STRIPES],
     /// No entry is due before this slot. It may be too early, never too late.
     next: AtomicU64,
@@ -60,7 +60,7 @@ impl Expiries {
     }
 
     /// The entry of this key has this life from now on.
-    pub(crate) fn schedule(&self, key: &CacheKey, lifetime: &Lifetime) {
+    pub fn schedule(&self, key: &CacheKey, lifetime: &Lifetime) {
         let Some(end) = lifetime.drop_at() else {
             // Nothing to forget if no entry ever had an end.
             if self.next.load(Ordering::Acquire) != NEVER {
@@ -80,17 +80,17 @@ impl Expiries {
     }
 
     /// The entry of this key is gone.
-    pub(crate) fn forget(&self, key: &CacheKey) {
+    pub fn forget(&self, key: &CacheKey) {
         self.stripe(key).remove(key);
     }
 
     /// Whether [`Self::take_due`] may find something. Costs one load.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+    pub fn is_due(&self, now: Timestamp) -> bool {
         self.next.load(Ordering::Acquire) <= now.as_millis() / SLOT_MILLIS
     }
 
     /// Keys whose entries are over at `now`, at most `limit`, which are forgotten; and whether there are more.
-    pub(crate) fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<CacheKey>, bool) {
+    pub fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<CacheKey>, bool) {
         let last = now.as_millis() / SLOT_MILLIS;
         let mut keys = Vec::new();
         // Entries that are scheduled from here on lower it again.
