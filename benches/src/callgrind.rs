@@ -8,6 +8,8 @@ use crate::measure::{Counts, Measure, Subject};
 
 /// Operations that are counted: enough for a cache's own bookkeeping to take its share.
 const TIMES: u64 = 20_000;
+/// Calls are counted outside the measured section too: a second, shorter run tells how many those are.
+const FEWER_TIMES: u64 = 10_000;
 
 /// What asks for memory.
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
@@ -20,6 +22,16 @@ pub fn count(subject: &Subject, operation: &str) -> Result<Option<Counts>, Strin
     if subject.measure != Measure::Instructions {
         return Ok(None);
     }
+    let (instructions, many) = profile(subject, operation, TIMES)?;
+    let (_, few) = profile(subject, operation, FEWER_TIMES)?;
+    Ok(Some(Counts {
+        instructions: instructions as f64 / TIMES as f64,
+        allocations: many.saturating_sub(few) as f64 / (TIMES - FEWER_TIMES) as f64,
+    }))
+}
+
+/// Instructions within the measured section, and calls of the allocator in all.
+fn profile(subject: &Subject, operation: &str, times: u64) -> Result<(u64, u64), String> {
     let failed = |what: String| format!("callgrind did not count {operation} of {}: {what}", subject.name);
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
@@ -28,17 +40,14 @@ pub fn count(subject: &Subject, operation: &str) -> Result<Option<Counts>, Strin
         .args(["--tool=callgrind", "--toggle-collect=*measured_section*"])
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(program)
-        .args(["run", subject.name, operation, &TIMES.to_string()])
+        .args(["run", subject.name, operation, &times.to_string()])
         .output()
         .map_err(|error| failed(format!("valgrind cannot be run: {error}")))?;
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     let profile = std::fs::read_to_string(&file).map_err(|error| failed(error.to_string()))?;
-    let counted = parse(&profile).ok_or_else(|| failed("its profile has no totals".to_owned()))?;
-    let per_operation = |total: u64| total as f64 / TIMES as f64;
-    let (instructions, allocations) = counted;
-    Ok(Some(Counts { instructions: per_operation(instructions), allocations: per_operation(allocations) }))
+    parse(&profile).ok_or_else(|| failed("its profile has no totals".to_owned()))
 }
 
 /// Instructions and calls of the allocator in a profile (callgrind's format, version 1): `summary:` has the

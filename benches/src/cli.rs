@@ -1,12 +1,15 @@
 //! The command line, for the benchmarks with and without the peers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::callgrind;
 use crate::measure::{Measured, Subject, run_once, time_subject};
+use crate::replay::{self, Contender};
 use crate::report;
 
 /// Measures operations beside their references.
@@ -40,6 +43,30 @@ enum Command {
         #[arg(long)]
         subject: Vec<String>,
     },
+    /// Replays a whole trace through caches in memory and on disk.
+    Replay {
+        /// A CSV file with the columns key and size; a generated trace without it.
+        #[arg(long)]
+        trace: Option<PathBuf>,
+        /// Writes the results there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Writes `performance.md` and its plots from results.
+    Report {
+        /// What `measure --json` wrote.
+        #[arg(long)]
+        json: PathBuf,
+        /// The same for the subject `hit` with metrics on.
+        #[arg(long)]
+        metrics: PathBuf,
+        /// What `replay --json` wrote.
+        #[arg(long)]
+        replayed: PathBuf,
+        /// The folder to write to.
+        #[arg(long)]
+        into: PathBuf,
+    },
     /// Performs one operation; callgrind watches it.
     Run {
         /// The subject.
@@ -52,8 +79,8 @@ enum Command {
 }
 
 /// Runs the program on these subjects.
-pub fn main(subjects: Vec<Subject>) -> ExitCode {
-    match run(&subjects, Arguments::parse().command) {
+pub fn main(subjects: Vec<Subject>, contenders: &[Contender]) -> ExitCode {
+    match run(&subjects, contenders, Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             eprintln!("error: {what}");
@@ -62,7 +89,7 @@ pub fn main(subjects: Vec<Subject>) -> ExitCode {
     }
 }
 
-fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
+fn run(subjects: &[Subject], contenders: &[Contender], command: Command) -> Result<(), String> {
     match command {
         Command::Measure { subject, rounds, no_instructions, json } => {
             let mut all = Vec::new();
@@ -75,11 +102,7 @@ fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
                 println!("{}", report::table(&measured));
                 all.push(measured);
             }
-            if let Some(path) = json {
-                let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
-                std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-            Ok(())
+            json.map_or(Ok(()), |path| save(&path, &all))
         }
         Command::Count { subject } => {
             for subject in subjects.iter().filter(|s| is_wanted(s, &subject)) {
@@ -91,6 +114,14 @@ fn run(subjects: &[Subject], command: Command) -> Result<(), String> {
                 }
             }
             Ok(())
+        }
+        Command::Replay { trace, json } => {
+            let replayed = replay::all(contenders, trace.as_deref())?;
+            println!("{}", report::replay_table(&replayed));
+            json.map_or(Ok(()), |path| save(&path, &replayed))
+        }
+        Command::Report { json, metrics, replayed, into } => {
+            report::write(load(&json)?, &load::<Vec<Measured>>(&metrics)?, &load::<Vec<_>>(&replayed)?, &into)
         }
         Command::Run { subject, operation, times } => {
             let subject = subjects.iter().find(|known| known.name == subject);
@@ -109,4 +140,14 @@ fn count(subject: &Subject, measured: &mut Measured) -> Result<(), String> {
         cost.counts = callgrind::count(subject, &cost.operation)?;
     }
     Ok(())
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn save<T: Serialize>(path: &Path, results: &T) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

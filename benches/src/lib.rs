@@ -6,5 +6,7 @@ pub mod callgrind;
 pub mod cli;
 pub mod measure;
 pub mod payload;
+pub mod plot;
+pub mod replay;
 pub mod report;
 pub mod subjects;

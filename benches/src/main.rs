@@ -5,5 +5,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hitbox_bench::cli::main(hitbox_bench::subjects::all())
+    hitbox_bench::cli::main(hitbox_bench::subjects::all(), &hitbox_bench::replay::contenders())
 }

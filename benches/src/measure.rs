@@ -93,6 +93,9 @@ impl Env {
             .enable_all()
             .build()
             .expect("a runtime");
+        // One recorder per process: the first one stays.
+        #[cfg(feature = "metrics")]
+        let _ = hitbox_backend::metrics::prometheus();
         let pool = {
             let _entered = runtime.enter();
             OffloadPool::new()
@@ -261,8 +264,15 @@ pub fn time_ratio(operation: &Cost, reference: &Cost) -> f64 {
     ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A round of one operation takes about so long.
-const ROUND: Duration = Duration::from_millis(20);
+impl Measure {
+    /// A round of one operation takes about so long: longer where other processes take part.
+    const fn round(self) -> Duration {
+        match self {
+            Self::Instructions => Duration::from_millis(20),
+            Self::Time => Duration::from_millis(80),
+        }
+    }
+}
 
 fn time(repeat: &mut Repeat, times: u64) -> Duration {
     let started = Instant::now();
@@ -271,13 +281,13 @@ fn time(repeat: &mut Repeat, times: u64) -> Duration {
 }
 
 /// How often an operation fits into a round.
-fn calibrate(repeat: &mut Repeat) -> u64 {
+fn calibrate(repeat: &mut Repeat, round: Duration) -> u64 {
     let mut times = 64;
     loop {
         let took = time(repeat, times);
-        if took >= ROUND / 4 || times >= 1 << 24 {
+        if took >= round / 4 || times >= 1 << 24 {
             let per_operation = took.as_secs_f64() / times as f64;
-            return ((ROUND.as_secs_f64() / per_operation) as u64).clamp(64, 1 << 24);
+            return ((round.as_secs_f64() / per_operation) as u64).clamp(64, 1 << 24);
         }
         times *= 4;
     }
@@ -289,7 +299,7 @@ pub fn time_subject(subject: &Subject, rounds: usize) -> Measured {
     let mut made: Vec<(u64, Repeat)> = Vec::new();
     for operation in &subject.operations {
         let mut repeat = (operation.make)(&env);
-        made.push((calibrate(&mut repeat), repeat));
+        made.push((calibrate(&mut repeat, subject.measure.round()), repeat));
     }
     let named = subject.operations.iter().map(|operation| operation.name.clone());
     let mut costs: Vec<Cost> = named.map(|operation| Cost { operation, ..Cost::default() }).collect();

@@ -19,6 +19,7 @@ chapters! {
     policies "../../docs/src/policies.md"
     refill "../../docs/src/refill.md"
     degradation "../../docs/src/degradation.md"
+    choose_memory "../../docs/src/choose-memory.md"
     write_a_backend "../../docs/src/write-a-backend.md"
     wire "../../docs/src/wire.md"
 }

@@ -1,9 +1,11 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `behaviours`, `fuzz`, `soak`.
+//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `behaviours`, `instructions`,
+//! `bench`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
 
 mod behaviours;
+mod bench;
 mod features;
 mod fuzz;
 mod run;
@@ -33,6 +35,18 @@ enum Command {
     Features,
     /// Lists, per acceptance id, its test and the broken backends that it rejects.
     Behaviours,
+    /// Counts instructions and allocations of the most important paths, and compares them with the baseline.
+    Instructions {
+        /// Makes what was counted the baseline.
+        #[arg(long)]
+        bless: bool,
+    },
+    /// Measures everything beside its references and peers, and writes docs/performance.md.
+    Bench {
+        /// Only these subjects (names that begin like this), as tables; nothing is written.
+        #[arg(long)]
+        subject: Vec<String>,
+    },
     /// Fuzzes everything that parses. Needs the nightly toolchain; installs cargo-fuzz.
     Fuzz {
         /// Seconds per target.
@@ -56,6 +70,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Features => features::run(),
         Command::Behaviours => behaviours::run(),
+        Command::Instructions { bless } => bench::instructions(bless),
+        Command::Bench { subject } => bench::bench(&subject),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
     };

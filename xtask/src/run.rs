@@ -36,6 +36,26 @@ pub(crate) fn is_there(program: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Sees to it that a program is there: installs its Debian package if this is root, else says what to do.
+pub(crate) fn install(program: &str, package: &str, why: &str) -> Outcome {
+    if is_there(program) {
+        return Ok(());
+    }
+    let say = || {
+        format!(
+            "{why}: install the package {package} (Debian, Ubuntu; elsewhere it has a like name), and run this again"
+        )
+    };
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    if !is_root || !is_there("apt-get") {
+        return Err(say());
+    }
+    println!("{program} is missing: installing {package} with apt-get");
+    run("apt-get", &["update", "-qq"])?;
+    run("apt-get", &["install", "-y", "-qq", "--no-install-recommends", package])?;
+    if is_there(program) { Ok(()) } else { Err(say()) }
+}
+
 /// The workspace's source files, without what is built.
 pub(crate) fn sources() -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();

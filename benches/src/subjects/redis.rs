@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitbox_backend::{CacheBackend, Compose, CompositionBackend};
+use hitbox_backend::{CacheBackend, Compose, CompositionBackend, Format};
 use hitbox_core::{CacheContext, CacheKey, CacheValue};
 use hitbox_redis::RedisBackend;
 use redis::AsyncCommands;
@@ -11,8 +11,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use super::{fill, hit, memory};
 use crate::measure::{Env, Measure, Subject};
-use crate::payload::Small;
-use crate::payload::{keys, nth, small};
+use crate::payload::{Small, keys, nth, small};
 
 const TASKS: u64 = 64;
 
@@ -40,7 +39,6 @@ async fn get(mut client: ConnectionManager, name: &str) {
 /// The entries are in Redis alone, and stay there alone.
 fn below_memory(env: &Env) -> (CompositionBackend, Vec<CacheKey>) {
     let url = env.redis().url();
-    let _entered = env.handle();
     env.block_on(async {
         let redis = RedisBackend::builder(&url).deadline(Duration::from_secs(5)).build().expect("redis");
         let keys = keys();
@@ -65,12 +63,35 @@ pub(super) fn one_task() -> Subject {
         .target("memory over Redis", "redis-rs GET", 1.05)
 }
 
+/// Bytes of a small value as a user of the bare client would store it.
+async fn filled_with_values(url: String) -> (ConnectionManager, Vec<String>) {
+    let mut client = client(url).await;
+    let names: Vec<String> = keys().iter().map(|key| format!("value:{key}")).collect();
+    for (number, name) in (0..).zip(&names) {
+        let bytes = Format::Bitcode.encode(&*small(number)).expect("it can be encoded");
+        let _: () = client.set(name, bytes).await.expect("a write");
+    }
+    (client, names)
+}
+
+async fn get_and_decode(mut client: ConnectionManager, name: &str) {
+    let found: Option<Vec<u8>> = client.get(name).await.expect("a read");
+    let value: Small = Format::Bitcode.decode(&found.expect("a value")).expect("a value");
+    std::hint::black_box(Arc::new(value));
+}
+
 pub(super) fn many_tasks() -> Subject {
     Subject::new("redis_tasks", "Hits in Redis, 64 tasks", Measure::Time)
         .operation("redis-rs GET", |env| {
             let (client, names) = env.block_on(filled_client(env.redis().url()));
             env.repeat_in_tasks(TASKS, (client, Arc::new(names)), async |(client, names), n| {
                 get(client, &names[n as usize % names.len()]).await;
+            })
+        })
+        .operation("redis-rs GET, decoded", |env| {
+            let (client, names) = env.block_on(filled_with_values(env.redis().url()));
+            env.repeat_in_tasks(TASKS, (client, Arc::new(names)), async |(client, names), n| {
+                get_and_decode(client, &names[n as usize % names.len()]).await;
             })
         })
         .operation("memory over Redis", |env| {
@@ -90,6 +111,14 @@ pub(super) fn set() -> Subject {
                 let mut client = client.clone();
                 let name = &names[n as usize % names.len()];
                 let _: () = client.set(name, vec![7_u8; 160]).await.expect("a write");
+            })
+        })
+        .operation("Redis alone", |env| {
+            let url = env.redis().url();
+            let redis = env.block_on(async { RedisBackend::builder(&url).build().expect("redis") });
+            env.repeat((redis, keys()), async |(cache, keys), n| {
+                let value = CacheValue::new(small(n));
+                cache.set(nth(keys, n), value, &mut CacheContext::new()).await.expect("a write");
             })
         })
         .operation("memory over Redis", |env| {
