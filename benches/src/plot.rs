@@ -46,7 +46,11 @@ pub fn draw(measured: &Measured, path: &Path) -> Result<(), String> {
         let top = (60 + BAR * index as u32) as i32;
         let bottom = top + BAR as i32 - 10;
         let left = NAMES as i32;
-        let color = if index == 0 { RGBColor(120, 120, 120) } else { RGBColor(38, 108, 180) };
+        let color = match cost.operation.starts_with("peer:") {
+            _ if index == 0 => RGBColor(120, 120, 120),
+            true => RGBColor(214, 142, 60),
+            false => RGBColor(38, 108, 180),
+        };
         let bar = Rectangle::new([(left, top), (left + length(*value), bottom)], color.filled());
         root.draw(&bar).map_err(|error| failed(&error))?;
         let name = Text::new(cost.operation.clone(), (20, top + 4), black(15));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::envelope::wire;
-use hitbox_backend::{Adoption, Backend, Capabilities, DeleteStatus, Leaf, Parsed, Raw};
+use hitbox_backend::{Adoption, Answer, Backend, Capabilities, DeleteStatus, Leaf, Parsed, Raw, ReadOptions};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Freshness, Timestamp};
 use redis::{Cmd, Pipeline};
 
@@ -78,19 +78,35 @@ impl RedisBackend {
         DeleteStatus::of(if gone { 0 } else { count })
     }
 
+    async fn load(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.key(key));
+        let found = match self.connection.query::<Option<Vec<u8>>>(&get).await {
+            // Somebody keeps another type of value under this key.
+            Err(error) if is_wrong_type(&error) => None,
+            answer => answer?,
+        };
+        Ok(self.parse(key, found).await)
+    }
+
     async fn parse(&self, key: &CacheKey, bytes: Option<Vec<u8>>) -> Option<CacheValue<Raw>> {
         let bytes = Bytes::from(bytes?);
         match self.leaf.parse(key, &bytes) {
             Parsed::Value(value) => Some(value),
             Parsed::Leave => None,
             Parsed::Remove => {
-                let mut command = redis::cmd("EVAL");
-                command.arg(REMOVE_IF_SAME).arg(1).arg(self.key(key)).arg(&bytes[..]);
-                if let Err(error) = self.connection.query::<i64>(&command).await {
-                    tracing::debug!(backend = %self.leaf.path(), %error, "a damaged record could not be removed");
-                }
+                // Rare, and not to be a part of every read's future.
+                Box::pin(self.remove_damaged(key, bytes)).await;
                 None
             }
+        }
+    }
+
+    async fn remove_damaged(&self, key: &CacheKey, bytes: Bytes) {
+        let mut command = redis::cmd("EVAL");
+        command.arg(REMOVE_IF_SAME).arg(1).arg(self.key(key)).arg(&bytes[..]);
+        if let Err(error) = self.connection.query::<i64>(&command).await {
+            tracing::debug!(backend = %self.leaf.path(), %error, "a damaged record could not be removed");
         }
     }
 }
@@ -120,14 +136,11 @@ fn each<T, U: Clone>(
 #[async_trait]
 impl Backend for RedisBackend {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        let mut get = redis::cmd("GET");
-        get.arg(self.key(key));
-        let found = match self.connection.query::<Option<Vec<u8>>>(&get).await {
-            // Somebody keeps another type of value under this key.
-            Err(error) if is_wrong_type(&error) => None,
-            answer => answer?,
-        };
-        Ok(self.parse(key, found).await)
+        self.load(key).await
+    }
+
+    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
+        self.leaf.read_with(key, options, || self.load(key)).await
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {

@@ -26,8 +26,8 @@ pub(crate) fn run() -> Outcome {
 
 fn check_file(path: &str, text: &str, complaints: &mut Vec<String>) {
     let mut complain = |what: &str| complaints.push(format!("  {path}: {what}"));
-    let is_test =
-        path.contains("/tests/") || path.starts_with("hitbox-testkit/") || path.starts_with("fuzz/");
+    let is_test = path.contains("/tests/")
+        || ["hitbox-testkit/", "fuzz/", "benches/"].iter().any(|folder| path.starts_with(folder));
     let lines = text.lines().count();
     if lines > MAX_LINES && !is_test {
         complain(&format!("{lines} lines; more than {MAX_LINES}"));

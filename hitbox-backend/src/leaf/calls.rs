@@ -40,17 +40,32 @@ pub(super) fn passes_by(leaf: &Leaf, key: &CacheKey, options: &ReadOptions) -> b
 }
 
 pub(crate) async fn read<B: Backend + ?Sized>(backend: &B, key: &CacheKey, options: &ReadOptions) -> Answer {
-    let leaf = of(backend);
-    if passes_by(leaf, key, options) {
-        return Ok(None);
+    of(backend).read_with(key, options, || backend.read(key)).await
+}
+
+impl Leaf {
+    /// What [`Backend::read_with`] is for a leaf, around the store's own `read`: for leaves that save themselves a
+    /// boxed future.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub async fn read_with<F: Future<Output = BackendResult<Option<CacheValue<Raw>>>>>(
+        &self,
+        key: &CacheKey,
+        options: &ReadOptions,
+        read: impl FnOnce() -> F,
+    ) -> Answer {
+        if passes_by(self, key, options) {
+            return Ok(None);
+        }
+        if let Err(error) = self.check_key(key) {
+            return Err(self.failed(Event::ReadError, error));
+        }
+        let started = Timers::start(self.clock());
+        let stored = read().await;
+        self.0.timers.read.stop(self.clock(), started);
+        self.answer(stored, options)
     }
-    if let Err(error) = leaf.check_key(key) {
-        return Err(leaf.failed(Event::ReadError, error));
-    }
-    let started = Timers::start(leaf.clock());
-    let stored = backend.read(key).await;
-    leaf.0.timers.read.stop(leaf.clock(), started);
-    leaf.answer(stored, options)
 }
 
 /// The mutation that a write is part of, or one of its own.

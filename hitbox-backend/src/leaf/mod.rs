@@ -4,6 +4,7 @@
 
 mod batch;
 mod calls;
+mod options;
 mod setters;
 mod view;
 
@@ -13,11 +14,10 @@ use std::task::Poll;
 use bytes::Bytes;
 use hitbox_core::{
     BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Details, ErrorKind, Freshness,
-    Limits, ReadMode, RecordKind,
+    ReadMode, RecordKind,
 };
 
 use crate::backend::{Adoption, Backend};
-use crate::clock::SystemClock;
 use crate::codec::Codec;
 use crate::coherence::{Coherence, Mutation};
 use crate::envelope::wire::{self, Record};
@@ -29,6 +29,7 @@ use crate::stats::{Counters, Event, LeafStatistics, Occupancy, Occupied};
 
 pub(crate) use batch::{begin_batch, read_many, remove_many, write_many};
 pub(crate) use calls::{clear, contains, install_if, mutation, of, read, remove, write};
+pub use options::LeafOptions;
 pub(crate) use view::View;
 
 /// What belongs to one view of a leaf: its path, codec, clock, limits, counters; and to its store: the
@@ -65,31 +66,6 @@ pub enum Parsed {
     Leave,
     /// Damaged: it may be removed.
     Remove,
-}
-
-/// The settings that every leaf has.
-#[derive(Clone, Debug)]
-pub struct LeafOptions {
-    /// Its name, the last part of its path.
-    pub label: BackendLabel,
-    /// How it encodes. Not used by leaves that keep live values.
-    pub codec: Codec,
-    /// Where it gets the time from.
-    pub clock: Arc<dyn Clock>,
-    /// What it accepts.
-    pub limits: Limits,
-}
-
-impl LeafOptions {
-    /// Default codec and limits and the machine's clock.
-    pub fn new(label: &str) -> Self {
-        Self {
-            label: label.into(),
-            codec: Codec::default(),
-            clock: Arc::new(SystemClock),
-            limits: Limits::DEFAULT,
-        }
-    }
 }
 
 /// Whether what is rare about an entry keeps this read from using it.
