@@ -18,7 +18,6 @@ use crate::measure::Env;
 use crate::payload::body;
 
 #[path = "../../examples/tiers/trace.rs"]
-#[expect(clippy::duplicate_mod, reason = "the example and its measurement read the same traces")]
 mod trace;
 
 /// Bytes of the memory layer.
