@@ -12,11 +12,13 @@ use redis::{Cmd, Pipeline};
 
 use crate::builder::{RedisBuilder, Settings};
 use crate::connection::Connection;
+use crate::joined::JoinedReads;
 
 /// The Redis backend. Clones, and all views that compositions make of it, share one connection.
 #[derive(Clone)]
 pub struct RedisBackend {
     connection: Connection,
+    reads: JoinedReads,
     settings: Arc<Settings>,
     leaf: Leaf,
 }
@@ -35,7 +37,8 @@ impl RedisBackend {
     pub(crate) fn new(builder: RedisBuilder) -> BackendResult<Self> {
         let connection = Connection::new(&builder)?;
         let RedisBuilder { settings, options, .. } = builder;
-        Ok(Self { connection, settings: Arc::new(settings), leaf: Leaf::new(options) })
+        let reads = JoinedReads::new(connection.clone());
+        Ok(Self { connection, reads, settings: Arc::new(settings), leaf: Leaf::new(options) })
     }
 
     /// Waits for the server's answer, at most until the deadline.
@@ -79,14 +82,22 @@ impl RedisBackend {
     }
 
     async fn load(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        let mut get = redis::cmd("GET");
-        get.arg(self.key(key));
-        let found = match self.connection.query::<Option<Vec<u8>>>(&get).await {
-            // Somebody keeps another type of value under this key.
-            Err(error) if is_wrong_type(&error) => None,
-            answer => answer?,
+        let under_way = self.reads.begin();
+        let found = match under_way.join(|| self.key(key)).await {
+            Some(answer) => answer?,
+            None => self.get(key).await?,
         };
         Ok(self.parse(key, found).await)
+    }
+
+    async fn get(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.key(key));
+        match self.connection.query::<Option<Vec<u8>>>(&get).await {
+            // Somebody keeps another type of value under this key.
+            Err(error) if is_wrong_type(&error) => Ok(None),
+            answer => answer,
+        }
     }
 
     async fn parse(&self, key: &CacheKey, bytes: Option<Vec<u8>>) -> Option<CacheValue<Raw>> {

@@ -40,16 +40,17 @@ impl Connection {
     /// One round trip.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> BackendResult<T> {
         let mut manager = self.manager.clone();
-        self.cut(async move { command.query_async(&mut manager).await }).await
+        self.cut(async move { command.query_async(&mut manager).await }).await?.map_err(backend_error)
     }
 
     /// Several commands in one round trip.
     pub(crate) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> BackendResult<T> {
         let mut manager = self.manager.clone();
-        self.cut(async move { pipeline.query_async(&mut manager).await }).await
+        self.cut(async move { pipeline.query_async(&mut manager).await }).await?.map_err(backend_error)
     }
 
-    async fn cut<T>(&self, call: impl Future<Output = redis::RedisResult<T>>) -> BackendResult<T> {
+    /// What comes of a call before the deadline.
+    pub(crate) async fn cut<T>(&self, call: impl Future<Output = T>) -> BackendResult<T> {
         let answer = if self.clock.is_real() {
             // The machine's clock needs no boxed sleep.
             tokio::time::timeout(self.deadline, call).await.ok()
@@ -59,11 +60,10 @@ impl Connection {
                 Either::Right(_) => None,
             }
         };
-        let Some(result) = answer else {
+        answer.ok_or_else(|| {
             let message = format!("the server did not answer within {} ms", self.deadline.as_millis());
-            return Err(BackendError::new(ErrorKind::Timeout, message));
-        };
-        result.map_err(backend_error)
+            BackendError::new(ErrorKind::Timeout, message)
+        })
     }
 
     /// The database in use.

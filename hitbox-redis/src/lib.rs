@@ -5,6 +5,7 @@ mod backend;
 mod builder;
 mod connection;
 mod error;
+mod joined;
 
 pub use backend::RedisBackend;
 pub use builder::RedisBuilder;

@@ -3,7 +3,7 @@
 use crate::run::{self, Outcome};
 
 const FEATURES: &[(&str, &[&str])] = &[
-    ("hitbox-backend", &["gzip", "zstd", "postcard", "rkyv", "metrics", "prometheus"]),
+    ("hitbox-backend", &["bitcode", "gzip", "zstd", "rkyv", "metrics", "prometheus"]),
     ("hitbox-redis", &["tls"]),
 ];
 

@@ -2,18 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-mod hits;
-mod hybrid;
+mod beside;
+mod peers;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let subjects = hitbox_bench::subjects::all().into_iter().map(|subject| match subject.name {
-        "hit" => hits::beside(subject),
-        "payload" => hits::bodies_beside(subject),
-        _ => subject,
-    });
+    let subjects = hitbox_bench::subjects::all().into_iter().map(beside::beside);
     let mut contenders = hitbox_bench::replay::contenders();
-    contenders.push(("peer: foyer, hybrid", hybrid::foyer));
+    contenders.push(("peer: foyer, hybrid", peers::foyer_hybrid::foyer));
     hitbox_bench::cli::main(subjects.collect(), &contenders)
 }

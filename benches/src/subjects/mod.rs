@@ -18,6 +18,7 @@ use hitbox_backend::{Backend, CacheBackend, Cacheable};
 use hitbox_core::{CacheContext, CacheKey, CacheValue};
 use hitbox_moka::MokaBackend;
 
+pub use self::redis::TASKS;
 use crate::measure::Subject;
 
 /// Every subject.

@@ -13,7 +13,8 @@ use super::{fill, hit, memory};
 use crate::measure::{Env, Measure, Subject};
 use crate::payload::{Small, keys, nth, small};
 
-const TASKS: u64 = 64;
+/// Tasks that ask at once.
+pub const TASKS: u64 = 64;
 
 async fn client(env_url: String) -> ConnectionManager {
     let client = redis::Client::open(env_url).expect("an address");
@@ -68,7 +69,7 @@ async fn filled_with_values(url: String) -> (ConnectionManager, Vec<String>) {
     let mut client = client(url).await;
     let names: Vec<String> = keys().iter().map(|key| format!("value:{key}")).collect();
     for (number, name) in (0..).zip(&names) {
-        let bytes = Format::Bitcode.encode(&*small(number)).expect("it can be encoded");
+        let bytes = Format::default().encode(&*small(number)).expect("it can be encoded");
         let _: () = client.set(name, bytes).await.expect("a write");
     }
     (client, names)
@@ -76,7 +77,7 @@ async fn filled_with_values(url: String) -> (ConnectionManager, Vec<String>) {
 
 async fn get_and_decode(mut client: ConnectionManager, name: &str) {
     let found: Option<Vec<u8>> = client.get(name).await.expect("a read");
-    let value: Small = Format::Bitcode.decode(&found.expect("a value")).expect("a value");
+    let value: Small = Format::default().decode(&found.expect("a value")).expect("a value");
     std::hint::black_box(Arc::new(value));
 }
 

@@ -214,7 +214,7 @@ pub(super) async fn value_08_layers_have_their_own_codecs(subject: &Subject) -> 
     let world = World::new();
     let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
     // Whatever the layers write, a copy made elsewhere, in other formats, goes through both.
-    for (index, format) in [Format::Bitcode, Format::Json].into_iter().enumerate() {
+    for (index, format) in [Format::Postcard, Format::Json].into_iter().enumerate() {
         let key = key(&format!("codec {index}"));
         let codec = Codec { format, ..Codec::default() };
         let encoded = Raw::live(Item::new(5)).to_encoded(&codec, None, &Default::default(), None);

@@ -21,10 +21,20 @@ fn is_out_of_memory(path: &Path) -> bool {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
     let file = File::open(path).expect("a file");
     file.sync_all().expect("it is on disk");
-    fadvise(&file, 0, None, Advice::DontNeed).expect("advice");
-    let mut byte = [0];
-    let read = preadv2(&file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
-    read == Err(Errno::AGAIN)
+    let drop_pages = || fadvise(&file, 0, None, Advice::DontNeed).expect("advice");
+    let would_block = || {
+        let mut byte = [0];
+        let read = preadv2(&file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
+        read == Err(Errno::AGAIN)
+    };
+    drop_pages();
+    let blocks = would_block();
+    // The question has the kernel read ahead: pages on their way cannot be dropped, those that are there can.
+    while would_block() {
+        std::thread::yield_now();
+    }
+    drop_pages();
+    blocks
 }
 
 fn is_empty(path: &Path) -> bool {

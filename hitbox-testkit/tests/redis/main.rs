@@ -169,6 +169,63 @@ async fn redis_04_rejects_calls_without_a_deadline() {
     outages(Mistake::NoDeadline).await.expect_err("a call hangs");
 }
 
+/// As many reads at once, each of a task of its own, as would never travel alone.
+async fn crowd(redis: &RedisBackend, readers: u64) -> Vec<(u64, BackendResult<Option<u64>>)> {
+    let read = |number| {
+        let redis = redis.clone();
+        tokio::spawn(async move { (number, get(&redis, number).await) })
+    };
+    let tasks: Vec<_> = (0..readers).map(read).collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.expect("a reader"));
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_made_at_once_travel_together() {
+    const READERS: u64 = 300;
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).deadline(DEADLINE * 10).build().expect("redis");
+    for number in (0..READERS).step_by(2) {
+        let written = redis.set(&key(number), CacheValue::new(number), &mut CacheContext::new()).await;
+        written.expect("a write");
+    }
+    // Somebody else's value of another type, under a key of ours.
+    server.ask("DEL hitbox:k:0:n=4");
+    let pushed = server.ask("LPUSH hitbox:k:0:n=4 foreign");
+    let before = info(&server, "stats", "total_commands_processed");
+    for _ in 0..20 {
+        for (number, answer) in crowd(&redis, READERS).await {
+            let expected = (number % 2 == 0 && number != 4).then_some(number);
+            assert_eq!(answer.expect("an answer"), expected, "key {number}");
+        }
+    }
+    let commands = info(&server, "stats", "total_commands_processed") - before;
+    assert!(commands < READERS * 20 / 4, "{commands} commands for {} reads", READERS * 20);
+    assert_eq!(pushed.trim(), server.ask("LLEN hitbox:k:0:n=4").trim(), "what is foreign is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_04_cuts_reads_that_travel_together() {
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).deadline(DEADLINE).build().expect("redis");
+    redis.ping().await.expect("an answer");
+    server.freeze();
+    // More than can be under way at once: the rest is cut while it waits.
+    let answers = alive("crowd of reads", crowd(&redis, 600)).await.expect("they are cut");
+    for (number, answer) in answers {
+        let error = answer.expect_err("nobody answers");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "key {number}");
+    }
+    server.thaw();
+    while redis.ping().await.is_err() {}
+    for (number, answer) in crowd(&redis, 600).await {
+        assert_eq!(answer.expect("an answer"), None, "key {number}");
+    }
+}
+
 /// A call that answers with the kind of its failure.
 type Call<'a> = hitbox_core::BoxFuture<'a, Option<ErrorKind>>;
 

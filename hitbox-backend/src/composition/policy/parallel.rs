@@ -43,7 +43,8 @@ pub struct OptimisticParallelWritePolicy;
 #[async_trait]
 impl WritePolicy for OptimisticParallelWritePolicy {
     async fn write(&self, layers: &dyn WriteAttempts, _: &dyn Offload) -> Written {
-        let (l1, l2) = join(layers.write(Layer::L1), layers.write(Layer::L2)).await;
+        // L1 is written while L2, which is as a rule further away, has its request already.
+        let (l2, l1) = join(layers.write(Layer::L2), layers.write(Layer::L1)).await;
         Written { l1: Some(l1), l2: Some(l2) }
     }
 }
