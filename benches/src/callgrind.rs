@@ -14,6 +14,10 @@ const FEWER_TIMES: u64 = 10_000;
 /// What asks for memory.
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
 
+/// What the runtime's threads allocate now and then falls into one run and not into the next: an operation's own
+/// allocations are in all of them.
+const ATTEMPTS: usize = 3;
+
 /// Counts one operation. This program is started again under callgrind.
 ///
 /// # Errors
@@ -22,12 +26,20 @@ pub fn count(subject: &Subject, operation: &str) -> Result<Option<Counts>, Strin
     if subject.measure != Measure::Instructions {
         return Ok(None);
     }
-    let (instructions, many) = profile(subject, operation, TIMES)?;
-    let (_, few) = profile(subject, operation, FEWER_TIMES)?;
-    Ok(Some(Counts {
-        instructions: instructions as f64 / TIMES as f64,
-        allocations: many.saturating_sub(few) as f64 / (TIMES - FEWER_TIMES) as f64,
-    }))
+    let mut least: Option<Counts> = None;
+    for _ in 0..ATTEMPTS {
+        let (instructions, many) = profile(subject, operation, TIMES)?;
+        let (_, few) = profile(subject, operation, FEWER_TIMES)?;
+        let counts = Counts {
+            instructions: instructions as f64 / TIMES as f64,
+            allocations: many.saturating_sub(few) as f64 / (TIMES - FEWER_TIMES) as f64,
+        };
+        least = Some(least.filter(|known| known.allocations <= counts.allocations).unwrap_or(counts));
+        if least.is_some_and(|known| known.allocations < 0.05) {
+            break;
+        }
+    }
+    Ok(least)
 }
 
 /// Instructions within the measured section, and calls of the allocator in all.
