@@ -35,7 +35,7 @@ pub fn count(subject: &Subject, operation: &str) -> Result<Option<Counts>, Strin
             allocations: many.saturating_sub(few) as f64 / (TIMES - FEWER_TIMES) as f64,
         };
         least = Some(least.filter(|known| known.allocations <= counts.allocations).unwrap_or(counts));
-        if least.is_some_and(|known| known.allocations < 0.05) {
+        if least.is_some_and(|known| !(0.05..0.5).contains(&known.allocations)) {
             break;
         }
     }
