@@ -1,5 +1,7 @@
 //! What a backend can do, as facts that callers branch on.
 
+use std::time::Duration;
+
 /// Facts about a backend. A composition has a capability if every call it promises can be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,6 +20,10 @@ pub struct Capabilities {
     pub clears: bool,
     /// Writes can depend on the stored version.
     pub writes_conditionally: bool,
+    /// Every upper layer is filled from the ones below.
+    pub refills: bool,
+    /// The longest life that some layer gives to entries, if any bounds it.
+    pub longest_life: Option<Duration>,
 }
 
 impl Capabilities {
@@ -30,10 +36,12 @@ impl Capabilities {
         enumerates: false,
         clears: false,
         writes_conditionally: false,
+        refills: true,
+        longest_life: None,
     };
 
     /// What two layers offer together.
-    pub const fn join(self, other: Self) -> Self {
+    pub fn join(self, other: Self) -> Self {
         Self {
             keeps_live_values: self.keeps_live_values && other.keeps_live_values,
             answers_at_once: self.answers_at_once && other.answers_at_once,
@@ -42,6 +50,8 @@ impl Capabilities {
             enumerates: self.enumerates && other.enumerates,
             clears: self.clears && other.clears,
             writes_conditionally: self.writes_conditionally && other.writes_conditionally,
+            refills: self.refills && other.refills,
+            longest_life: self.longest_life.max(other.longest_life),
         }
     }
 }

@@ -12,7 +12,7 @@
 #[macro_export]
 macro_rules! forward {
     ($self:ident => $to:expr; all) => {
-        $crate::forward!($self => $to; store, reads, writes, facts, adopted);
+        $crate::forward!($self => $to; store, reads, writes, facts, capabilities, adopted);
     };
     ($self:ident => $to:expr; $($group:ident),+) => {
         $($crate::forward!(@$group $self, $to);)+
@@ -197,9 +197,6 @@ macro_rules! forward {
         fn occupancy(&$self) -> Option<$crate::Occupancy> {
             $to.occupancy()
         }
-        fn capabilities(&$self) -> $crate::Capabilities {
-            $to.capabilities()
-        }
         fn leaf(&$self) -> Option<&$crate::Leaf> {
             $to.leaf()
         }
@@ -208,6 +205,11 @@ macro_rules! forward {
         }
         fn statistics(&$self) -> Vec<$crate::LeafStatistics> {
             $to.statistics()
+        }
+    };
+    (@capabilities $self:ident, $to:expr) => {
+        fn capabilities(&$self) -> $crate::Capabilities {
+            $to.capabilities()
         }
     };
     (@adopted $self:ident, $to:expr) => {

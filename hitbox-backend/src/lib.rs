@@ -12,6 +12,7 @@ mod composition;
 pub mod doc;
 pub mod envelope;
 mod erased;
+mod jitter;
 mod key_format;
 mod leaf;
 pub mod memory;
@@ -30,7 +31,7 @@ pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;
 pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
-pub use coherence::{Coherence, Mutation, Ticket};
+pub use coherence::{Claim, Coherence, Mutation, Ticket, claim, mutation, ticket_of_leaf};
 pub use composition::policy::{
     self, BatchOrder, Loser, Needs, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy,
     RaceWritePolicy, ReadPolicy, SequentialReadPolicy, SequentialWritePolicy, WritePolicy,
@@ -40,6 +41,7 @@ pub use composition::{
     Requirement, TryAnswer, TryAttempts, WriteAttempts, Written,
 };
 pub use envelope::{Cacheable, Encoded, Encodings, Raw};
+pub use jitter::Jitter;
 pub use key_format::CacheKeyFormat;
 pub use leaf::{Leaf, LeafOptions, Parsed};
 pub use offload::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};

@@ -9,32 +9,40 @@ mod off;
 
 #[cfg(feature = "metrics")]
 pub use export::publish;
+#[cfg(feature = "metrics")]
+pub use export::register_source;
 #[cfg(feature = "prometheus")]
 pub use export::{PrometheusExport, prometheus};
 #[cfg(feature = "metrics")]
-pub(crate) use export::{Timer, Timers, register, register_source};
+pub(crate) use export::{Timer, Timers, register};
 #[cfg(not(feature = "metrics"))]
-pub(crate) use off::{Timer, Timers, register, register_source};
+pub use off::register_source;
+#[cfg(not(feature = "metrics"))]
+pub(crate) use off::{Timer, Timers, register};
 
 /// Has counters to show.
-pub(crate) trait Source: Send + Sync {
+pub trait Source: Send + Sync {
     /// Every counter with its name, labels and value.
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "asked only by the exporter"))]
     fn each(&self, show: &mut dyn FnMut(Shown));
 }
 
 /// One series.
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the exporter"))]
-pub(crate) struct Shown {
-    pub(crate) name: &'static str,
-    pub(crate) labels: [(&'static str, &'static str); 2],
-    pub(crate) value: Value,
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Its name.
+    pub name: &'static str,
+    /// Names and values of its labels; an empty name stands for no label.
+    pub labels: [(&'static str, &'static str); 2],
+    /// Its value.
+    pub value: Value,
 }
 
 /// Counters grow, gauges go up and down.
-#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the exporter"))]
-pub(crate) enum Value {
+#[derive(Clone, Copy, Debug)]
+pub enum Value {
+    /// Since the start.
     Counter(u64),
+    /// Now.
     Gauge(u64),
 }
 

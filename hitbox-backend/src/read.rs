@@ -14,13 +14,15 @@ pub struct ReadOptions {
     pub accept: Accept,
     /// Leaves that are not asked: they have answered already, or their copy turned out useless.
     pub skip: LeafSet,
+    /// Whether records that say "the source has nothing" are answers too.
+    pub absent: bool,
     /// The current epochs of scopes. Without it an entry that has scopes is a miss.
     pub view: Option<Arc<dyn ScopeView>>,
 }
 
 impl ReadOptions {
     /// A normal read.
-    pub const NORMAL: Self = Self { accept: Accept::Stale, skip: LeafSet::EMPTY, view: None };
+    pub const NORMAL: Self = Self { accept: Accept::Stale, skip: LeafSet::EMPTY, absent: false, view: None };
 }
 
 /// Knows which epochs are current.

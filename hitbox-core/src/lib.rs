@@ -17,7 +17,7 @@ pub use error::{BackendError, BackendResult, ErrorKind};
 pub use key::{CacheKey, CacheKeyBuilder, KeyError, KeyHasher, KeyPart};
 pub use label::BackendLabel;
 pub use limits::Limits;
-pub use offload::{Offload, Refusal, Refused, Subject, Task, TaskKind};
+pub use offload::{Lane, Offload, Refusal, Refused, Subject, Task, TaskKind};
 pub use time::{Accept, Freshness, Lifetime, Timestamp};
 pub use value::{CacheValue, Details, Epoch, RecordKind, Scope, ScopeKind};
 

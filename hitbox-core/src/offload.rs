@@ -17,6 +17,12 @@ impl TaskKind {
     pub const READ: Self = Self("read");
     /// Removes an outdated copy from a layer that failed earlier.
     pub const REPAIR: Self = Self("repair");
+    /// Loads a value from the source.
+    pub const LOAD: Self = Self("load");
+    /// Notes that an entry with an idle time has been read.
+    pub const TOUCH: Self = Self("touch");
+    /// Brings layers up to date that failed earlier.
+    pub const RECOVERY: Self = Self("recovery");
 }
 
 /// A piece of background work.
@@ -25,8 +31,23 @@ pub struct Task {
     pub kind: TaskKind,
     /// Two tasks of one kind and subject are never under way at once: the second is refused.
     pub subject: Option<Subject>,
+    /// How it runs beside others.
+    pub lane: Lane,
     /// The work. Dropping it unfinished must leave everything in a state from which others go on.
     pub work: BoxFuture<'static, ()>,
+}
+
+/// How a task runs beside others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lane {
+    /// When there is room.
+    #[default]
+    Background,
+    /// At once or not at all, since somebody waits for it. It has time limits of its own.
+    Urgent,
+    /// At once, for as long as there is anything to do: nobody waits for its end, and a shutdown cancels it.
+    Standing,
 }
 
 /// What a task is about.
@@ -41,12 +62,24 @@ pub struct Subject {
 impl Task {
     /// Work that runs beside any other.
     pub fn new(kind: TaskKind, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { kind, subject: None, work: Box::pin(work) }
+        Self { kind, subject: None, lane: Lane::Background, work: Box::pin(work) }
     }
 
     /// Work of which one per subject is enough.
     pub fn unique(kind: TaskKind, subject: Subject, work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { kind, subject: Some(subject), work: Box::pin(work) }
+        Self { kind, subject: Some(subject), lane: Lane::Background, work: Box::pin(work) }
+    }
+
+    /// The same work, which somebody waits for.
+    #[must_use]
+    pub fn urgent(self) -> Self {
+        Self { lane: Lane::Urgent, ..self }
+    }
+
+    /// The same work, which goes on for as long as there is anything to do.
+    #[must_use]
+    pub fn standing(self) -> Self {
+        Self { lane: Lane::Standing, ..self }
     }
 }
 

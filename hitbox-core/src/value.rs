@@ -25,6 +25,8 @@ pub struct Details {
     pub kind: RecordKind,
     /// Dead when unread for longer than this.
     pub idle: Option<Duration>,
+    /// The last read that was noted, for entries with an idle time; their creation if there was none.
+    pub touched: Option<Timestamp>,
     /// How long the load of this value took.
     pub load_time: Option<Duration>,
     /// The version it was written under.
@@ -79,6 +81,13 @@ pub enum ScopeKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u128);
 
+impl Details {
+    /// When an entry created at `created` dies unless it is read before, if it has an idle time.
+    pub fn idle_end(&self, created: Option<Timestamp>) -> Option<Timestamp> {
+        Some(self.touched.or(created)? + self.idle?)
+    }
+}
+
 impl<T> CacheValue<T> {
     /// A value that never ends.
     pub const fn new(data: T) -> Self {
@@ -126,6 +135,21 @@ impl<T> CacheValue<T> {
     /// The rarer facts, if there are any.
     pub fn details(&self) -> Option<&Details> {
         self.details.as_deref()
+    }
+
+    /// The instant from which on a store may drop the entry: the end of its life, or of its idle time if
+    /// that is earlier.
+    pub fn drop_at(&self) -> Option<Timestamp> {
+        let idle_end = self.details().and_then(|details| details.idle_end(self.created()));
+        match (self.lifetime.drop_at(), idle_end) {
+            (Some(life), Some(idle)) => Some(life.min(idle)),
+            (life, idle) => life.or(idle),
+        }
+    }
+
+    /// Whether its physical life is over at `now`.
+    pub fn is_gone(&self, now: Timestamp) -> bool {
+        self.drop_at().is_some_and(|end| end <= now)
     }
 
     /// The same entry around other data.

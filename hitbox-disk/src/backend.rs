@@ -139,7 +139,7 @@ impl Backend for DiskBackend {
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         let record = self.leaf.to_bytes(key, &value)?;
-        let drop_at = value.lifetime().drop_at().map_or(u64::MAX, Timestamp::as_millis);
+        let drop_at = value.drop_at().map_or(u64::MAX, Timestamp::as_millis);
         let (store, key, digest) = (self.store.clone(), key.clone(), key_digest(key));
         let sequence = store.begin(digest);
         blocking(move || {

@@ -101,7 +101,7 @@ fn look(path: &Path, now: Timestamp) -> Look {
     if read.is_err() || (record.len() as u64) < head.record_len.min(wire::HEADER_BYTES as u64) {
         return Look::Damaged(digest);
     }
-    let drop_at = wire::peek_lifetime(&record).and_then(|lifetime| lifetime.drop_at());
+    let drop_at = wire::peek_drop_at(&record).flatten();
     if drop_at.is_some_and(|end| end <= now) {
         return Look::Expired(digest);
     }

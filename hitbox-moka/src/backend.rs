@@ -11,7 +11,7 @@ use hitbox_backend::{
     Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Raw, ReadOptions, Sweep,
     TryRead,
 };
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Freshness, KeyHasher, Timestamp};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, KeyHasher, Timestamp};
 use moka::Entry;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
@@ -107,9 +107,7 @@ impl Store {
         let mut dropped = 0;
         for key in keys {
             // It may have been overwritten since.
-            let is_over = |entry: &Entry<CacheKey, CacheValue<Raw>>| {
-                entry.value().lifetime().freshness(now) == Freshness::Gone
-            };
+            let is_over = |entry: &Entry<CacheKey, CacheValue<Raw>>| entry.value().is_gone(now);
             let result = self.cache.entry_by_ref(&key).and_compute_with(|entry| match entry {
                 Some(entry) if is_over(&entry) => Op::Remove,
                 _ => Op::Nop,
@@ -146,11 +144,11 @@ impl Backend for MokaBackend {
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         self.check_size(key, &value)?;
-        let lifetime = *value.lifetime();
+        let end = value.drop_at();
         self.store.cache.insert(key.clone(), value);
-        self.store.expiries.schedule(key, &lifetime);
+        self.store.expiries.schedule(key, end);
         let clock = self.leaf.clock();
-        if clock.is_real() && !lifetime.is_forever() {
+        if clock.is_real() && end.is_some() {
             let now = clock.now();
             if self.store.expiries.is_due(now) {
                 self.store.drop_due(now, DROPS_PER_WRITE);
@@ -163,7 +161,7 @@ impl Backend for MokaBackend {
         let now = self.leaf.clock().now();
         let held = self.store.cache.remove(key);
         self.store.expiries.forget(key);
-        let alive = held.is_some_and(|value| value.lifetime().freshness(now) != Freshness::Gone);
+        let alive = held.is_some_and(|value| !value.is_gone(now));
         Ok(DeleteStatus::of(u32::from(alive)))
     }
 

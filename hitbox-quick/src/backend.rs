@@ -11,7 +11,7 @@ use hitbox_backend::{
     Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Raw, ReadOptions, Sweep,
     TryRead,
 };
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Freshness, KeyHasher, Timestamp};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, KeyHasher, Timestamp};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 
@@ -105,7 +105,7 @@ impl Store {
         let mut sweep = Sweep { dropped: 0, cut_short };
         for key in keys {
             // It may have been overwritten since.
-            let is_over = |entry: &Weighed| entry.value.lifetime().freshness(now) == Freshness::Gone;
+            let is_over = |entry: &Weighed| entry.value.is_gone(now);
             if self.cache.remove_if(&key, is_over).is_some() {
                 self.dropped.expired.fetch_add(1, Ordering::Relaxed);
                 sweep.dropped += 1;
@@ -145,11 +145,11 @@ impl Backend for QuickBackend {
         if weight > limit {
             return Err(BackendError::too_large("an entry", weight, limit));
         }
-        let lifetime = *value.lifetime();
+        let end = value.drop_at();
         self.store.cache.insert(key.clone(), Weighed { value, weight });
-        self.store.dropped.expiries.schedule(key, &lifetime);
+        self.store.dropped.expiries.schedule(key, end);
         let clock = self.leaf.clock();
-        if clock.is_real() && !lifetime.is_forever() {
+        if clock.is_real() && end.is_some() {
             let now = clock.now();
             if self.store.dropped.expiries.is_due(now) {
                 self.store.drop_due(now, DROPS_PER_WRITE);
@@ -162,7 +162,7 @@ impl Backend for QuickBackend {
         let now = self.leaf.clock().now();
         let held = self.store.cache.remove(key);
         self.store.dropped.expiries.forget(key);
-        let alive = held.is_some_and(|(_, entry)| entry.value.lifetime().freshness(now) != Freshness::Gone);
+        let alive = held.is_some_and(|(_, entry)| !entry.value.is_gone(now));
         Ok(DeleteStatus::of(u32::from(alive)))
     }
 

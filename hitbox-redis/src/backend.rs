@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::envelope::wire;
 use hitbox_backend::{Adoption, Answer, Backend, Capabilities, DeleteStatus, Leaf, Parsed, Raw, ReadOptions};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Freshness, Timestamp};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Timestamp};
 use redis::{Cmd, Pipeline};
 
 use crate::builder::{RedisBuilder, Settings};
@@ -59,7 +59,7 @@ impl RedisBackend {
         let bytes = self.leaf.to_bytes(key, value)?;
         let mut command = redis::cmd("SET");
         command.arg(self.key(key)).arg(bytes);
-        let expiry = value.lifetime().drop_at().filter(|_| self.leaf.clock().is_real());
+        let expiry = value.drop_at().filter(|_| self.leaf.clock().is_real());
         if let Some(end) = expiry {
             // Redis keeps times in signed 64 bits.
             let end = (end + self.settings.skew_margin).as_millis().min(i64::MAX as u64);
@@ -77,7 +77,7 @@ impl RedisBackend {
 
     /// Whether a removed record was still alive.
     fn removed(&self, header: &[u8], count: u32, now: Timestamp) -> DeleteStatus {
-        let gone = wire::peek_lifetime(header).is_some_and(|l| l.freshness(now) == Freshness::Gone);
+        let gone = wire::peek_drop_at(header).flatten().is_some_and(|end| end <= now);
         DeleteStatus::of(if gone { 0 } else { count })
     }
 

@@ -185,7 +185,7 @@ impl Faulty {
 
 #[async_trait]
 impl Backend for Faulty {
-    forward!(self => self.inner; store, facts);
+    forward!(self => self.inner; store, facts, capabilities);
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
         if self.faults.is_quiet(Operation::Read) {

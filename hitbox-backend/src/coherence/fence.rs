@@ -16,6 +16,7 @@ use std::task::{Poll, Waker};
 
 use smallvec::SmallVec;
 
+use super::claim::Claim;
 use super::sync::{Arc, Mutex, MutexGuard};
 
 /// Writes that share a stripe invalidate each other's tickets, which costs a refill now and then.
@@ -35,6 +36,16 @@ struct Stripe {
     next: u64,
     places: Vec<Place>,
     drains: Vec<Waker>,
+    claims: Vec<Pending>,
+}
+
+/// A claim that nothing has ended yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Pending {
+    hash: u64,
+    id: u64,
+    /// It was made while its key was being written, ends with that write, and never becomes one.
+    late: bool,
 }
 
 struct Place {
@@ -46,6 +57,10 @@ struct Place {
 }
 
 impl Stripe {
+    fn may_begin(&self, hash: u64, id: u64) -> bool {
+        self.claims.contains(&Pending { hash, id, late: false })
+    }
+
     fn enter(&mut self, hash: u64) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -119,6 +134,39 @@ impl Fence {
         Some(Mutation { places: SmallVec::from_iter([(self.clone(), hash, number)]) })
     }
 
+    /// Waits until a place is the first that is not done.
+    async fn first(&self, hash: u64, number: u64) {
+        poll_fn(|cx| {
+            let mut stripe = self.stripe(hash);
+            if stripe.is_first(hash, number) {
+                return Poll::Ready(());
+            }
+            if let Some(place) = stripe.places.iter_mut().find(|p| p.number == number) {
+                place.waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// A claim to a key.
+    pub(super) fn claim(&self, hash: u64) -> u64 {
+        let mut stripe = self.stripe(hash);
+        let late = stripe.closed > 0 || stripe.places.iter().any(|p| p.hash == hash);
+        let id = stripe.next;
+        stripe.next += 1;
+        stripe.claims.push(Pending { hash, id, late });
+        id
+    }
+
+    pub(super) fn is_pending(&self, hash: u64, id: u64) -> bool {
+        self.stripe(hash).claims.iter().any(|claim| claim.hash == hash && claim.id == id)
+    }
+
+    pub(super) fn give_up(&self, hash: u64, id: u64) {
+        self.stripe(hash).claims.retain(|claim| claim.hash != hash || claim.id != id);
+    }
+
     fn done(&self, hash: u64, number: u64) {
         let woken = {
             let mut stripe = self.stripe(hash);
@@ -134,6 +182,7 @@ impl Fence {
         let woken = {
             let mut stripe = self.stripe(hash);
             stripe.places.retain(|p| p.number != number);
+            stripe.claims.retain(|claim| claim.hash != hash || !claim.late);
             stripe.generation += 1;
             stripe.wake(hash)
         };
@@ -150,6 +199,7 @@ impl Fence {
             let mut stripe = self.lock(index);
             stripe.generation += 1;
             stripe.closed += 1;
+            stripe.claims.clear();
             closed.before.push(stripe.next);
         }
         let mut index = 0;
@@ -190,6 +240,7 @@ impl Drop for Closed {
         for index in 0..self.before.len() {
             let mut stripe = self.fence.lock(index);
             stripe.closed -= 1;
+            stripe.claims.retain(|claim| !claim.late);
             stripe.generation += 1;
         }
     }
@@ -203,7 +254,7 @@ impl fmt::Debug for Fence {
 
 /// The stores that a write of some key concerns, each with the hash that the key has there.
 #[derive(Clone, Debug, Default)]
-pub struct Places(SmallVec<[(Arc<Fence>, u64); 2]>);
+pub struct Places(pub(super) SmallVec<[(Arc<Fence>, u64); 2]>);
 
 impl Places {
     /// Adds a store.
@@ -224,8 +275,14 @@ impl Mutation {
     /// Takes a place in each store, in all of them at once.
     pub fn begin(places: Places) -> Arc<Self> {
         let mut mutation = Self { places: SmallVec::new() };
-        Self::enter(std::iter::once((&mut mutation, places)));
+        Self::enter(std::iter::once((&mut mutation, places)), None);
         Arc::new(mutation)
+    }
+
+    /// The same, unless a claim that was taken earlier does not hold any more.
+    pub(super) fn begin_if(claim: &Claim) -> Option<Arc<Self>> {
+        let mut mutation = Self { places: SmallVec::new() };
+        Self::enter(std::iter::once((&mut mutation, claim.places())), Some(claim)).then(|| Arc::new(mutation))
     }
 
     /// The same for several keys, all at once, so that two batches never wait for each other. Keys are
@@ -240,13 +297,14 @@ impl Mutation {
                 unique.len() - 1
             }));
         }
-        Self::enter(unique.iter_mut().map(|(mutation, places)| (mutation, std::mem::take(places))));
+        Self::enter(unique.iter_mut().map(|(mutation, places)| (mutation, std::mem::take(places))), None);
         let shared: Vec<Arc<Self>> = unique.into_iter().map(|(mutation, _)| Arc::new(mutation)).collect();
         index_of.into_iter().map(|index| shared[index].clone()).collect()
     }
 
-    /// Locks every stripe concerned, in one order that all agree on, and enters the mutations.
-    fn enter<'a>(mutations: impl Iterator<Item = (&'a mut Self, Places)>) {
+    /// Locks every stripe concerned, in one order that all agree on, and enters the mutations, which ends all
+    /// claims to their keys. With a claim it does so only if that still holds.
+    fn enter<'a>(mutations: impl Iterator<Item = (&'a mut Self, Places)>, claim: Option<&Claim>) -> bool {
         let mut entering: SmallVec<[(&'a mut Self, Places); 1]> = mutations.collect();
         let all = entering.iter().flat_map(|(_, places)| &places.0);
         let mut needed: SmallVec<[(u64, usize, Arc<Fence>); 2]> =
@@ -255,15 +313,41 @@ impl Mutation {
         needed.dedup_by_key(|(id, stripe, _)| (*id, *stripe));
         let mut stripes: SmallVec<[MutexGuard<'_, Stripe>; 2]> =
             needed.iter().map(|(_, stripe, fence)| fence.lock(*stripe)).collect();
+        let stripe_of = |fence: &Fence, hash| {
+            let at = (fence.id, fence.stripe_of(hash));
+            needed
+                .binary_search_by_key(&at, |(id, stripe, _)| (*id, *stripe))
+                .unwrap_or_else(|missing| missing)
+        };
+        let may_begin = |(fence, hash, id): &(Arc<Fence>, u64, u64)| {
+            stripes[stripe_of(fence, *hash)].may_begin(*hash, *id)
+        };
+        if !claim.is_none_or(|claim| claim.stores().iter().all(may_begin)) {
+            return false;
+        }
         for (mutation, places) in &mut entering {
             for (fence, hash) in places.0.drain(..) {
-                let at = (fence.id, fence.stripe_of(hash));
-                let found = needed.binary_search_by_key(&at, |(id, stripe, _)| (*id, *stripe));
-                let stripe = &mut stripes[found.unwrap_or_else(|missing| missing)];
+                let stripe = &mut stripes[stripe_of(&fence, hash)];
                 stripe.generation += 1;
+                stripe.claims.retain(|claim| claim.hash != hash);
+                if let Some(id) = claim.and_then(|claim| claim.id(&fence, hash)) {
+                    // It stays pending, for as long as its own write takes.
+                    stripe.claims.push(Pending { hash, id, late: true });
+                }
                 let number = stripe.enter(hash);
                 mutation.places.push((fence, hash, number));
             }
+        }
+        true
+    }
+
+    /// Waits until everybody who came earlier has written, in every store: what is read from then on is what this
+    /// mutation overwrites.
+    ///
+    /// Dropping the future keeps the places until the mutation ends.
+    pub async fn first(&self) {
+        for (fence, hash, number) in &self.places {
+            fence.first(*hash, *number).await;
         }
     }
 
@@ -281,17 +365,7 @@ impl Mutation {
         let mine = |(known, other, _): &&(Arc<Fence>, u64, u64)| known.id == fence.id && *other == hash;
         let place = self.places.iter().find(mine);
         if let Some((fence, hash, number)) = place {
-            poll_fn(|cx| {
-                let mut stripe = fence.stripe(*hash);
-                if stripe.is_first(*hash, *number) {
-                    return Poll::Ready(());
-                }
-                if let Some(place) = stripe.places.iter_mut().find(|p| p.number == *number) {
-                    place.waker = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            })
-            .await;
+            fence.first(*hash, *number).await;
         }
         Turn { place: place.map(|(fence, hash, number)| (&**fence, *hash, *number)) }
     }
@@ -329,6 +403,11 @@ impl Drop for Turn<'_> {
 pub struct Ticket(pub(crate) SmallVec<[(u64, u64, u64); 2]>);
 
 impl Ticket {
+    /// Adds a store, with its generation now.
+    pub(crate) fn add(&mut self, fence: &Fence, hash: u64) {
+        self.0.push((fence.id, hash, fence.generation(hash)));
+    }
+
     /// The generation of a key's stripe in this store, if the ticket was taken for it.
     pub fn generation(&self, fence: &Fence, hash: u64) -> Option<u64> {
         let mine = |(id, other, _): &&(u64, u64, u64)| *id == fence.id && *other == hash;

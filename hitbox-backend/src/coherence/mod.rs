@@ -1,6 +1,7 @@
 //! What all views of one store share, so that copies in it stay true: the order of its writes and the
 //! right to refill it ([`fence`]), and the keys whose copy must not be served ([`shadow`]).
 
+mod claim;
 pub(crate) mod fence;
 mod shadow;
 
@@ -14,6 +15,8 @@ use std::sync::{Arc, LazyLock};
 use hitbox_core::CacheKey;
 
 use crate::backend::Backend;
+use crate::read::LeafPosition;
+pub use claim::Claim;
 pub(crate) use fence::Fence;
 pub(crate) use fence::Places;
 pub use fence::{Mutation, Ticket};
@@ -42,7 +45,7 @@ impl Coherence {
 
     /// Keeps what this store had before `mutation` from being served, until it has been overwritten or
     /// removed by it or by a later one.
-    pub(crate) fn hide(&self, key: &CacheKey, mutation: &Mutation) {
+    pub fn hide(&self, key: &CacheKey, mutation: &Mutation) {
         if let Some(number) = mutation.number(&self.fence, key.process_hash()) {
             self.shadow.hide(key, number);
         }
@@ -85,12 +88,30 @@ pub(crate) fn places<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Places
     places
 }
 
+/// A claim to write `key` in all leaves of a backend: what a load takes before it asks the source.
+pub fn claim<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Claim {
+    Claim::new(places(backend, key))
+}
+
+/// Begins a write or delete of `key` in all leaves of a backend.
+pub fn mutation<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Arc<Mutation> {
+    Mutation::begin(places(backend, key))
+}
+
+/// The right to fill one leaf of a backend, if nothing is written to `key` from now on.
+pub fn ticket_of_leaf<B: Backend + ?Sized>(backend: &B, key: &CacheKey, position: LeafPosition) -> Ticket {
+    let mut ticket = Ticket::default();
+    backend.visit_leaves(key, &mut |leaf, key| {
+        if leaf.position() == position {
+            ticket.add(&leaf.coherence().fence, key.process_hash());
+        }
+    });
+    ticket
+}
+
 /// The right to fill the leaves of a backend, if nothing is written to `key` from now on.
 pub(crate) fn ticket<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Ticket {
     let mut ticket = Ticket::default();
-    backend.visit_leaves(key, &mut |leaf, key| {
-        let fence = &leaf.coherence().fence;
-        ticket.0.push((fence.id(), key.process_hash(), fence.generation(key.process_hash())));
-    });
+    backend.visit_leaves(key, &mut |leaf, key| ticket.add(&leaf.coherence().fence, key.process_hash()));
     ticket
 }

@@ -238,7 +238,8 @@ impl Backend for CompositionBackend {
     fn capabilities(&self) -> Capabilities {
         let Pair { l1, l2 } = &self.0.layers;
         let joined = l1.capabilities().join(l2.capabilities());
-        Capabilities { enumerates: false, writes_conditionally: false, ..joined }
+        let refills = joined.refills && self.0.refill.is_on();
+        Capabilities { enumerates: false, writes_conditionally: false, refills, ..joined }
     }
 
     fn leaves(&self) -> Vec<Leaf> {

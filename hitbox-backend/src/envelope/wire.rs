@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   0  magic "HBOX"                      64  version of the entry u64
-//!   4  format version u8 (1)             72  digest of the key u128 (XXH3-128 of its encoding)
-//!   5  kind u8                           88  payload before compression, bytes u64
-//!   6  flags u16                         96  payload, bytes u64
-//!   8  format id u16                    104  attributes, bytes u64
-//!  10  compressor id u16                112  checksum u64 (XXH3-64 of all other bytes)
-//!  12  schema version u32               120  attributes: scopes, metadata
-//!  16  stale, expire, retain u64         …   payload
-//!  40  created u64
+//!   4  format version u8 (1)             72  touched u64
+//!   5  kind u8                           80  digest of the key u128 (XXH3-128 of its encoding)
+//!   6  flags u16                         96  payload before compression, bytes u64
+//!   8  format id u16                    104  payload, bytes u64
+//!  10  compressor id u16                112  attributes, bytes u64
+//!  12  schema version u32               120  checksum u64 (XXH3-64 of all other bytes)
+//!  16  stale, expire, retain u64        128  attributes: scopes, metadata
+//!  40  created u64                       …   payload
 //!  48  idle, load time u64 (milliseconds)
 //! ```
 //! Attributes are a count u32 of scopes, each a family u8, a name and an epoch u128, then a count u32 of
@@ -31,13 +31,13 @@ use crate::codec::{Codec, Format};
 use crate::leaf::Leaf;
 
 /// Bytes before the attributes.
-pub const HEADER_BYTES: usize = 120;
+pub const HEADER_BYTES: usize = 128;
 /// The newest format version that this release reads and writes.
 pub const FORMAT_VERSION: u8 = 1;
 /// Longer attributes are not read, and so not written.
 pub const MAX_ATTRIBUTES_BYTES: u64 = 64 * 1024;
 const MAGIC: [u8; 4] = *b"HBOX";
-const CHECKSUM_AT: usize = 112;
+const CHECKSUM_AT: usize = 120;
 
 const HAS_STALE: u16 = 1;
 const HAS_EXPIRE: u16 = 1 << 1;
@@ -46,7 +46,8 @@ const HAS_CREATED: u16 = 1 << 3;
 const HAS_IDLE: u16 = 1 << 4;
 const HAS_LOAD_TIME: u16 = 1 << 5;
 const HAS_VERSION: u16 = 1 << 6;
-const KNOWN_FLAGS: u16 = (1 << 7) - 1;
+const HAS_TOUCHED: u16 = 1 << 7;
+const KNOWN_FLAGS: u16 = (1 << 8) - 1;
 
 /// What some stored bytes turned out to be.
 #[derive(Debug)]
@@ -96,6 +97,7 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
         (HAS_IDLE, millis(details.and_then(|d| d.idle))),
         (HAS_LOAD_TIME, millis(details.and_then(|d| d.load_time))),
         (HAS_VERSION, details.and_then(|d| d.version)),
+        (HAS_TOUCHED, details.and_then(|d| d.touched).map(Timestamp::as_millis)),
     ];
     let flags = optional.iter().filter(|(_, v)| v.is_some()).fold(0, |all, (flag, _)| all | flag);
     out.extend_from_slice(&MAGIC);
@@ -185,7 +187,7 @@ fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&
         .with_lifetime(lifetime)
         .with_created(instant(HAS_CREATED));
     let is_plain = kind == RecordKind::Value && head.attributes_len == 0;
-    if is_plain && head.flags & (HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION) == 0 {
+    if is_plain && head.flags & (HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION | HAS_TOUCHED) == 0 {
         return Record::Value(value);
     }
     let mut details = Details::default();
@@ -193,17 +195,23 @@ fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&
     details.idle = duration(HAS_IDLE);
     details.load_time = duration(HAS_LOAD_TIME);
     details.version = head.optional(HAS_VERSION);
+    details.touched = instant(HAS_TOUCHED);
     details.scopes = scopes;
     details.metadata = metadata;
     Record::Value(value.with_details(details))
 }
 
-/// The lifetime in a record's header, without looking at anything else: for stores that rebuild an index.
-/// `None` if this is no record of this format version.
-pub fn peek_lifetime(header: &[u8]) -> Option<Lifetime> {
+/// When the record with this header may be dropped, if it ends, without looking at anything else: for stores that
+/// rebuild an index. `None` if this is no record of this format version.
+pub fn peek_drop_at(header: &[u8]) -> Option<Option<Timestamp>> {
     let head = Head::parse(header).filter(|head| head.version == FORMAT_VERSION)?;
     let instant = |flag| head.optional(flag).map(Timestamp::from_millis);
-    Some(Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN)))
+    let mut details = Details::default();
+    details.idle = head.optional(HAS_IDLE).map(Duration::from_millis);
+    details.touched = instant(HAS_TOUCHED);
+    let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
+    let value = CacheValue::new(()).with_lifetime(lifetime).with_created(instant(HAS_CREATED));
+    Some(value.with_details(details).drop_at())
 }
 
 struct Head {
@@ -213,8 +221,8 @@ struct Head {
     format: u16,
     compressor: u16,
     schema: u32,
-    /// The seven optional fields, in the order of their flags.
-    fields: [u64; 7],
+    /// The optional fields, in the order of their flags.
+    fields: [u64; 8],
     digest: u128,
     plain_len: u64,
     payload_len: u64,
@@ -233,7 +241,7 @@ impl Head {
         let format = u16::from_le_bytes(rest.array()?);
         let compressor = u16::from_le_bytes(rest.array()?);
         let schema = u32::from_le_bytes(rest.array()?);
-        let mut fields = [0; 7];
+        let mut fields = [0; 8];
         for field in &mut fields {
             *field = rest.u64()?;
         }

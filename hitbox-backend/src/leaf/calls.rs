@@ -151,7 +151,8 @@ pub(crate) async fn contains<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -
     }
     let stored = backend.read(key).await.map_err(|error| error.at(leaf.path()))?;
     let Some(value) = stored else { return Ok(Presence::Absent) };
-    let readable = value.lifetime().freshness(leaf.clock().now()) <= Freshness::Stale;
+    let now = leaf.clock().now();
+    let readable = value.lifetime().freshness(now) <= Freshness::Stale && !value.is_gone(now);
     let details = value.details();
     if !readable || details.is_some_and(|d| d.kind != RecordKind::Value) {
         return Ok(Presence::Absent);

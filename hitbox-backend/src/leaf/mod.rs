@@ -14,7 +14,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use hitbox_core::{
     BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Details, ErrorKind, Freshness,
-    ReadMode, RecordKind,
+    ReadMode, RecordKind, Timestamp,
 };
 
 use crate::backend::{Adoption, Backend};
@@ -68,11 +68,22 @@ pub enum Parsed {
     Remove,
 }
 
-/// Whether what is rare about an entry keeps this read from using it.
+/// Whether what is rare about an entry lets this read use it.
 #[inline(never)]
-fn is_usable(details: &Details, options: &ReadOptions) -> bool {
+fn is_usable(
+    details: &Details,
+    created: Option<Timestamp>,
+    options: &ReadOptions,
+    clock: &dyn Clock,
+) -> bool {
     let is_current = |view: &Arc<dyn ScopeView>| details.scopes.iter().all(|scope| view.is_current(scope));
-    details.kind == RecordKind::Value
+    let is_wanted = match details.kind {
+        RecordKind::Value => true,
+        RecordKind::Absent => options.absent,
+        _ => false,
+    };
+    is_wanted
+        && details.idle_end(created).is_none_or(|end| clock.now() < end)
         && (details.scopes.is_empty() || options.view.as_ref().is_some_and(is_current))
 }
 
@@ -213,7 +224,8 @@ impl Leaf {
                 event = if options.accept.allows(freshness) { Event::Stale } else { Event::Outdated };
             }
         }
-        if value.details().is_some_and(|details| !is_usable(details, options)) {
+        let clock = &*self.0.options.clock;
+        if value.details().is_some_and(|details| !is_usable(details, value.created(), options, clock)) {
             event = Event::Outdated;
         }
         self.count(event, 1);
@@ -331,8 +343,7 @@ impl Leaf {
 
     /// Whether there is nothing to store, since the entry's time is over already.
     pub(super) fn is_gone(&self, value: &CacheValue<Raw>) -> bool {
-        let lifetime = value.lifetime();
-        !lifetime.is_forever() && lifetime.freshness(self.0.options.clock.now()) == Freshness::Gone
+        value.drop_at().is_some_and(|end| end <= self.0.options.clock.now())
     }
 
     pub(super) fn stored(

@@ -9,7 +9,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hitbox_core::{CacheKey, KeyHasher, Lifetime, Timestamp};
+use hitbox_core::{CacheKey, KeyHasher, Timestamp};
 
 const STRIPES: usize = 16;
 const SLOT_MILLIS: u64 = 256;
@@ -59,9 +59,9 @@ impl Expiries {
         self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entry of this key has this life from now on.
-    pub fn schedule(&self, key: &CacheKey, lifetime: &Lifetime) {
-        let Some(end) = lifetime.drop_at() else {
+    /// The entry of this key may be dropped from `end` on, or never.
+    pub fn schedule(&self, key: &CacheKey, end: Option<Timestamp>) {
+        let Some(end) = end else {
             // Nothing to forget if no entry ever had an end.
             if self.next.load(Ordering::Acquire) != NEVER {
                 self.forget(key);
@@ -115,16 +115,12 @@ impl Expiries {
 
 #[cfg(test)]
 mod tests {
-    use hitbox_core::{CacheKey, Lifetime, Timestamp};
+    use hitbox_core::{CacheKey, Timestamp};
 
     use super::Expiries;
 
     fn key(number: u64) -> CacheKey {
         CacheKey::builder("k").part("n", number).build()
-    }
-
-    fn until(millis: u64) -> Lifetime {
-        Lifetime::new(None, Some(Timestamp::from_millis(millis)), None)
     }
 
     fn at(millis: u64) -> Timestamp {
@@ -136,7 +132,7 @@ mod tests {
         let expiries = Expiries::default();
         assert!(!expiries.is_due(at(u64::MAX - 2)), "nothing has an end");
         for number in 0..100 {
-            expiries.schedule(&key(number), &until(1_000 + number * 10));
+            expiries.schedule(&key(number), Some(at(1_000 + number * 10)));
         }
         // Never early: at most a slot late.
         assert!(!expiries.is_due(at(999)));
@@ -154,11 +150,11 @@ mod tests {
     #[test]
     fn an_overwrite_moves_the_end_and_a_delete_forgets_it() {
         let expiries = Expiries::default();
-        expiries.schedule(&key(1), &until(1_000));
-        expiries.schedule(&key(1), &until(5_000));
-        expiries.schedule(&key(2), &until(1_000));
-        expiries.schedule(&key(2), &Lifetime::FOREVER);
-        expiries.schedule(&key(3), &until(1_000));
+        expiries.schedule(&key(1), Some(at(1_000)));
+        expiries.schedule(&key(1), Some(at(5_000)));
+        expiries.schedule(&key(2), Some(at(1_000)));
+        expiries.schedule(&key(2), None);
+        expiries.schedule(&key(3), Some(at(1_000)));
         expiries.forget(&key(3));
         assert!(expiries.take_due(at(4_000), 10).0.is_empty());
         assert_eq!(expiries.take_due(at(6_000), 10).0, [key(1)]);

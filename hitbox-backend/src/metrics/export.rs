@@ -89,7 +89,8 @@ pub(crate) fn register(leaf: &Arc<Inner>) {
     register_source(weak);
 }
 
-pub(crate) fn register_source(source: Weak<dyn Source>) {
+/// Has [`publish`] show these counters for as long as they exist.
+pub fn register_source(source: Weak<dyn Source>) {
     let mut sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
     sources.retain(|source| source.strong_count() > 0);
     sources.push(source);

@@ -4,6 +4,8 @@
 //! timed out or cancelled, frees its worker and its key; whatever is refused goes back to whoever
 //! registered it.
 
+mod builder;
 mod pool;
 
-pub use pool::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};
+pub use builder::OffloadPoolBuilder;
+pub use pool::{OffloadPool, OffloadStatistics};

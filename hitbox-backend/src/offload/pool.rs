@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use hitbox_core::{Clock, Offload, Refusal, Refused, Subject, Task, TaskKind};
+use hitbox_core::{Lane, Offload, Refusal, Refused, Subject, Task, TaskKind};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::clock::SystemClock;
+use super::OffloadPoolBuilder;
 use crate::metrics::{Shown, Source, Value, register_source};
 
 /// Runs background work with a bound on how much is under way. Clones share the pool.
@@ -29,11 +29,15 @@ struct Pool {
     depth: watch::Sender<usize>,
     /// Raised to cancel what is under way.
     epoch: watch::Sender<u64>,
+    /// Ends standing tasks.
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct State {
     workers: usize,
+    /// Tasks under way that somebody waits for.
+    urgent: usize,
     queue: VecDeque<Task>,
     subjects: HashSet<(TaskKind, Subject)>,
     closed: bool,
@@ -62,54 +66,11 @@ pub struct OffloadStatistics {
     pub refused_closed: u64,
     /// Tasks running or waiting now.
     pub depth: u64,
-}
-
-/// Settings of an [`OffloadPool`].
-#[derive(Clone, Debug)]
-pub struct OffloadPoolBuilder {
-    workers: usize,
-    queue: usize,
-    timeout: Option<Duration>,
-    clock: Arc<dyn Clock>,
-    runtime: Option<Handle>,
+    /// Standing tasks now; they are counted nowhere else.
+    pub standing: u64,
 }
 
 impl OffloadPoolBuilder {
-    /// Tasks that run at once, at least 1. Default 64.
-    #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.max(1);
-        self
-    }
-
-    /// Tasks that wait beside those that run. Default 4,096.
-    #[must_use]
-    pub fn queue(mut self, queue: usize) -> Self {
-        self.queue = queue;
-        self
-    }
-
-    /// Cuts tasks after so long. Default 30 s; `None` lets them run.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// The clock of the time limit. Default the machine's.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// The runtime that runs the tasks. Default the one that `build` is called on.
-    #[must_use]
-    pub fn runtime(mut self, runtime: Handle) -> Self {
-        self.runtime = Some(runtime);
-        self
-    }
-
     /// The pool.
     ///
     /// # Panics
@@ -122,6 +83,7 @@ impl OffloadPoolBuilder {
             state: Mutex::default(),
             depth: watch::Sender::new(0),
             epoch: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
         });
         let weak: std::sync::Weak<Pool> = Arc::downgrade(&pool);
         register_source(weak);
@@ -140,13 +102,7 @@ impl OffloadPool {
 
     /// Settings to start from.
     pub fn builder() -> OffloadPoolBuilder {
-        OffloadPoolBuilder {
-            workers: 64,
-            queue: 4096,
-            timeout: Some(Duration::from_secs(30)),
-            clock: Arc::new(SystemClock),
-            runtime: None,
-        }
+        OffloadPoolBuilder::default()
     }
 
     /// This pool as compositions take it.
@@ -168,7 +124,23 @@ impl OffloadPool {
     /// Dropping the future leaves the pool closed.
     pub async fn shutdown(&self) {
         self.0.lock().closed = true;
+        self.0.closed.send_replace(true);
         self.wait_all().await;
+    }
+
+    /// Takes no more tasks, waits for those that were taken until the deadline, and cancels the rest; says how
+    /// many those were.
+    ///
+    /// Dropping the future leaves the pool closed and cancels nothing.
+    pub async fn shutdown_within(&self, deadline: Duration) -> u64 {
+        let (ended, limit) = (std::pin::pin!(self.shutdown()), self.0.settings.clock.sleep(deadline));
+        if let Either::Left(_) = select(ended, limit).await {
+            return 0;
+        }
+        let cancelled = *self.0.depth.borrow() as u64;
+        self.cancel_all();
+        self.wait_all().await;
+        cancelled
     }
 
     /// Cancels what runs and what waits. New tasks are taken.
@@ -215,22 +187,31 @@ impl Offload for OffloadPool {
         } else if name.as_ref().is_some_and(|name| state.subjects.contains(name)) {
             state.statistics.refused_duplicate += 1;
             Refusal::Duplicate
-        } else if state.workers >= self.0.settings.workers && state.queue.len() >= self.0.settings.queue {
+        } else if !state.has_room(&self.0.settings, task.lane) {
             state.statistics.refused_full += 1;
             Refusal::Full
         } else {
-            state.statistics.registered += 1;
             state.subjects.extend(name);
-            self.0.depth.send_modify(|depth| *depth += 1);
-            if state.workers < self.0.settings.workers {
-                state.workers += 1;
-                drop(state);
-                let worker =
-                    Worker { pool: self.0.clone(), current: Some((task.kind, task.subject.clone())) };
-                self.0.runtime.spawn(worker.run(task));
+            let lane = task.lane;
+            if lane == Lane::Standing {
+                state.statistics.standing += 1;
             } else {
-                state.queue.push_back(task);
+                state.statistics.registered += 1;
+                self.0.depth.send_modify(|depth| *depth += 1);
             }
+            if lane == Lane::Background && state.workers >= self.0.settings.workers {
+                state.queue.push_back(task);
+                return Ok(());
+            }
+            match lane {
+                Lane::Urgent => state.urgent += 1,
+                Lane::Standing => {}
+                _ => state.workers += 1,
+            }
+            drop(state);
+            let current = Some((task.kind, task.subject.clone()));
+            let worker = Worker { pool: self.0.clone(), lane, current };
+            self.0.runtime.spawn(worker.run(task));
             return Ok(());
         };
         drop(state);
@@ -245,6 +226,14 @@ impl Pool {
 }
 
 impl State {
+    fn has_room(&self, settings: &OffloadPoolBuilder, lane: Lane) -> bool {
+        match lane {
+            Lane::Urgent => self.urgent < settings.urgent,
+            Lane::Standing => self.statistics.standing < settings.urgent as u64,
+            _ => self.workers < settings.workers || self.queue.len() < settings.queue,
+        }
+    }
+
     fn release(&mut self, kind: TaskKind, subject: Option<&Subject>) {
         if let Some(subject) = subject {
             self.subjects.remove(&(kind, subject.clone()));
@@ -263,6 +252,8 @@ enum End {
 /// Runs tasks until none waits. Dropped half-way, with its runtime, it counts its task as cancelled.
 struct Worker {
     pool: Arc<Pool>,
+    /// Only a worker of the background lane takes further tasks from the queue.
+    lane: Lane,
     current: Option<(TaskKind, Option<Subject>)>,
 }
 
@@ -278,11 +269,18 @@ impl Worker {
     async fn perform(&self, task: Task) -> End {
         let mut epoch = self.pool.epoch.subscribe();
         let work = AssertUnwindSafe(task.work).catch_unwind();
-        let limit = match self.pool.settings.timeout {
+        let limit = match self.pool.settings.timeout_for(task.kind, self.lane) {
             Some(limit) => Either::Left(self.pool.settings.clock.sleep(limit)),
             None => Either::Right(std::future::pending()),
         };
-        let cancelled = std::pin::pin!(epoch.changed());
+        let mut closed = self.pool.closed.subscribe();
+        let is_standing = self.lane == Lane::Standing;
+        let cancelled = std::pin::pin!(async {
+            tokio::select! {
+                _ = epoch.changed() => {}
+                _ = closed.wait_for(|closed| *closed), if is_standing => {}
+            }
+        });
         match select(work, select(limit, cancelled)).await {
             Either::Left((Ok(()), _)) => End::Completed,
             Either::Left((Err(_), _)) => {
@@ -298,23 +296,31 @@ impl Worker {
     fn finish(&mut self, end: End) -> Option<Task> {
         let next = {
             let mut state = self.pool.lock();
-            match end {
-                End::Completed => state.statistics.completed += 1,
-                End::Panicked => state.statistics.panicked += 1,
-                End::TimedOut => state.statistics.timed_out += 1,
-                End::Cancelled => state.statistics.cancelled += 1,
+            let counter = match end {
+                _ if self.lane == Lane::Standing => None,
+                End::Completed => Some(&mut state.statistics.completed),
+                End::Panicked => Some(&mut state.statistics.panicked),
+                End::TimedOut => Some(&mut state.statistics.timed_out),
+                End::Cancelled => Some(&mut state.statistics.cancelled),
+            };
+            if let Some(counter) = counter {
+                *counter += 1;
             }
             if let Some((kind, subject)) = self.current.take() {
                 state.release(kind, subject.as_ref());
             }
-            let next = state.queue.pop_front();
-            match &next {
-                Some(task) => self.current = Some((task.kind, task.subject.clone())),
-                None => state.workers -= 1,
+            let next = if self.lane == Lane::Background { state.queue.pop_front() } else { None };
+            match (&next, self.lane) {
+                (Some(task), _) => self.current = Some((task.kind, task.subject.clone())),
+                (None, Lane::Urgent) => state.urgent -= 1,
+                (None, Lane::Standing) => state.statistics.standing -= 1,
+                (None, _) => state.workers -= 1,
             }
             next
         };
-        self.pool.depth.send_modify(|depth| *depth -= 1);
+        if self.lane != Lane::Standing {
+            self.pool.depth.send_modify(|depth| *depth -= 1);
+        }
         next
     }
 }

@@ -95,7 +95,7 @@ impl Drop for Landing {
 
 #[async_trait]
 impl Backend for Coalesce {
-    crate::forward!(self => self.inner; store, facts);
+    crate::forward!(self => self.inner; store, facts, capabilities);
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
         self.inner.try_read(key, options)

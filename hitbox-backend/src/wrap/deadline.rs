@@ -83,7 +83,7 @@ impl Deadline {
 
 #[async_trait]
 impl Backend for Deadline {
-    crate::forward!(self => self.inner; facts);
+    crate::forward!(self => self.inner; facts, capabilities);
 
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         self.cut("a read", self.inner.read(key)).await?

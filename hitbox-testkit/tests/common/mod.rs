@@ -43,7 +43,7 @@ pub(crate) struct TemporaryDisk {
 }
 
 impl Backend for TemporaryDisk {
-    forward!(self => self.disk; store, reads, writes, facts);
+    forward!(self => self.disk; store, reads, writes, facts, capabilities);
 
     fn adopted(&self, adoption: &Adoption) -> Option<std::sync::Arc<dyn Backend>> {
         let adopted = self.disk.adopted(adoption)?;
@@ -58,7 +58,7 @@ struct Kept {
 }
 
 impl Backend for Kept {
-    forward!(self => self.inner; store, reads, writes, facts);
+    forward!(self => self.inner; store, reads, writes, facts, capabilities);
 
     fn adopted(&self, adoption: &Adoption) -> Option<std::sync::Arc<dyn Backend>> {
         let inner = self.inner.adopted(adoption)?;

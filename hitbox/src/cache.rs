@@ -1,0 +1,357 @@
+//! The cache that applications hold.
+
+use std::borrow::Cow;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use hitbox_backend::{
+    Backend, Cacheable, DeleteStatus, LeafSet, Raw, ReadOptions, Receipt, WriteOptions, mutation,
+};
+use hitbox_core::{Accept, BackendLabel, BackendResult, CacheKey, CacheValue, Freshness};
+
+use crate::advisor::Advice;
+use crate::builder::CacheBuilder;
+use crate::call::Entry;
+use crate::error::{BoxError, LoadError};
+use crate::events::{CacheEvent, CacheStatistics};
+use crate::key::ToKey;
+use crate::loaded::{Load, Loaded};
+use crate::outcome::{How, Outcome, Served};
+use crate::settings::Life;
+use crate::shared::{Copy, Shared};
+
+/// A typed cache over any backend. Cloning is cheap and shares everything.
+///
+/// The backend is erased, so that the type stays short; `Cache<V, B>`, from
+/// [`build_generic`](CacheBuilder::build_generic), keeps it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use hitbox::{Cache, moka::MokaBackend};
+///
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct User { name: String }
+/// # async fn load_user(id: u64) -> Result<User, std::io::Error> { Ok(User { name: format!("user {id}") }) }
+/// let memory = MokaBackend::builder().max_entries(10_000).build()?;
+/// let users: Cache<User> = Cache::builder(memory).name("users").ttl(Duration::from_secs(300)).build()?;
+///
+/// let user = users.get_or_load(("user", 7), || load_user(7)).await?;
+/// assert_eq!(user.name, "user 7");
+/// users.remove(("user", 7)).await?;
+/// assert!(users.get(("user", 7)).await?.is_none());
+/// # Ok(()) }
+/// ```
+pub struct Cache<V: Cacheable, B: Backend + ?Sized = dyn Backend> {
+    pub(crate) shared: Arc<Shared<V, B>>,
+    pub(crate) advice: Arc<[Advice]>,
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Clone for Cache<V, B> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), advice: self.advice.clone() }
+    }
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Debug for Cache<V, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let leaves: Vec<BackendLabel> = self.shared.backend.leaves().iter().map(|leaf| leaf.path()).collect();
+        f.debug_struct("Cache").field("name", &self.name()).field("leaves", &leaves).finish_non_exhaustive()
+    }
+}
+
+impl<V: Cacheable> Cache<V> {
+    /// Settings to start from. The backend is any leaf, wrapper or composition.
+    pub fn builder<B: Backend>(backend: B) -> CacheBuilder<V, B> {
+        CacheBuilder::new(backend)
+    }
+
+    /// A cache that keeps nothing: for tests, and to switch caching off. Loads are still made once for all who
+    /// ask at the same time.
+    pub fn null() -> Self {
+        crate::null::cache()
+    }
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
+    /// The value under a key, from the layers only.
+    ///
+    /// # Errors
+    /// If every layer failed, or a required one did and no other had the value.
+    ///
+    /// # Cancellation
+    /// Leaves nothing.
+    pub async fn get(&self, key: impl ToKey) -> BackendResult<Option<V>> {
+        let key = self.key(&key);
+        Ok(self.find(&key).await?.value)
+    }
+
+    /// The value under a key, loaded if no layer has it. All who ask for it meanwhile wait for one load, which is
+    /// stored before they get it.
+    ///
+    /// The load runs on its own: it goes on if this call is dropped while others wait, and is cancelled once nobody
+    /// does ([`finish_abandoned`](CacheBuilder::finish_abandoned)). A loader that borrows goes to
+    /// [`get_or_load_scoped`](Self::get_or_load_scoped).
+    ///
+    /// # Errors
+    /// [`LoadError`]: the loader's error, shared by all who waited, unless an older copy may be served instead; or
+    /// the time is up. A cache that fails is no error.
+    ///
+    /// # Panics
+    /// If the loader that this call ran panics. Others who wait get an error.
+    pub async fn get_or_load<L, F, E>(&self, key: impl ToKey, loader: L) -> Result<V, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Ok(self.entry(key).get_or_load(loader).await?.value)
+    }
+
+    /// The same with a loader that sees the older value and may set life, metadata, or say "absent", "not modified"
+    /// or "do not store".
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use hitbox::{Cache, Loaded};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), hitbox::LoadError> {
+    /// # let pages: Cache<String> = Cache::null();
+    /// # async fn fetch(_etag: Option<String>) -> Result<Option<String>, std::io::Error> { Ok(Some("body".into())) }
+    /// let page = pages
+    ///     .get_or_load_with("/index.html", |load| async move {
+    ///         Ok::<_, std::io::Error>(match fetch(load.previous().await).await? {
+    ///             Some(page) => Loaded::new(page).ttl(Duration::from_secs(60)),
+    ///             None => Loaded::not_modified(),
+    ///         })
+    ///     })
+    ///     .await?;
+    /// # assert_eq!(page, "body");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load); of kind [`Absent`](crate::LoadErrorKind::Absent) if the loader says so.
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_with<L, F, E>(&self, key: impl ToKey, loader: L) -> Result<V, LoadError>
+    where
+        L: FnOnce(Load<V>) -> F + Send + 'static,
+        F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Ok(self.entry(key).get_or_load_with(loader).await?.value)
+    }
+
+    /// The value if the source has one. That it has none is remembered for
+    /// [`absent_ttl`](CacheBuilder::absent_ttl).
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_optional<L, F, E>(
+        &self,
+        key: impl ToKey,
+        loader: L,
+    ) -> Result<Option<V>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<Option<V>, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Ok(self.entry(key).get_or_load_optional(loader).await?.value)
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), with a loader that may borrow. It runs within this call: if that is
+    /// dropped, another caller leads with its own loader, and nothing goes on in the background. Where the cache
+    /// would reload in the background, such a call reloads first.
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_scoped<'l, L, F, E>(&self, key: impl ToKey, loader: L) -> Result<V, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'l,
+        F: Future<Output = Result<V, E>> + Send + 'l,
+        E: Into<BoxError>,
+        B: 'l,
+    {
+        Ok(self.entry(key).get_or_load_scoped(loader).await?.value)
+    }
+
+    /// Stores a value. No load or refill that began before brings an older one back.
+    ///
+    /// # Errors
+    /// As the write policy decides. Layers that failed are brought up to date later; until then they do not serve
+    /// what they had.
+    ///
+    /// # Cancellation
+    /// Compositions finish the write in their offload; a leaf alone may or may not have stored it.
+    pub async fn insert(&self, key: impl ToKey, value: V) -> BackendResult<Receipt> {
+        self.entry(key).insert(value).await
+    }
+
+    /// Removes an entry from all layers. No load or refill that began before brings it back.
+    ///
+    /// # Errors
+    /// If any layer failed: it is removed there later, and not served until then.
+    ///
+    /// # Cancellation
+    /// As [`insert`](Self::insert).
+    pub async fn remove(&self, key: impl ToKey) -> BackendResult<DeleteStatus> {
+        self.entry(key).remove().await
+    }
+
+    /// Makes an entry stale at once. Its value and all other instants stay: who has a loader reloads it as the
+    /// settings for stale copies say, and it serves where that fails. Says whether there was one.
+    ///
+    /// # Errors
+    /// If the layers cannot be read or written.
+    ///
+    /// # Cancellation
+    /// As [`insert`](Self::insert).
+    pub async fn expire(&self, key: impl ToKey) -> BackendResult<bool> {
+        let key = self.key(&key);
+        self.shared.expire(&key).await
+    }
+
+    /// A key with options for one call; its methods say how they were answered.
+    pub fn entry<K: ToKey>(&self, key: K) -> Entry<'_, K, V, B> {
+        Entry::new(self, key)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.shared.settings.name.as_str()
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &Arc<B> {
+        &self.shared.backend
+    }
+
+    /// Counts since the cache was built, and statistics of its layers.
+    pub fn statistics(&self) -> CacheStatistics {
+        CacheStatistics {
+            recovering: self.shared.recovery.len() as u64,
+            loading: self.shared.flights.len() as u64,
+            leaves: self.shared.backend.statistics(),
+            ..self.shared.events.counts.snapshot()
+        }
+    }
+
+    /// What the settings made the builder warn of.
+    pub fn advice(&self) -> &[Advice] {
+        &self.advice
+    }
+
+    /// The key as the layers know it.
+    pub fn key<'k>(&self, key: &'k impl ToKey) -> Cow<'k, CacheKey> {
+        key.to_key(self.name())
+    }
+
+    pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Served<Option<V>>> {
+        let shared = &self.shared;
+        let copy = match shared.try_look(key, &ReadOptions::NORMAL) {
+            Ok(Some(copy)) if copy.entry.details().is_none() => {
+                return Ok(Self::found(shared, key, copy));
+            }
+            Ok(copy) => copy,
+            Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..ReadOptions::NORMAL })).await?,
+        };
+        match copy {
+            Some(copy) => {
+                shared.touch(key, &copy);
+                Ok(Self::found(shared, key, copy))
+            }
+            None => Ok(self.missed(key)),
+        }
+    }
+
+    #[inline]
+    fn found(shared: &Shared<V, B>, key: &CacheKey, copy: Copy<V>) -> Served<Option<V>> {
+        shared.tell_hit(key, copy.freshness);
+        let how = if copy.freshness == Freshness::Fresh { How::Hit } else { How::Stale };
+        copy.served(how)
+    }
+
+    pub(crate) fn missed(&self, key: &CacheKey) -> Served<Option<V>> {
+        self.shared.events.tell(|| CacheEvent::Miss { key });
+        Served { value: None, outcome: Outcome::of_source(How::Miss, None) }
+    }
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
+    pub(crate) async fn insert(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        value: V,
+        life: Life,
+    ) -> BackendResult<Receipt> {
+        let now = self.now();
+        let Some(lifetime) = self.settings.lifetime(key, life, false, now) else {
+            // A value that is over at once replaces what was there with nothing.
+            return self.write(key, None).await;
+        };
+        let entry = self.entry(Some(value), lifetime, now, None, Default::default());
+        self.write(key, Some(entry)).await
+    }
+
+    pub(crate) async fn remove(self: &Arc<Self>, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        Ok(DeleteStatus::of(self.write(key, None).await?.removed()))
+    }
+
+    /// Writes an entry or removes it.
+    async fn write(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        entry: Option<CacheValue<Raw>>,
+    ) -> BackendResult<Receipt> {
+        let mutation = mutation(&*self.backend, key);
+        self.throttle.end(key);
+        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
+        let receipt = match entry {
+            Some(entry) => self.backend.write_with(key, entry, &options).await,
+            None => self.backend.remove_with(key, &options).await,
+        };
+        if self.account(key, &receipt, &mutation) {
+            self.recover_later(key);
+        }
+        receipt.into_result()
+    }
+
+    async fn expire(self: &Arc<Self>, key: &CacheKey) -> BackendResult<bool> {
+        self.throttle.end(key);
+        // Loads that are under way do not make it fresh again.
+        let mutation = mutation(&*self.backend, key);
+        mutation.first().await;
+        let Some(copy) = self.longest_copy(key).await? else { return Ok(false) };
+        let lifetime = copy.lifetime().with_stale(self.now());
+        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
+        let receipt = self.backend.write_with(key, copy.with_lifetime(lifetime), &options).await;
+        if self.account(key, &receipt, &mutation) {
+            self.recover_later(key);
+        }
+        receipt.into_result().map(|_| true)
+    }
+
+    /// The copy that lives longest in any leaf: an upper one may have been capped.
+    async fn longest_copy(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        let mut longest: Option<CacheValue<Raw>> = None;
+        let mut options = ReadOptions { accept: Accept::Expired, ..ReadOptions::NORMAL };
+        while let Some(found) = self.backend.read_with(key, &options).await? {
+            let leaf = LeafSet::of(found.leaf);
+            if options.skip.covers(leaf) {
+                break;
+            }
+            options.skip = options.skip.union(leaf);
+            if longest.as_ref().is_none_or(|known| found.value.lifetime().outlives(known.lifetime())) {
+                longest = Some(found.value);
+            }
+        }
+        Ok(longest)
+    }
+}

@@ -1,0 +1,246 @@
+//! One call with options of its own.
+
+use std::time::Duration;
+
+use hitbox_backend::{Backend, Cacheable, DeleteStatus, Receipt};
+use hitbox_core::{BackendResult, Timestamp};
+
+use crate::cache::Cache;
+use crate::error::{BoxError, LoadError, LoadErrorKind};
+use crate::key::ToKey;
+use crate::load::Loader;
+use crate::loaded::{Load, Loaded};
+use crate::outcome::Served;
+use crate::settings::Life;
+
+/// What a call does with the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    #[default]
+    Normal,
+    Reload,
+    Bypass,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) mode: Mode,
+    pub(crate) life: Life,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) hard_timeout: Option<Duration>,
+}
+
+/// A key of a cache, and how this one call treats it. Its methods say how they were answered.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use hitbox::{Cache, How};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), hitbox::LoadError> {
+/// # let cache: Cache<u32> = Cache::null();
+/// let served = cache
+///     .entry("answer")
+///     .ttl(Duration::from_secs(5))
+///     .get_or_load(|| async { Ok::<_, std::io::Error>(42) })
+///     .await?;
+/// assert_eq!((*served, served.outcome.how), (42, How::Loaded));
+/// # Ok(()) }
+/// ```
+#[must_use = "nothing is done before one of its methods is awaited"]
+pub struct Entry<'c, K, V: Cacheable, B: Backend + ?Sized> {
+    cache: &'c Cache<V, B>,
+    key: K,
+    call: Call,
+}
+
+impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
+    pub(crate) fn new(cache: &'c Cache<V, B>, key: K) -> Self {
+        Self { cache, key, call: Call::default() }
+    }
+
+    /// What this call stores is fresh for so long.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.call.life.ttl = Some(ttl);
+        self
+    }
+
+    /// What this call stores is served stale for so long beyond.
+    pub fn stale(mut self, stale: Duration) -> Self {
+        self.call.life.stale = Some(stale);
+        self
+    }
+
+    /// What this call stores is not served from then on.
+    pub fn expires_at(mut self, until: Timestamp) -> Self {
+        self.call.life.until = Some(until);
+        self
+    }
+
+    /// Loads even if there is a copy, and stores what it gets. If a load of the key is under way, that will do.
+    pub fn reload(mut self) -> Self {
+        self.call.mode = Mode::Reload;
+        self
+    }
+
+    /// Loads past the cache: nothing is read and nothing stored.
+    pub fn bypass(mut self) -> Self {
+        self.call.mode = Mode::Bypass;
+        self
+    }
+
+    /// As [`CacheBuilder::soft_timeout`](crate::CacheBuilder::soft_timeout), for this call.
+    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.call.soft_timeout = Some(timeout);
+        self
+    }
+
+    /// As [`CacheBuilder::hard_timeout`](crate::CacheBuilder::hard_timeout), for this call.
+    pub fn hard_timeout(mut self, timeout: Duration) -> Self {
+        self.call.hard_timeout = Some(timeout);
+        self
+    }
+
+    /// The value, from the cache only.
+    ///
+    /// # Errors
+    /// As [`Cache::get`].
+    pub async fn get(self) -> BackendResult<Served<Option<V>>> {
+        let key = self.cache.key(&self.key);
+        match self.call.mode {
+            Mode::Bypass => Ok(self.cache.missed(&key)),
+            Mode::Normal | Mode::Reload => self.cache.find(&key).await,
+        }
+    }
+
+    /// The value, loaded if need be.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load`].
+    pub async fn get_or_load<L, F, E>(self, loader: L) -> Result<Served<V>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let loader = || detached(|_| async { loader().await.map(Loaded::new) });
+        present(self.cache, &self.key, &self.call, loader).await
+    }
+
+    /// The same with a loader that knows of the load, and says how long its value is good.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_with`].
+    pub async fn get_or_load_with<L, F, E>(self, loader: L) -> Result<Served<V>, LoadError>
+    where
+        L: FnOnce(Load<V>) -> F + Send + 'static,
+        F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        present(self.cache, &self.key, &self.call, || detached(loader)).await
+    }
+
+    /// The value if the source has one.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_optional`].
+    pub async fn get_or_load_optional<L, F, E>(self, loader: L) -> Result<Served<Option<V>>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<Option<V>, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let key = self.cache.key(&self.key);
+        let loader = || detached(|_| async { loader().await.map(Loaded::from) });
+        self.cache.shared.obtain(&key, &self.call, true, loader).await
+    }
+
+    /// The value, loaded within this call, whose variables the loader may borrow.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_scoped`].
+    pub async fn get_or_load_scoped<'l, L, F, E>(self, loader: L) -> Result<Served<V>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'l,
+        F: Future<Output = Result<V, E>> + Send + 'l,
+        E: Into<BoxError>,
+        B: 'l,
+    {
+        let loader = || scoped(|_| async { loader().await.map(Loaded::new) });
+        present(self.cache, &self.key, &self.call, loader).await
+    }
+
+    /// The value if the source has one, loaded within this call, whose variables the loader may borrow.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_scoped`].
+    pub async fn get_or_load_optional_scoped<'l, L, F, E>(
+        self,
+        loader: L,
+    ) -> Result<Served<Option<V>>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'l,
+        F: Future<Output = Result<Option<V>, E>> + Send + 'l,
+        E: Into<BoxError>,
+        B: 'l,
+    {
+        let key = self.cache.key(&self.key);
+        let loader = || scoped(|_| async { loader().await.map(Loaded::from) });
+        self.cache.shared.obtain(&key, &self.call, true, loader).await
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// As [`Cache::insert`].
+    pub async fn insert(self, value: V) -> BackendResult<Receipt> {
+        let key = self.cache.key(&self.key);
+        self.cache.shared.insert(&key, value, self.call.life).await
+    }
+
+    /// Removes the entry.
+    ///
+    /// # Errors
+    /// As [`Cache::remove`].
+    pub async fn remove(self) -> BackendResult<DeleteStatus> {
+        let key = self.cache.key(&self.key);
+        self.cache.shared.remove(&key).await
+    }
+}
+
+/// The value of a call that cannot do without one.
+async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
+    cache: &Cache<V, B>,
+    key: &K,
+    call: &Call,
+    loader: impl FnOnce() -> Loader<'l, V> + Send,
+) -> Result<Served<V>, LoadError> {
+    let key = cache.key(key);
+    let Served { value, outcome } = cache.shared.obtain(&key, call, false, loader).await?;
+    match value {
+        Some(value) => Ok(Served { value, outcome }),
+        None => Err(LoadError::new(LoadErrorKind::Absent, &key)),
+    }
+}
+
+fn detached<'l, V, L, F, E>(loader: L) -> Loader<'l, V>
+where
+    L: FnOnce(Load<V>) -> F + Send + 'static,
+    F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    Loader::Detached(Box::new(|load| {
+        let work = loader(load);
+        Box::pin(async move { work.await.map_err(Into::into) })
+    }))
+}
+
+fn scoped<'l, V, L, F, E>(loader: L) -> Loader<'l, V>
+where
+    L: FnOnce(Load<V>) -> F + Send + 'l,
+    F: Future<Output = Result<Loaded<V>, E>> + Send + 'l,
+    E: Into<BoxError>,
+{
+    Loader::Scoped(Box::new(|load| {
+        let work = loader(load);
+        Box::pin(async move { work.await.map_err(Into::into) })
+    }))
+}

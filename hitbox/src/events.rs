@@ -1,0 +1,197 @@
+//! What happens in a cache: a hook for those who want to see each event, and counts for those who do not.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hitbox_backend::LeafStatistics;
+use hitbox_backend::metrics::{Shown, Source, Value};
+use hitbox_core::{BackendError, BackendLabel, CacheKey, Freshness};
+
+use crate::error::LoadError;
+
+/// Something that happened in a cache.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CacheEvent<'a> {
+    /// A copy was served.
+    Hit {
+        /// Its key.
+        key: &'a CacheKey,
+        /// What it was.
+        freshness: Freshness,
+    },
+    /// No layer had a usable copy.
+    Miss {
+        /// The key.
+        key: &'a CacheKey,
+    },
+    /// A load began.
+    LoadStarted {
+        /// The key.
+        key: &'a CacheKey,
+        /// Whether it runs ahead of need, in the background.
+        in_background: bool,
+    },
+    /// A load brought something.
+    Loaded {
+        /// The key.
+        key: &'a CacheKey,
+        /// How long the loader took.
+        took: Duration,
+    },
+    /// A load failed.
+    LoadFailed {
+        /// The key.
+        key: &'a CacheKey,
+        /// Why.
+        error: &'a LoadError,
+    },
+    /// What a load brought was not stored, since the key was written meanwhile.
+    Superseded {
+        /// The key.
+        key: &'a CacheKey,
+    },
+    /// An older copy was served instead of a load.
+    StaleServed {
+        /// The key.
+        key: &'a CacheKey,
+    },
+    /// A call waited longer than it would.
+    TimedOut {
+        /// The key.
+        key: &'a CacheKey,
+    },
+    /// A layer failed; what the cache was asked for did not.
+    LayerFailed {
+        /// The key.
+        key: &'a CacheKey,
+        /// The error; it names the layer.
+        error: &'a BackendError,
+    },
+    /// Layers that had failed have the key's present state again.
+    Recovered {
+        /// The key.
+        key: &'a CacheKey,
+    },
+}
+
+/// Is told of every event, while it happens: it must not wait.
+pub(crate) type Hook = Arc<dyn Fn(&CacheEvent<'_>) + Send + Sync>;
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident => $metric:literal,)+) => {
+        /// What loads and calls of a cache have come to since it was built.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct CacheStatistics {
+            $($(#[$doc])* pub $name: u64,)+
+            /// Keys that wait for layers to come back.
+            pub recovering: u64,
+            /// Loads under way.
+            pub loading: u64,
+            /// The layers, from left to right.
+            pub leaves: Vec<LeafStatistics>,
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counts {
+            $(pub(crate) $name: AtomicU64,)+
+        }
+
+        impl Counts {
+            pub(crate) fn snapshot(&self) -> CacheStatistics {
+                CacheStatistics {
+                    $($name: self.$name.load(Ordering::Relaxed),)+
+                    ..CacheStatistics::default()
+                }
+            }
+
+            fn each(&self, mut show: impl FnMut(&'static str, u64)) {
+                $(show($metric, self.$name.load(Ordering::Relaxed));)+
+            }
+        }
+    };
+}
+
+counts! {
+    /// Loads that began.
+    loads => "hitbox_load_started_total",
+    /// Calls that waited for another call's load.
+    coalesced => "hitbox_load_coalesced_total",
+    /// Loads that failed.
+    load_failures => "hitbox_load_failed_total",
+    /// Loads that panicked; they count as failed too.
+    load_panics => "hitbox_load_panicked_total",
+    /// Calls that waited longer than they would.
+    load_timeouts => "hitbox_load_timed_out_total",
+    /// Loads whose value was not stored, since the key was written meanwhile.
+    load_superseded => "hitbox_load_superseded_total",
+    /// Milliseconds that loaders took.
+    load_millis => "hitbox_load_milliseconds_total",
+    /// Stale or expired copies served.
+    stale_served => "hitbox_load_stale_served_total",
+    /// Loads that were begun before the copy was stale.
+    refreshed_early => "hitbox_load_refreshed_early_total",
+    /// Early loads that were saved, since a lower layer had a newer copy.
+    refreshed_from_layer => "hitbox_load_refreshed_from_layer_total",
+    /// Background loads that the offload did not take.
+    refused => "hitbox_load_refused_total",
+    /// Reads that failed and counted as misses.
+    read_errors => "hitbox_load_read_errors_total",
+    /// Writes of loaded values that failed.
+    write_errors => "hitbox_load_write_errors_total",
+    /// Keys brought up to date in layers that had failed.
+    recovered => "hitbox_recovery_recovered_total",
+    /// Keys for which there was no room in the recovery queue.
+    recovery_overflows => "hitbox_recovery_overflow_total",
+    /// Reads noted for entries with an idle time.
+    touched => "hitbox_load_touched_total",
+}
+
+/// Counts one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts and the hook.
+#[derive(Clone)]
+pub(crate) struct Events {
+    pub(crate) name: BackendLabel,
+    pub(crate) hook: Option<Hook>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+impl Events {
+    /// Tells the hook, if there is one.
+    #[inline]
+    pub(crate) fn tell<'a>(&self, event: impl FnOnce() -> CacheEvent<'a>) {
+        if let Some(hook) = &self.hook {
+            hook(&event());
+        }
+    }
+
+    /// A layer failed, which does not concern the caller.
+    pub(crate) fn layer_failed(&self, key: &CacheKey, error: &BackendError) {
+        tracing::debug!(cache = %self.name, %key, %error, "a layer failed");
+        self.tell(|| CacheEvent::LayerFailed { key, error });
+    }
+}
+
+impl Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("hook", &self.hook.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Shows the counts under the cache's name.
+#[derive(Debug)]
+pub(crate) struct ShownCounts(pub(crate) BackendLabel, pub(crate) Arc<Counts>);
+
+impl Source for ShownCounts {
+    fn each(&self, show: &mut dyn FnMut(Shown)) {
+        let labels = [("cache", self.0.as_str()), ("", "")];
+        self.1.each(|name, value| show(Shown { name, labels, value: Value::Counter(value) }));
+    }
+}

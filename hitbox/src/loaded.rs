@@ -1,0 +1,126 @@
+//! What loaders are given and what they return.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitbox_core::{BoxFuture, CacheKey, Timestamp};
+
+use crate::settings::Life;
+
+/// What a loader brings, with what it has to say about how long that is good.
+///
+/// ```
+/// # use std::time::Duration;
+/// use hitbox::Loaded;
+/// # struct User { is_guest: bool }
+/// # fn f(user: User) -> Loaded<User> {
+/// let ttl = Duration::from_secs(if user.is_guest { 10 } else { 600 });
+/// Loaded::new(user).ttl(ttl)
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Loaded<V> {
+    pub(crate) payload: Payload<V>,
+    pub(crate) life: Life,
+    pub(crate) store: bool,
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Payload<V> {
+    Value(V),
+    Absent,
+    NotModified,
+}
+
+impl<V> Loaded<V> {
+    const fn of(payload: Payload<V>) -> Self {
+        let life = Life { ttl: None, stale: None, until: None };
+        Self { payload, life, store: true, metadata: BTreeMap::new() }
+    }
+
+    /// A value, to be kept as the cache's settings say.
+    pub const fn new(value: V) -> Self {
+        Self::of(Payload::Value(value))
+    }
+
+    /// The source has nothing under this key. It is remembered if the cache has a time for that
+    /// ([`absent_ttl`](crate::CacheBuilder::absent_ttl)).
+    pub const fn absent() -> Self {
+        Self::of(Payload::Absent)
+    }
+
+    /// The value that the cache has is still right: its life starts anew.
+    pub const fn not_modified() -> Self {
+        Self::of(Payload::NotModified)
+    }
+
+    /// Fresh for so long.
+    #[must_use]
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.life.ttl = Some(ttl);
+        self
+    }
+
+    /// Served stale for so long beyond.
+    #[must_use]
+    pub const fn stale(mut self, stale: Duration) -> Self {
+        self.life.stale = Some(stale);
+        self
+    }
+
+    /// Not served from then on, whatever TTL and stale time say.
+    #[must_use]
+    pub const fn expires_at(mut self, until: Timestamp) -> Self {
+        self.life.until = Some(until);
+        self
+    }
+
+    /// Goes to those who wait for it, and is not stored.
+    #[must_use]
+    pub const fn do_not_store(mut self) -> Self {
+        self.store = false;
+        self
+    }
+
+    /// A remark that is kept with the entry.
+    #[must_use]
+    pub fn metadata(mut self, name: &str, value: &str) -> Self {
+        self.metadata.insert(name.to_owned(), value.to_owned());
+        self
+    }
+}
+
+impl<V> From<Option<V>> for Loaded<V> {
+    fn from(value: Option<V>) -> Self {
+        value.map_or_else(Self::absent, Self::new)
+    }
+}
+
+pub(crate) type ReadPrevious<V> = Arc<dyn Fn() -> BoxFuture<'static, Option<V>> + Send + Sync>;
+
+/// What a loader may know of the load that it is part of.
+pub struct Load<V> {
+    pub(crate) key: CacheKey,
+    pub(crate) previous: ReadPrevious<V>,
+}
+
+impl<V> Load<V> {
+    /// The key.
+    pub fn key(&self) -> &CacheKey {
+        &self.key
+    }
+
+    /// The value that the cache still has, stale or expired: to ask the source whether it has changed, and to answer
+    /// [`Loaded::not_modified`] if it has not. Reads the layers when it is called.
+    pub async fn previous(&self) -> Option<V> {
+        (self.previous)().await
+    }
+}
+
+impl<V> std::fmt::Debug for Load<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Load").field("key", &self.key).finish_non_exhaustive()
+    }
+}
