@@ -12,6 +12,18 @@ struct Write {
     version: Option<u64>,
     begin: Moment,
     end: Moment,
+    /// It was loaded from a source: from `begin` on, until whenever.
+    is_load: bool,
+}
+
+impl Write {
+    /// Whether a read that begins at `read` must not see this, since `newer` had returned by then.
+    fn is_over(&self, newer: &Self, read: Moment) -> bool {
+        // A load brings what its source had when it began: later is no newer.
+        let made = if self.is_load { self.begin } else { self.end };
+        let is_older = made < newer.begin;
+        is_older && newer.end < read && !newer.is_load
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +62,18 @@ impl History {
     /// A write (or, without a version, a delete or clear) that began then has returned.
     pub fn wrote(&self, version: Option<u64>, begin: Moment) {
         let end = self.begin();
-        lock(&self.writes).push(Write { version, begin, end });
+        lock(&self.writes).push(Write { version, begin, end, is_load: false });
+    }
+
+    /// A load that began then brings this version. No read may see it that began after a write, delete or clear had
+    /// returned which began after the load.
+    pub fn loads(&self, version: u64, begin: Moment) {
+        lock(&self.writes).push(Write { version: Some(version), begin, end: Moment::MAX, is_load: true });
     }
 
     /// A version that was there before everything else.
     pub fn had(&self, version: u64) {
-        lock(&self.writes).push(Write { version: Some(version), begin: 0, end: 0 });
+        lock(&self.writes).push(Write { version: Some(version), begin: 0, end: 0, is_load: false });
     }
 
     /// A read that began then saw this version.
@@ -74,8 +92,7 @@ impl History {
             let Some(seen) = writes.iter().find(|write| write.version == Some(read.version)) else {
                 continue;
             };
-            let over = |newer: &&Write| seen.end < newer.begin && newer.end < read.begin;
-            if let Some(newer) = writes.iter().find(over) {
+            if let Some(newer) = writes.iter().find(|newer| seen.is_over(newer, read.begin)) {
                 return Err(format!("{read:?} saw {seen:?}, which was over since {newer:?}: {writes:?}"));
             }
         }
@@ -99,5 +116,18 @@ mod tests {
         assert_eq!(history.check(), Ok(()), "the write and the delete were under way together");
         history.read(0, begin);
         assert!(history.check().is_err(), "both came after version 0");
+    }
+
+    #[test]
+    fn a_load_is_over_with_the_first_write_that_began_after_it_and_has_returned() {
+        let history = History::default();
+        let (load, write) = (history.begin(), history.begin());
+        history.loads(5, load);
+        let beside = history.begin();
+        history.wrote(Some(1), write);
+        history.read(5, beside);
+        assert_eq!(history.check(), Ok(()), "the write had not returned");
+        history.read(5, history.begin());
+        assert!(history.check().is_err(), "it had");
     }
 }

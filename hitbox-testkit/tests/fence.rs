@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use claim::Claim;
 use fence::{Fence, Mutation, Places};
 use hitbox_testkit::{History, number_from, seed};
 use shuttle::future::{block_on, spawn};
@@ -23,6 +24,10 @@ mod sync {
 #[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
 mod fence;
 
+#[path = "../../hitbox-backend/src/coherence/claim.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod claim;
+
 const HASH: u64 = 7;
 
 /// How a refill decides whether it may install.
@@ -35,8 +40,30 @@ enum Refill {
     Compares,
 }
 
+/// How a load decides whether it may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// By its claim, as the product does.
+    Claimed,
+    /// It is stored, whatever was written meanwhile. Wrong.
+    Stores,
+    /// It is shown to whoever asks while it is under way. Wrong: a write may have returned since.
+    Shows,
+}
+
+/// Now and then for longer than all that others do.
+async fn pause() {
+    let steps = if thread_rng().gen_bool(0.2) { 40 } else { 1 };
+    for _ in 0..steps {
+        shuttle::future::yield_now().await;
+    }
+}
+
 struct World {
     refill: Refill,
+    load: Load,
+    /// The load under way, which readers share.
+    flight: Mutex<Option<(Arc<Claim>, u64)>>,
     fences: [Arc<Fence>; 2],
     stores: [Mutex<Option<u64>>; 2],
     history: History,
@@ -44,11 +71,13 @@ struct World {
 
 impl World {
     /// Version 0 is in the stores that `filled` names.
-    fn new(refill: Refill, filled: [bool; 2]) -> Arc<Self> {
+    fn new(refill: Refill, load: Load, filled: [bool; 2]) -> Arc<Self> {
         let history = History::default();
         history.had(0);
         Arc::new(Self {
             refill,
+            load,
+            flight: Mutex::new(None),
             fences: [(); 2].map(|()| Arc::new(Fence::with_stripes(2))),
             stores: filled.map(|filled| Mutex::new(filled.then_some(0))),
             history,
@@ -66,9 +95,7 @@ impl World {
     /// A write or delete through a composition of both stores.
     async fn write(self: Arc<Self>, version: Option<u64>) {
         let begin = self.history.begin();
-        let mut places = Places::default();
-        self.fences.iter().for_each(|fence| places.add(fence, HASH));
-        let mutation = Mutation::begin(places);
+        let mutation = Mutation::begin(self.places());
         let one = |store: usize| {
             let (this, mutation) = (self.clone(), mutation.clone());
             async move {
@@ -93,6 +120,44 @@ impl World {
         }
         drop(mutation);
         self.history.wrote(version, begin);
+    }
+
+    fn places(&self) -> Places {
+        let mut places = Places::default();
+        self.fences.iter().for_each(|fence| places.add(fence, HASH));
+        places
+    }
+
+    /// A load, which is shared while it is under way and stored at its end.
+    async fn load(self: Arc<Self>, version: u64) {
+        let claim = Arc::new(Claim::new(self.places()));
+        self.history.loads(version, self.history.begin());
+        *self.flight.lock().expect("no panic") = Some((claim.clone(), version));
+        pause().await;
+        let mutation = match self.load {
+            Load::Stores => Some(Mutation::begin(self.places())),
+            Load::Claimed | Load::Shows => claim.begin(),
+        };
+        if let Some(mutation) = &mutation {
+            for store in [1, 0] {
+                let _turn = mutation.turn(&self.fences[store], HASH).await;
+                self.put(store, Some(version));
+            }
+        }
+        *self.flight.lock().expect("no panic") = None;
+        drop(mutation);
+    }
+
+    /// A read that misses and joins the load under way, if that is new enough.
+    async fn join(self: Arc<Self>) {
+        pause().await;
+        let begin = self.history.begin();
+        let flight = self.flight.lock().expect("no panic").clone();
+        if let Some((claim, version)) = flight
+            && (self.load == Load::Shows || claim.is_current())
+        {
+            self.history.read(version, begin);
+        }
     }
 
     async fn clear(self: Arc<Self>) {
@@ -141,9 +206,9 @@ impl World {
 }
 
 /// One execution: a random program whose tasks run in an order that the scheduler chooses.
-fn execute(refill: Refill) {
+fn execute(refill: Refill, load: Load) {
     let mut random = thread_rng();
-    let world = World::new(refill, [random.gen_bool(0.5), random.gen_bool(0.7)]);
+    let world = World::new(refill, load, [random.gen_bool(0.5), random.gen_bool(0.7)]);
     let mut tasks = Vec::new();
     for version in 1..=random.gen_range(1..=2) {
         let deletes = random.gen_bool(0.3);
@@ -154,6 +219,12 @@ fn execute(refill: Refill) {
     }
     for _ in 0..random.gen_range(1..=2) {
         tasks.push(spawn(world.clone().read(random.gen_range(0..2))));
+    }
+    if random.gen_bool(0.5) {
+        tasks.push(spawn(world.clone().load(100)));
+        for _ in 0..3 {
+            tasks.push(spawn(world.clone().join()));
+        }
     }
     block_on(async {
         for task in tasks {
@@ -167,22 +238,40 @@ fn execute(refill: Refill) {
     }
 }
 
-fn explore(scheduler: impl Scheduler + 'static, refill: Refill) {
-    Runner::new(scheduler, Config::new()).run(move || execute(refill));
+fn explore(scheduler: impl Scheduler + 'static, refill: Refill, load: Load) {
+    Runner::new(scheduler, Config::new()).run(move || execute(refill, load));
 }
 
 #[test]
 fn no_schedule_lets_a_read_see_what_is_over() {
     let (seed, schedules) = (seed(), number_from("HITBOX_SCHEDULES").unwrap_or(1_000_000) as usize);
     eprintln!("{schedules} schedules with HITBOX_SEED={seed}");
-    explore(RandomScheduler::new_from_seed(seed, schedules / 2), Refill::Fenced);
-    explore(PctScheduler::new_from_seed(seed, 4, schedules - schedules / 2), Refill::Fenced);
+    explore(RandomScheduler::new_from_seed(seed, schedules / 2), Refill::Fenced, Load::Claimed);
+    explore(PctScheduler::new_from_seed(seed, 4, schedules - schedules / 2), Refill::Fenced, Load::Claimed);
 }
 
 #[test]
 fn comparing_generations_is_not_enough() {
     let found = catch_unwind(AssertUnwindSafe(|| {
-        explore(RandomScheduler::new_from_seed(seed(), 100_000), Refill::Compares);
+        explore(RandomScheduler::new_from_seed(seed(), 100_000), Refill::Compares, Load::Claimed);
     }));
     found.expect_err("a refill that only compares generations resurrects");
+}
+
+/// An exploration that must fail.
+fn finds(load: Load) {
+    let found = catch_unwind(AssertUnwindSafe(|| {
+        explore(RandomScheduler::new_from_seed(seed(), 300_000), Refill::Fenced, load);
+    }));
+    assert!(found.is_err(), "nobody saw what a load had brought before a write that had returned");
+}
+
+#[test]
+fn loads_that_are_stored_without_a_claim_are_found() {
+    finds(Load::Stores);
+}
+
+#[test]
+fn loads_that_are_shown_without_a_claim_are_found() {
+    finds(Load::Shows);
 }

@@ -2,13 +2,13 @@
 //! have, or removed where they have nothing.
 //!
 //! The queue holds keys, not values. So it is small, the last state wins by itself, and nothing that was written
-//! meanwhile is overwritten: a retry claims its key before it looks.
+//! meanwhile is overwritten: a retry takes its place among the writes of its key before it looks.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hitbox_backend::{Backend, Cacheable, Outcome as LeafOutcome, ReadOptions, WriteOptions, claim};
+use hitbox_backend::{Backend, Cacheable, Outcome as LeafOutcome, ReadOptions, WriteOptions, mutation};
 use hitbox_core::{Accept, CacheKey, Task, TaskKind};
 
 use crate::events::{CacheEvent, count};
@@ -108,11 +108,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             shared.recovery.lock().keys.insert(key.clone());
             false
         };
-        let claim = claim(&*self.backend, key);
+        // From here on nobody else writes it.
+        let mutation = mutation(&*self.backend, key);
+        mutation.first().await;
         let options = ReadOptions { accept: Accept::Expired, absent: true, ..ReadOptions::NORMAL };
         let Ok(found) = self.backend.read_with(key, &options).await else { return again(self) };
-        // Otherwise somebody has written it since, and knows whether that failed.
-        let Some(mutation) = claim.begin() else { return true };
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
         let receipt = match found {
             Some(found) => self.backend.write_with(key, found.value, &options).await,

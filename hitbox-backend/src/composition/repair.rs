@@ -10,7 +10,7 @@ use hitbox_core::{BackendLabel, CacheKey, Task, TaskKind};
 use super::parts::Composition;
 use super::{Layer, Pair, Written, outcome};
 use crate::backend::WriteOptions;
-use crate::coherence::Mutation;
+use crate::coherence::{self, Mutation};
 use crate::leaf::Leaf;
 use crate::receipt::{Outcome, Receipt};
 
@@ -152,7 +152,7 @@ impl Composition {
                 let done = if entirely {
                     this.layers[layer].clear_with().await.is_ok()
                 } else {
-                    this.layers[layer].remove_with(&target, &WriteOptions::default()).await.is_ok()
+                    this.remove_hidden(layer, &target).await
                 };
                 if let (false, Some(leaf)) = (done, &this.single[layer]) {
                     this.repairs.failed(leaf.clock().monotonic());
@@ -165,6 +165,19 @@ impl Composition {
                 tracing::trace!(why = ?refused.why, "a repair was not taken; the copy stays hidden");
             }
         }
+    }
+}
+
+impl Composition {
+    /// Removes a hidden copy, unless somebody has overwritten it meanwhile; whether it is not there any more.
+    async fn remove_hidden(&self, layer: Layer, key: &CacheKey) -> bool {
+        let mutation = coherence::mutation(&*self.layers[layer], key);
+        mutation.first().await;
+        if !self.is_hidden(layer, key) {
+            return true;
+        }
+        let options = WriteOptions { mutation: Some(mutation), ..WriteOptions::default() };
+        self.layers[layer].remove_with(key, &options).await.is_ok()
     }
 }
 
