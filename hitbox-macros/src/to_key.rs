@@ -50,7 +50,11 @@ pub(crate) fn derive(input: DeriveInput) -> Result<TokenStream> {
         return Err(Error::new(input.ident.span(), "all fields are skipped: every value would have one key"));
     }
     let name = &input.ident;
-    let (impls, types, bounds) = input.generics.split_for_impl();
+    let mut generics = input.generics.clone();
+    for parameter in generics.type_params_mut() {
+        parameter.bounds.push(syn::parse_quote!(::hitbox::ToKey));
+    }
+    let (impls, types, bounds) = generics.split_for_impl();
     Ok(quote! {
         impl #impls ::hitbox::ToKey for #name #types #bounds {
             fn add_to(

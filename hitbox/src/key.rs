@@ -15,6 +15,10 @@ use hitbox_core::{CacheKey, CacheKeyBuilder};
 /// assert_eq!(("user", 42).to_key("app").to_string(), "app:0:0=user:1=42");
 /// assert_eq!("Ada".to_key("app").to_string(), "app:0:key=Ada");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a key or a part of one",
+    note = "derive it with `#[derive(ToKey)]`, or leave the argument out with `#[cached(…, skip(…))]`"
+)]
 pub trait ToKey: Send + Sync {
     /// Adds this as the part `name`, or as several whose names begin like that.
     fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder;

@@ -1,0 +1,9 @@
+//! An enum as a key.
+
+#[derive(hitbox::ToKey)]
+enum Key {
+    One,
+    Two,
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! No cache is named.
+
+use hitbox::{Cache, LoadError, cached};
+
+static NAMES: std::sync::LazyLock<Cache<String>> = std::sync::LazyLock::new(Cache::null);
+
+#[cached]
+async fn name(id: u64) -> Result<String, LoadError> {
+    Ok(id.to_string())
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! The function is not asynchronous.
+
+use hitbox::{Cache, LoadError, cached};
+
+static NAMES: std::sync::LazyLock<Cache<String>> = std::sync::LazyLock::new(Cache::null);
+
+#[cached(cache = NAMES)]
+fn name(id: u64) -> Result<String, LoadError> {
+    Ok(id.to_string())
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! A skipped argument that there is not.
+
+use hitbox::{Cache, LoadError, cached};
+
+static NAMES: std::sync::LazyLock<Cache<String>> = std::sync::LazyLock::new(Cache::null);
+
+#[cached(cache = NAMES, skip(db))]
+async fn name(id: u64) -> Result<String, LoadError> {
+    Ok(id.to_string())
+}
+
+fn main() {}
