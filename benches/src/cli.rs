@@ -11,6 +11,7 @@ use crate::callgrind;
 use crate::measure::{Measured, Subject, run_once, time_subject};
 use crate::replay::{self, Contender};
 use crate::report;
+use crate::stampede;
 
 /// Measures operations beside their references.
 #[derive(Parser)]
@@ -52,6 +53,12 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// A thousand tasks ask for one cold key, through every cache.
+    Stampede {
+        /// Writes the results there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Writes `performance.md` and its plots from results.
     Report {
         /// What `measure --json` wrote.
@@ -63,6 +70,9 @@ enum Command {
         /// What `replay --json` wrote.
         #[arg(long)]
         replayed: PathBuf,
+        /// What `stampede --json` wrote.
+        #[arg(long)]
+        stampeded: PathBuf,
         /// The folder to write to.
         #[arg(long)]
         into: PathBuf,
@@ -79,8 +89,8 @@ enum Command {
 }
 
 /// Runs the program on these subjects.
-pub fn main(subjects: Vec<Subject>, contenders: &[Contender]) -> ExitCode {
-    match run(&subjects, contenders, Arguments::parse().command) {
+pub fn main(subjects: Vec<Subject>, contenders: &[Contender], loading: &[stampede::Contender]) -> ExitCode {
+    match run(&subjects, contenders, loading, Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             eprintln!("error: {what}");
@@ -89,7 +99,12 @@ pub fn main(subjects: Vec<Subject>, contenders: &[Contender]) -> ExitCode {
     }
 }
 
-fn run(subjects: &[Subject], contenders: &[Contender], command: Command) -> Result<(), String> {
+fn run(
+    subjects: &[Subject],
+    contenders: &[Contender],
+    loading: &[stampede::Contender],
+    command: Command,
+) -> Result<(), String> {
     match command {
         Command::Measure { subject, rounds, no_instructions, json } => {
             let mut all = Vec::new();
@@ -120,9 +135,18 @@ fn run(subjects: &[Subject], contenders: &[Contender], command: Command) -> Resu
             println!("{}", report::replay_table(&replayed));
             json.map_or(Ok(()), |path| save(&path, &replayed))
         }
-        Command::Report { json, metrics, replayed, into } => {
-            report::write(load(&json)?, &load::<Vec<Measured>>(&metrics)?, &load::<Vec<_>>(&replayed)?, &into)
+        Command::Stampede { json } => {
+            let stampeded = stampede::all(loading);
+            println!("{}", stampede::table(&stampeded));
+            json.map_or(Ok(()), |path| save(&path, &stampeded))
         }
+        Command::Report { json, metrics, replayed, stampeded, into } => report::write(
+            load(&json)?,
+            &load::<Vec<Measured>>(&metrics)?,
+            &load::<Vec<_>>(&replayed)?,
+            &load::<Vec<_>>(&stampeded)?,
+            &into,
+        ),
         Command::Run { subject, operation, times } => {
             let subject = subjects.iter().find(|known| known.name == subject);
             run_once(subject.ok_or("there is no such subject")?, &operation, times);

@@ -9,4 +9,5 @@ pub mod payload;
 pub mod plot;
 pub mod replay;
 pub mod report;
+pub mod stampede;
 pub mod subjects;

@@ -5,5 +5,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hitbox_bench::cli::main(hitbox_bench::subjects::all(), &hitbox_bench::replay::contenders())
+    use hitbox_bench::{cli, replay, stampede, subjects};
+    cli::main(subjects::all(), &replay::contenders(), &stampede::contenders())
 }

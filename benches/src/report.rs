@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::measure::{Cost, Measure, Measured, Target, time_ratio};
 use crate::plot;
 use crate::replay::{self, Replayed};
+use crate::stampede::{self, Stampeded};
 
 /// One subject: cost per operation, ratios to the first one, and what has to hold.
 pub fn table(measured: &Measured) -> String {
@@ -69,6 +70,7 @@ pub fn write(
     mut all: Vec<Measured>,
     with_metrics: &[Measured],
     replayed: &[Replayed],
+    stampeded: &[Stampeded],
     into: &Path,
 ) -> Result<(), String> {
     all.extend(metrics_subject(&all, with_metrics));
@@ -103,6 +105,14 @@ pub fn write(
         replay::DISK >> 20,
     );
     page += &replay_table(replayed);
+    let _ = write!(
+        page,
+        "\n## A stampede\n\n{} tasks ask for one cold key of a source that takes {} ms. Loads are the most, times the \
+         median of some rounds.\n\n",
+        stampede::TASKS,
+        stampede::SOURCE.as_millis(),
+    );
+    page += &stampede::table(stampeded);
     page += include_str!("../floors.md");
     let path = into.join("performance.md");
     std::fs::write(&path, page).map_err(|error| format!("{}: {error}", path.display()))

@@ -70,8 +70,10 @@ pub(crate) fn bench(subjects: &[String]) -> Outcome {
         replay.extend(["--trace", &shown]);
     }
     run::run(&program, &replay)?;
+    let stampeded = file("bench-stampeded.json");
+    run::run(&program, &["stampede", "--json", &stampeded])?;
     let into = root().join("docs").display().to_string();
-    let results = ["--json", &all, "--metrics", &metrics, "--replayed", &replayed];
+    let results = ["--json", &all, "--metrics", &metrics, "--replayed", &replayed, "--stampeded", &stampeded];
     run::run(&program, &[&["report", "--into", &into], &results[..]].concat())
 }
 

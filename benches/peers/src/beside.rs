@@ -59,9 +59,7 @@ fn bodies(subject: Subject) -> Subject {
             .operation(&format!("peer: foyer, memory, {name}"), move |env| foyer::hits(env, shared()))
             .operation(&format!("peer: cachet, {name}"), move |env| cachet::hits(env, shared()))
             .operation(&format!("peer: multi-tier-cache, {name}"), move |env| multi_tier::hits(env, shared()))
-            .operation(&format!("peer: hitbox 0.2, {name}"), move |env| {
-                hitbox::body_hits(env, shared())
-            })
+            .operation(&format!("peer: hitbox 0.2, {name}"), move |env| hitbox::body_hits(env, shared()))
     })
 }
 
@@ -73,7 +71,9 @@ fn misses(subject: Subject) -> Subject {
         .operation("peer: hitbox 0.2, one composition", |env| {
             hitbox::misses::<Small>(env, hitbox::one_composition())
         })
-        .operation("peer: hitbox 0.2, three levels", |env| hitbox::misses::<Small>(env, hitbox::three_levels()))
+        .operation("peer: hitbox 0.2, three levels", |env| {
+            hitbox::misses::<Small>(env, hitbox::three_levels())
+        })
 }
 
 fn sets(subject: Subject) -> Subject {

@@ -4,6 +4,7 @@
 
 mod beside;
 mod peers;
+mod stampede;
 
 use std::process::ExitCode;
 
@@ -11,5 +12,5 @@ fn main() -> ExitCode {
     let subjects = hitbox_bench::subjects::all().into_iter().map(beside::beside);
     let mut contenders = hitbox_bench::replay::contenders();
     contenders.push(("peer: foyer, hybrid", peers::foyer_hybrid::foyer));
-    hitbox_bench::cli::main(subjects.collect(), &contenders)
+    hitbox_bench::cli::main(subjects.collect(), &contenders, &stampede::contenders())
 }

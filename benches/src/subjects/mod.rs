@@ -1,6 +1,7 @@
 //! The subjects, one file each.
 
 mod batch;
+mod cache;
 mod disk;
 mod hit;
 mod key;
@@ -25,6 +26,8 @@ use crate::measure::Subject;
 pub fn all() -> Vec<Subject> {
     vec![
         hit::subject(),
+        cache::hits(),
+        cache::stale(),
         key::subject(),
         payload::subject(),
         refilled::subject(),

@@ -10,7 +10,8 @@ use peer_hitbox_backend::CacheBackend;
 use peer_hitbox_backend::composition::Compose;
 use peer_hitbox_backend::format::BincodeFormat;
 use peer_hitbox_core::{
-    CacheContext, CacheKey, CachePolicy, CacheValue, CacheableResponse, EntityPolicyConfig, KeyPart, Predicate,
+    CacheContext, CacheKey, CachePolicy, CacheValue, CacheableResponse, EntityPolicyConfig, KeyPart,
+    Predicate,
 };
 use peer_hitbox_moka::MokaBackend;
 use peer_hitbox_redis::{ConnectionMode, RedisBackend};
@@ -170,11 +171,7 @@ pub(crate) fn misses<T: Data>(env: &Env, cache: impl CacheBackend + Send + Sync 
     })
 }
 
-pub(crate) fn sets<T: Data>(
-    env: &Env,
-    cache: impl CacheBackend + Send + Sync + 'static,
-    value: T,
-) -> Repeat {
+pub(crate) fn sets<T: Data>(env: &Env, cache: impl CacheBackend + Send + Sync + 'static, value: T) -> Repeat {
     env.repeat((cache, keys(), value), async |(cache, keys, value), n| {
         set(cache, nth(keys, n), value.clone()).await;
     })
