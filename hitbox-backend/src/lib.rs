@@ -31,7 +31,7 @@ pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;
 pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
-pub use coherence::{Claim, Coherence, Mutation, Ticket, claim, mutation, ticket_of_leaf};
+pub use coherence::{Claim, Coherence, Mutation, Ticket, claim, mutation, ticket_of_leaf, upkeep};
 pub use composition::policy::{
     self, BatchOrder, Loser, Needs, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy,
     RaceWritePolicy, ReadPolicy, SequentialReadPolicy, SequentialWritePolicy, WritePolicy,

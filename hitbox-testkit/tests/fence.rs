@@ -28,6 +28,10 @@ mod fence;
 #[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
 mod claim;
 
+#[path = "../../hitbox-backend/src/coherence/stripe.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod stripe;
+
 const HASH: u64 = 7;
 
 /// How a refill decides whether it may install.

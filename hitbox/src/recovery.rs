@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hitbox_backend::{Backend, Cacheable, Outcome as LeafOutcome, ReadOptions, WriteOptions, mutation};
+use hitbox_backend::{Backend, Cacheable, Outcome as LeafOutcome, ReadOptions, WriteOptions, upkeep};
 use hitbox_core::{Accept, CacheKey, Task, TaskKind};
 
 use crate::events::{CacheEvent, count};
@@ -109,7 +109,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             false
         };
         // From here on nobody else writes it.
-        let mutation = mutation(&*self.backend, key);
+        let mutation = upkeep(&*self.backend, key);
         mutation.first().await;
         let options = ReadOptions { accept: Accept::Expired, absent: true, ..ReadOptions::NORMAL };
         let Ok(found) = self.backend.read_with(key, &options).await else { return again(self) };

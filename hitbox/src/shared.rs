@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hitbox_backend::{
     Answer, Backend, Cacheable, Event, Found, LeafPosition, LeafSet, Mutation, Outcome as LeafOutcome,
-    ReadOptions, Receipt, TryRead, WriteOptions, claim,
+    ReadOptions, Receipt, TryRead, WriteOptions, upkeep,
 };
 use hitbox_core::{
     Accept, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Freshness, Offload, RecordKind,
@@ -161,11 +161,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     async fn touch_now(self: &Arc<Self>, key: &CacheKey) {
-        let claim = claim(&*self.backend, key);
+        let mutation = upkeep(&*self.backend, key);
+        mutation.first().await;
         let Ok(Some(found)) = self.backend.read_with(key, &ReadOptions::NORMAL).await else { return };
         let Some(mut details) = found.value.details().cloned() else { return };
         details.touched = Some(self.clock.now());
-        let Some(mutation) = claim.begin() else { return };
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
         let receipt = self.backend.write_with(key, found.value.with_details(details), &options).await;
         count(&self.events.counts.touched);

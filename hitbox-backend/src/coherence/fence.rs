@@ -17,6 +17,7 @@ use std::task::{Poll, Waker};
 use smallvec::SmallVec;
 
 use super::claim::Claim;
+use super::stripe::{Intent, Pending, Place, Stripe};
 use super::sync::{Arc, Mutex, MutexGuard};
 
 /// Writes that share a stripe invalidate each other's tickets, which costs a refill now and then.
@@ -26,58 +27,6 @@ const STRIPES: usize = 1024;
 pub struct Fence {
     id: u64,
     stripes: Box<[Mutex<Stripe>]>,
-}
-
-#[derive(Default)]
-struct Stripe {
-    generation: u64,
-    /// How many keep refills out.
-    closed: usize,
-    next: u64,
-    places: Vec<Place>,
-    drains: Vec<Waker>,
-    claims: Vec<Pending>,
-}
-
-/// A claim that nothing has ended yet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Pending {
-    hash: u64,
-    id: u64,
-    /// It was made while its key was being written, ends with that write, and never becomes one.
-    late: bool,
-}
-
-struct Place {
-    hash: u64,
-    number: u64,
-    /// The store has been written; the mutation goes on elsewhere.
-    done: bool,
-    waker: Option<Waker>,
-}
-
-impl Stripe {
-    fn may_begin(&self, hash: u64, id: u64) -> bool {
-        self.claims.contains(&Pending { hash, id, late: false })
-    }
-
-    fn enter(&mut self, hash: u64) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.places.push(Place { hash, number, done: false, waker: None });
-        number
-    }
-
-    fn is_first(&self, hash: u64, number: u64) -> bool {
-        !self.places.iter().any(|p| p.hash == hash && p.number < number && !p.done)
-    }
-
-    /// Wakes whoever waits behind a place that is done or gone.
-    fn wake(&mut self, hash: u64) -> SmallVec<[Waker; 2]> {
-        let waiting = self.places.iter_mut().filter(|p| p.hash == hash && !p.done);
-        let next = waiting.min_by_key(|p| p.number).and_then(|p| p.waker.take());
-        next.into_iter().chain(self.drains.drain(..)).collect()
-    }
 }
 
 impl Default for Fence {
@@ -129,7 +78,7 @@ impl Fence {
         if !is_open || stripe.places.iter().any(|p| p.hash == hash) {
             return None;
         }
-        let number = stripe.enter(hash);
+        let number = stripe.enter(hash, Intent::Upkeep);
         drop(stripe);
         Some(Mutation { places: SmallVec::from_iter([(self.clone(), hash, number)]) })
     }
@@ -152,7 +101,8 @@ impl Fence {
     /// A claim to a key.
     pub(super) fn claim(&self, hash: u64) -> u64 {
         let mut stripe = self.stripe(hash);
-        let late = stripe.closed > 0 || stripe.places.iter().any(|p| p.hash == hash);
+        let is_changing = |p: &Place| p.hash == hash && p.intent == Intent::Change;
+        let late = stripe.closed > 0 || stripe.places.iter().any(is_changing);
         let id = stripe.next;
         stripe.next += 1;
         stripe.claims.push(Pending { hash, id, late });
@@ -181,8 +131,9 @@ impl Fence {
     fn leave(&self, hash: u64, number: u64) {
         let woken = {
             let mut stripe = self.stripe(hash);
+            let changed = stripe.places.iter().any(|p| p.number == number && p.intent == Intent::Change);
             stripe.places.retain(|p| p.number != number);
-            stripe.claims.retain(|claim| claim.hash != hash || !claim.late);
+            stripe.claims.retain(|claim| claim.hash != hash || !claim.late || !changed);
             stripe.generation += 1;
             stripe.wake(hash)
         };
@@ -275,14 +226,22 @@ impl Mutation {
     /// Takes a place in each store, in all of them at once.
     pub fn begin(places: Places) -> Arc<Self> {
         let mut mutation = Self { places: SmallVec::new() };
-        Self::enter(std::iter::once((&mut mutation, places)), None);
+        Self::enter(std::iter::once((&mut mutation, places)), Intent::Change, None);
+        Arc::new(mutation)
+    }
+
+    /// The same for a write that brings no new state: it ends no claim.
+    pub fn begin_upkeep(places: Places) -> Arc<Self> {
+        let mut mutation = Self { places: SmallVec::new() };
+        Self::enter(std::iter::once((&mut mutation, places)), Intent::Upkeep, None);
         Arc::new(mutation)
     }
 
     /// The same, unless a claim that was taken earlier does not hold any more.
     pub(super) fn begin_if(claim: &Claim) -> Option<Arc<Self>> {
         let mut mutation = Self { places: SmallVec::new() };
-        Self::enter(std::iter::once((&mut mutation, claim.places())), Some(claim)).then(|| Arc::new(mutation))
+        Self::enter(std::iter::once((&mut mutation, claim.places())), Intent::Change, Some(claim))
+            .then(|| Arc::new(mutation))
     }
 
     /// The same for several keys, all at once, so that two batches never wait for each other. Keys are
@@ -297,14 +256,22 @@ impl Mutation {
                 unique.len() - 1
             }));
         }
-        Self::enter(unique.iter_mut().map(|(mutation, places)| (mutation, std::mem::take(places))), None);
+        Self::enter(
+            unique.iter_mut().map(|(mutation, places)| (mutation, std::mem::take(places))),
+            Intent::Change,
+            None,
+        );
         let shared: Vec<Arc<Self>> = unique.into_iter().map(|(mutation, _)| Arc::new(mutation)).collect();
         index_of.into_iter().map(|index| shared[index].clone()).collect()
     }
 
     /// Locks every stripe concerned, in one order that all agree on, and enters the mutations, which ends all
     /// claims to their keys. With a claim it does so only if that still holds.
-    fn enter<'a>(mutations: impl Iterator<Item = (&'a mut Self, Places)>, claim: Option<&Claim>) -> bool {
+    fn enter<'a>(
+        mutations: impl Iterator<Item = (&'a mut Self, Places)>,
+        intent: Intent,
+        claim: Option<&Claim>,
+    ) -> bool {
         let mut entering: SmallVec<[(&'a mut Self, Places); 1]> = mutations.collect();
         let all = entering.iter().flat_map(|(_, places)| &places.0);
         let mut needed: SmallVec<[(u64, usize, Arc<Fence>); 2]> =
@@ -329,12 +296,11 @@ impl Mutation {
             for (fence, hash) in places.0.drain(..) {
                 let stripe = &mut stripes[stripe_of(&fence, hash)];
                 stripe.generation += 1;
-                stripe.claims.retain(|claim| claim.hash != hash);
+                let number = stripe.enter(hash, intent);
                 if let Some(id) = claim.and_then(|claim| claim.id(&fence, hash)) {
                     // It stays pending, for as long as its own write takes.
                     stripe.claims.push(Pending { hash, id, late: true });
                 }
-                let number = stripe.enter(hash);
                 mutation.places.push((fence, hash, number));
             }
         }

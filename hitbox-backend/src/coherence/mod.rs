@@ -4,6 +4,7 @@
 mod claim;
 pub(crate) mod fence;
 mod shadow;
+mod stripe;
 
 /// The primitives that the fence is built on; schedule exploration puts others in their place.
 pub(crate) mod sync {
@@ -96,6 +97,12 @@ pub fn claim<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Claim {
 /// Begins a write or delete of `key` in all leaves of a backend.
 pub fn mutation<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Arc<Mutation> {
     Mutation::begin(places(backend, key))
+}
+
+/// Begins a write of `key` that brings no new state, in all leaves of a backend: loads that are under way may still
+/// be stored.
+pub fn upkeep<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Arc<Mutation> {
+    Mutation::begin_upkeep(places(backend, key))
 }
 
 /// The right to fill one leaf of a backend, if nothing is written to `key` from now on.

@@ -171,7 +171,7 @@ impl Composition {
 impl Composition {
     /// Removes a hidden copy, unless somebody has overwritten it meanwhile; whether it is not there any more.
     async fn remove_hidden(&self, layer: Layer, key: &CacheKey) -> bool {
-        let mutation = coherence::mutation(&*self.layers[layer], key);
+        let mutation = coherence::upkeep(&*self.layers[layer], key);
         mutation.first().await;
         if !self.is_hidden(layer, key) {
             return true;
