@@ -17,7 +17,7 @@ static PRIMES: LazyLock<Cache<u64>> = LazyLock::new(|| {
 /// The number of primes below a limit, by trial division: slow on purpose.
 #[cached(cache = PRIMES)]
 async fn primes_below(limit: u64) -> Result<u64, LoadError> {
-    let is_prime = |n: u64| (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    let is_prime = |n: u64| (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
     Ok((2..limit).filter(|n| is_prime(*n)).count() as u64)
 }
 

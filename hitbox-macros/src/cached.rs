@@ -232,6 +232,9 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
         #answer
     }})?;
 
+    // An error type may be `LoadError` itself.
+    function.attrs.push(syn::parse_quote!(#[allow(clippy::useless_conversion)]));
+
     let visibility = &function.vis;
     let (key_name, invalidate_name) = if is_method {
         (format_ident!("{name}_key"), format_ident!("{name}_invalidate"))

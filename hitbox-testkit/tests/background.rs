@@ -123,3 +123,69 @@ async fn background_02_tasks_that_end_badly_free_their_place() {
     assert_eq!(pool.statistics().completed, 2);
     assert!(clock.is_real() || pool.statistics().depth == 0);
 }
+
+#[tokio::test]
+async fn urgent_tasks_neither_queue_nor_stand_behind_others() {
+    let pool = OffloadPool::builder().workers(1).queue(0).urgent(2).build();
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let task = || Task::new(KIND, waiting(&gate, &ended));
+    pool.register(task()).expect("the only worker");
+    pool.register(task()).expect_err("no room");
+    pool.register(task().urgent()).expect("beside the workers");
+    pool.register(task().urgent()).expect("beside the workers");
+    let refused = pool.register(task().urgent()).expect_err("no more of them");
+    assert_eq!(refused.why, Refusal::Full);
+    gate.add_permits(10);
+    pool.wait_all().await;
+    assert_eq!(ended.load(Ordering::SeqCst), 3);
+    pool.register(task().urgent()).expect("there is room again");
+    pool.wait_all().await;
+    let statistics = pool.statistics();
+    assert_eq!((statistics.registered, statistics.completed, statistics.refused_full), (4, 4, 2));
+}
+
+#[tokio::test]
+async fn standing_tasks_are_not_waited_for_and_end_with_the_pool() {
+    let pool = OffloadPool::builder().workers(1).queue(0).build();
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    pool.register(Task::new(KIND, waiting(&gate, &ended)).standing()).expect("beside the workers");
+    pool.wait_all().await;
+    assert_eq!((pool.statistics().standing, ended.load(Ordering::SeqCst)), (1, 0));
+    pool.shutdown().await;
+    while pool.statistics().standing > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ended.load(Ordering::SeqCst), 0, "it was cancelled");
+    assert_eq!(Arc::strong_count(&ended), 1, "nothing of it is left");
+}
+
+#[tokio::test]
+async fn kinds_have_time_limits_of_their_own() {
+    let clock = ManualClock::new();
+    let pool = OffloadPool::builder()
+        .clock(Arc::new(clock.clone()))
+        .timeout(Some(Duration::from_secs(100)))
+        .timeout_of(KIND, Some(Duration::from_secs(5)))
+        .build();
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("room");
+    pool.register(Task::new(TaskKind("other"), waiting(&gate, &ended))).expect("room");
+    pool.register(Task::new(TaskKind("urgent"), waiting(&gate, &ended)).urgent()).expect("room");
+    while clock.sleepers() < 2 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(5));
+    while pool.statistics().timed_out < 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pool.statistics().depth, 2);
+    clock.advance(Duration::from_secs(95));
+    while pool.statistics().timed_out < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Who waits for an urgent task limits it.
+    assert_eq!(pool.statistics().depth, 1);
+    gate.add_permits(1);
+    pool.wait_all().await;
+    assert_eq!(ended.load(Ordering::SeqCst), 1);
+}

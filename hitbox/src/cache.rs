@@ -15,6 +15,7 @@ use crate::call::Entry;
 use crate::error::{BoxError, LoadError};
 use crate::events::{CacheEvent, CacheStatistics};
 use crate::key::ToKey;
+use crate::load::Remarks;
 use crate::loaded::{Load, Loaded};
 use crate::outcome::{How, Outcome, Served};
 use crate::settings::Life;
@@ -218,6 +219,24 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         self.shared.expire(&key).await
     }
 
+    /// Makes every entry that carries one of these tags invalid, in all layers, however many there are. Loads that are
+    /// under way and bring one of them are not stored either. Takes no time that grows with the entries.
+    ///
+    /// Tags are known to this process: other processes are not told, and entries that they tagged are misses here.
+    ///
+    /// ```
+    /// # use hitbox::{Cache, stacks};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache: Cache<u32> = Cache::builder(stacks::memory(100)?).build()?;
+    /// cache.entry("moby-dick").tag("books").insert(12).await?;
+    /// cache.invalidate_tags(&["books"]);
+    /// assert_eq!(cache.get("moby-dick").await?, None);
+    /// # Ok(()) }
+    /// ```
+    pub fn invalidate_tags(&self, tags: &[&str]) {
+        self.shared.scopes.invalidate(tags);
+    }
+
     /// A key with options for one call; its methods say how they were answered.
     pub fn entry<K: ToKey>(&self, key: K) -> Entry<'_, K, V, B> {
         Entry::new(self, key)
@@ -255,12 +274,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 
     pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Served<Option<V>>> {
         let shared = &self.shared;
-        let copy = match shared.try_look(key, &ReadOptions::NORMAL) {
+        let copy = match shared.try_look(key, &shared.options()) {
             Ok(Some(copy)) if copy.entry.details().is_none() => {
                 return Ok(Self::found(shared, key, copy));
             }
             Ok(copy) => copy,
-            Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..ReadOptions::NORMAL })).await?,
+            Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..shared.options() })).await?,
         };
         match copy {
             Some(copy) => {
@@ -290,13 +309,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         key: &CacheKey,
         value: V,
         life: Life,
+        tags: &[Box<str>],
     ) -> BackendResult<Receipt> {
         let now = self.now();
+        // What was tagged when it began is not invalidated yet.
+        let scopes = self.scopes.of(tags, self.scopes.moment()).unwrap_or_default();
         let Some(lifetime) = self.settings.lifetime(key, life, false, now) else {
             // A value that is over at once replaces what was there with nothing.
             return self.write(key, None).await;
         };
-        let entry = self.entry(Some(value), lifetime, now, None, Default::default());
+        let entry = self.entry(Some(value), lifetime, now, Remarks { scopes, ..Remarks::default() });
         self.write(key, Some(entry)).await
     }
 
@@ -341,7 +363,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// The copy that lives longest in any leaf: an upper one may have been capped.
     async fn longest_copy(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         let mut longest: Option<CacheValue<Raw>> = None;
-        let mut options = ReadOptions { accept: Accept::Expired, ..ReadOptions::NORMAL };
+        let mut options = ReadOptions { accept: Accept::Expired, ..self.options() };
         while let Some(found) = self.backend.read_with(key, &options).await? {
             let leaf = LeafSet::of(found.leaf);
             if options.skip.covers(leaf) {

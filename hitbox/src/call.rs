@@ -50,11 +50,12 @@ pub struct Entry<'c, K, V: Cacheable, B: Backend + ?Sized> {
     cache: &'c Cache<V, B>,
     key: K,
     call: Call,
+    tags: Vec<Box<str>>,
 }
 
 impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     pub(crate) fn new(cache: &'c Cache<V, B>, key: K) -> Self {
-        Self { cache, key, call: Call::default() }
+        Self { cache, key, call: Call::default(), tags: Vec::new() }
     }
 
     /// What this call stores is fresh for so long.
@@ -72,6 +73,13 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// What this call stores is not served from then on.
     pub fn expires_at(mut self, until: Timestamp) -> Self {
         self.call.life.until = Some(until);
+        self
+    }
+
+    /// What this call inserts carries this tag; a loader says so itself, by
+    /// [`Loaded::tag`].
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.tags.push(tag.into());
         self
     }
 
@@ -193,7 +201,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// As [`Cache::insert`].
     pub async fn insert(self, value: V) -> BackendResult<Receipt> {
         let key = self.cache.key(&self.key);
-        self.cache.shared.insert(&key, value, self.call.life).await
+        self.cache.shared.insert(&key, value, self.call.life, &self.tags).await
     }
 
     /// Removes the entry.

@@ -34,6 +34,8 @@ struct Shard<E> {
 pub(crate) struct Flight<E> {
     end: watch::Sender<Option<Ended<E>>>,
     pub(crate) claim: Claim,
+    /// The moment of its cache's tags when it began.
+    pub(crate) moment: u64,
     interest: Mutex<Interest>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -90,25 +92,33 @@ impl<E: Clone> Flights<E> {
     }
 
     /// Joins the flight of this key, or leads a new one.
-    pub(crate) fn join(self: &Arc<Self>, key: &CacheKey, claim: impl FnOnce() -> Claim) -> Role<E> {
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        moment: u64,
+        claim: impl FnOnce() -> Claim,
+    ) -> Role<E> {
         let mut flights = lock(&self.shard(key).flights);
-        if let Some(waiting) = flights.get(key).and_then(Waiting::of) {
+        // What it brings may carry a tag that was invalidated since it began.
+        let known = flights.get(key).filter(|flight| flight.moment == moment);
+        if let Some(waiting) = known.and_then(Waiting::of) {
             return Role::Follows(waiting);
         }
-        self.lead(&mut flights, key, claim)
+        self.lead(&mut flights, key, moment, claim)
     }
 
     /// Leads a flight that nobody has to wait for, unless there is one already.
     pub(crate) fn lead_unless_under_way(
         self: &Arc<Self>,
         key: &CacheKey,
+        moment: u64,
         claim: impl FnOnce() -> Claim,
     ) -> Option<Landing<E>> {
         let mut flights = lock(&self.shard(key).flights);
-        if flights.get(key).is_some_and(|flight| flight.may_be_joined()) {
+        if flights.get(key).is_some_and(|flight| flight.moment == moment && flight.may_be_joined()) {
             return None;
         }
-        let Role::Leads(landing, waiting) = self.lead(&mut flights, key, claim) else { return None };
+        let Role::Leads(landing, waiting) = self.lead(&mut flights, key, moment, claim) else { return None };
         waiting.flight.go_on();
         Some(landing)
     }
@@ -117,11 +127,13 @@ impl<E: Clone> Flights<E> {
         self: &Arc<Self>,
         flights: &mut Table<E>,
         key: &CacheKey,
+        moment: u64,
         claim: impl FnOnce() -> Claim,
     ) -> Role<E> {
         let flight = Arc::new(Flight {
             end: watch::Sender::new(None),
             claim: claim(),
+            moment,
             interest: Mutex::new(Interest { waiting: 1, ..Interest::default() }),
             panic: Mutex::default(),
         });

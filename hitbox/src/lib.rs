@@ -16,6 +16,7 @@ mod null;
 mod obtain;
 mod outcome;
 mod recovery;
+mod scopes;
 mod settings;
 mod shared;
 pub mod stacks;

@@ -1,5 +1,6 @@
 //! One load: the loader is run, what it brings is stored, and the flight lands.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::abortable;
 use hitbox_backend::{Backend, Cacheable, LeafSet, Mutation, Raw, ReadOptions, WriteOptions, ticket_of_leaf};
 use hitbox_core::{
-    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Task, TaskKind,
+    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Scope, Task, TaskKind,
     Timestamp,
 };
 
@@ -50,6 +51,14 @@ pub(crate) struct Ahead {
     pub(crate) leaf: u8,
     /// The copy is fresh still.
     pub(crate) is_early: bool,
+}
+
+/// What is kept with an entry beside its value and its life.
+#[derive(Default)]
+pub(crate) struct Remarks {
+    pub(crate) load_time: Option<Duration>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) scopes: Vec<Scope>,
 }
 
 /// What a load is told by the call that leads it.
@@ -95,7 +104,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         plan: Plan,
     ) {
         let claim = || hitbox_backend::claim(&*self.backend, key);
-        let Some(landing) = self.flights.lead_unless_under_way(key, claim) else { return };
+        let moment = self.scopes.moment();
+        let Some(landing) = self.flights.lead_unless_under_way(key, moment, claim) else { return };
         let work = self.clone().run(landing, key.clone(), loader, plan);
         if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
             count(&self.events.counts.refused);
@@ -175,14 +185,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     async fn previous(&self, key: &CacheKey) -> Option<Copy<V>> {
-        self.look_if_possible(key, ReadOptions { accept: Accept::Expired, ..ReadOptions::NORMAL }).await
+        self.look_if_possible(key, ReadOptions { accept: Accept::Expired, ..self.options() }).await
     }
 
     /// Before the source is asked ahead of need: a copy in a lower layer that somebody else has loaded since. It is
     /// put into the layer that had the older one.
     async fn newer_copy(&self, key: &CacheKey, ahead: &Ahead) -> Option<Delivered<V>> {
         let ticket = ticket_of_leaf(&*self.backend, key, ahead.leaf);
-        let options = ReadOptions { skip: LeafSet::of(ahead.leaf), ..ReadOptions::NORMAL };
+        let options = ReadOptions { skip: LeafSet::of(ahead.leaf), ..self.options() };
         let found = self.backend.read_with(key, &options).await.ok().flatten()?;
         let is_newer = found.value.created() > ahead.created && found.freshness == Freshness::Fresh;
         if !is_newer || self.settings.is_early(&found.value, self.now()) {
@@ -204,7 +214,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         plan: &Plan,
         took: Duration,
     ) -> (End<V>, Option<Arc<Mutation>>) {
-        let Loaded { payload, life, store, mut metadata } = loaded;
+        let Loaded { payload, life, store, mut metadata, mut tags } = loaded;
         let value = match payload {
             Payload::Value(value) => Some(value),
             Payload::Absent => None,
@@ -214,8 +224,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     self.failed(key, &error);
                     return (Err(error), None);
                 };
-                if let Some(details) = previous.entry.details().filter(|_| metadata.is_empty()) {
-                    metadata.clone_from(&details.metadata);
+                // What it says nothing about stays.
+                if let Some(details) = previous.entry.details() {
+                    if metadata.is_empty() {
+                        metadata.clone_from(&details.metadata);
+                    }
+                    if tags.is_empty() {
+                        tags.extend(details.scopes.iter().map(|scope| scope.name.clone()));
+                    }
                 }
                 previous.entry.into_data()
             }
@@ -230,7 +246,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         if lifetime.is_none() && !has_older {
             return (Ok(delivered), None);
         }
-        let Some(mutation) = landing.flight.claim.begin() else {
+        let scopes = self.scopes.of(&tags, landing.flight.moment);
+        let mutation = scopes.as_ref().and_then(|_| landing.flight.claim.begin());
+        let (Some(scopes), Some(mutation)) = (scopes, mutation) else {
             count(&self.events.counts.load_superseded);
             self.events.tell(|| CacheEvent::Superseded { key });
             return (Ok(delivered), None);
@@ -239,7 +257,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let receipt = match lifetime {
             Some(lifetime) => {
                 let load_time = matches!(self.settings.early, Some(EarlyRefresh::Chance(_))).then_some(took);
-                let entry = self.entry(value, lifetime, now, load_time, metadata);
+                let entry = self.entry(value, lifetime, now, Remarks { load_time, metadata, scopes });
                 self.backend.write_with(key, entry, &options).await
             }
             None => self.backend.remove_with(key, &options).await,
@@ -259,12 +277,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         value: Option<V>,
         lifetime: Lifetime,
         now: Timestamp,
-        load_time: Option<Duration>,
-        metadata: std::collections::BTreeMap<String, String>,
+        remarks: Remarks,
     ) -> CacheValue<Raw> {
         let mut details = Details::default();
-        details.metadata = metadata;
-        details.load_time = load_time;
+        let Remarks { load_time, metadata, scopes } = remarks;
+        (details.load_time, details.metadata, details.scopes) = (load_time, metadata, scopes);
         if let Some(idle) = self.settings.idle {
             details.idle = Some(idle);
             details.touched = Some(now);

@@ -25,6 +25,7 @@ pub struct Loaded<V> {
     pub(crate) life: Life,
     pub(crate) store: bool,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) tags: Vec<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub(crate) enum Payload<V> {
 impl<V> Loaded<V> {
     const fn of(payload: Payload<V>) -> Self {
         let life = Life { ttl: None, stale: None, until: None };
-        Self { payload, life, store: true, metadata: BTreeMap::new() }
+        Self { payload, life, store: true, metadata: BTreeMap::new(), tags: Vec::new() }
     }
 
     /// A value, to be kept as the cache's settings say.
@@ -81,6 +82,13 @@ impl<V> Loaded<V> {
     #[must_use]
     pub const fn do_not_store(mut self) -> Self {
         self.store = false;
+        self
+    }
+
+    /// Carries this tag: [`invalidate_tags`](crate::Cache::invalidate_tags) makes it invalid.
+    #[must_use]
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.tags.push(tag.into());
         self
     }
 

@@ -5,19 +5,19 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hitbox_backend::{
-    Backend, CacheBackend, Cacheable, DeleteStatus, Receipt, RemoveItem, WriteItem, claim, mutation,
+    Backend, Cacheable, DeleteStatus, ReadOptions, Receipt, RemoveItem, WriteItem, claim, mutation,
 };
-use hitbox_core::{BackendResult, CacheKey, CacheValue};
+use hitbox_core::{BackendResult, CacheKey};
 
 use crate::cache::Cache;
 use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
 use crate::events::count;
 use crate::flight::{Ended, Landing, Role, Waiting};
 use crate::key::ToKey;
-use crate::load::{Delivered, End, LoaderFn, Plan};
+use crate::load::{Delivered, End, LoaderFn, Plan, Remarks};
 use crate::loaded::Loaded;
 use crate::settings::Life;
-use crate::shared::Shared;
+use crate::shared::{Copy, Shared};
 
 impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// The values under some keys, in their order, from the layers only: one batch per layer.
@@ -29,8 +29,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// Leaves nothing.
     pub async fn get_many<K: ToKey>(&self, keys: &[K]) -> Vec<BackendResult<Option<V>>> {
         let keys: Vec<CacheKey> = keys.iter().map(|key| self.key(key).into_owned()).collect();
-        let found = self.shared.backend.get_many::<V>(&keys).await;
-        found.into_iter().map(|value| value.map(|value| value.map(CacheValue::into_data))).collect()
+        let found = self.shared.look_many(&keys).await;
+        let value = |copy: Option<Copy<V>>| copy.and_then(|copy| copy.entry.into_data());
+        found.into_iter().map(|found| found.map(value)).collect()
     }
 
     /// The values under some keys; those that no layer has are loaded by one call of the loader, which is given their
@@ -72,24 +73,26 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         }
         let asked: Vec<CacheKey> = wanted.keys().cloned().collect();
         let landings: Vec<u64> = asked.iter().map(|key| self.shared.flights.landings(key)).collect();
-        let found = self.shared.backend.get_many::<V>(&asked).await;
+        let found = self.shared.look_many(&asked).await;
+        let moment = self.shared.scopes.moment();
         let mut values = HashMap::with_capacity(wanted.len());
         let mut waiting: Vec<(K, Waiting<End<V>>, bool)> = Vec::new();
         let mut led: Vec<(K, Landing<End<V>>)> = Vec::new();
         for ((key, landings), found) in asked.iter().zip(landings).zip(found) {
             let Some(wanted) = wanted.remove(key) else { continue };
             match found {
-                Ok(Some(value)) => {
-                    values.insert(wanted, value.into_data());
-                    continue;
+                Ok(copy) => {
+                    if let Some(value) = copy.and_then(|copy| copy.entry.into_data()) {
+                        values.insert(wanted, value);
+                        continue;
+                    }
                 }
-                Ok(None) => {}
                 Err(error) => {
                     count(&self.shared.events.counts.read_errors);
                     self.shared.events.layer_failed(key, &error);
                 }
             }
-            match self.shared.flights.join(key, || claim(&*self.shared.backend, key)) {
+            match self.shared.flights.join(key, moment, || claim(&*self.shared.backend, key)) {
                 Role::Follows(flight) => {
                     count(&self.shared.events.counts.coalesced);
                     waiting.push((wanted, flight, false));
@@ -156,7 +159,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             is_write.push(lifetime.is_some());
             match lifetime {
                 Some(lifetime) => {
-                    let entry = shared.entry(Some(value), lifetime, now, None, Default::default());
+                    let entry = shared.entry(Some(value), lifetime, now, Remarks::default());
                     writes.push(WriteItem::new(key, entry));
                 }
                 // A value that is over at once replaces what was there with nothing.
@@ -237,6 +240,24 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 }
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
+    /// Usable copies, in the order of their keys.
+    async fn look_many(self: &Arc<Self>, keys: &[CacheKey]) -> Vec<BackendResult<Option<Copy<V>>>> {
+        let options = self.options();
+        let mut copies = Vec::with_capacity(keys.len());
+        for (key, answer) in keys.iter().zip(self.backend.read_many(keys, &options).await) {
+            copies.push(match answer.map(|found| found.map(|found| self.decode(found))) {
+                Ok(None) => Ok(None),
+                Ok(Some(Ok(copy))) => {
+                    self.touch(key, &copy);
+                    Ok(Some(copy))
+                }
+                Ok(Some(Err(skip))) => self.look(key, ReadOptions { skip, ..self.options() }).await,
+                Err(error) => Err(error),
+            });
+        }
+        copies
+    }
+
     /// What a batch has come to, per key.
     fn settle_many(
         self: &Arc<Self>,

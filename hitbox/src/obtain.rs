@@ -46,7 +46,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     {
         let landings = self.flights.landings(key);
         let first = match call.mode {
-            Mode::Normal => self.try_look(key, &ReadOptions { absent, ..ReadOptions::NORMAL }),
+            Mode::Normal => self.try_look(key, &ReadOptions { absent, ..self.options() }),
             Mode::Reload | Mode::Bypass => Ok(None),
         };
         match first {
@@ -82,9 +82,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
         let copy = match first {
             Ok(copy) => copy,
-            Err(skip) => {
-                self.look_if_possible(key, ReadOptions { skip, absent, ..ReadOptions::NORMAL }).await
-            }
+            Err(skip) => self.look_if_possible(key, ReadOptions { skip, absent, ..self.options() }).await,
         };
         let Some(copy) = copy else {
             self.events.tell(|| CacheEvent::Miss { key });
@@ -152,39 +150,40 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let mut loader = Some(loader);
         let mut has_followed = false;
         loop {
-            let (waiting, inline, leads) = match self.flights.join(key, || claim(&*self.backend, key)) {
-                Role::Follows(waiting) => {
-                    if !std::mem::replace(&mut has_followed, true) {
-                        count(&self.events.counts.coalesced);
-                    }
-                    (waiting, None, false)
-                }
-                Role::Leads(landing, waiting) => {
-                    // A load may have been stored since this call looked.
-                    if call.mode == Mode::Normal && self.flights.landings(key) != landings {
-                        landings = self.flights.landings(key);
-                        let options = ReadOptions { absent, ..ReadOptions::NORMAL };
-                        if let Some(copy) = self.look_if_possible(key, options).await
-                            && copy.freshness == Freshness::Fresh
-                        {
-                            let value = copy.entry.data().clone();
-                            let expires = copy.entry.lifetime().expire();
-                            landing.land(Ok(Delivered { value, expires, is_fallback: false }));
-                            self.tell_hit(key, copy.freshness);
-                            return Ok(copy.served(How::Hit));
+            let (waiting, inline, leads) =
+                match self.flights.join(key, self.scopes.moment(), || claim(&*self.backend, key)) {
+                    Role::Follows(waiting) => {
+                        if !std::mem::replace(&mut has_followed, true) {
+                            count(&self.events.counts.coalesced);
                         }
+                        (waiting, None, false)
                     }
-                    let Some(loader) = loader.take() else {
-                        return Err(LoadError::new(LoadErrorKind::Cancelled, key));
-                    };
-                    let ahead = copy.as_ref().map(|copy| Ahead {
-                        created: copy.entry.created(),
-                        leaf: copy.leaf,
-                        is_early: false,
-                    });
-                    (waiting, self.start(landing, key, loader, Plan { life: call.life, ahead }), true)
-                }
-            };
+                    Role::Leads(landing, waiting) => {
+                        // A load may have been stored since this call looked.
+                        if call.mode == Mode::Normal && self.flights.landings(key) != landings {
+                            landings = self.flights.landings(key);
+                            let options = ReadOptions { absent, ..self.options() };
+                            if let Some(copy) = self.look_if_possible(key, options).await
+                                && copy.freshness == Freshness::Fresh
+                            {
+                                let value = copy.entry.data().clone();
+                                let expires = copy.entry.lifetime().expire();
+                                landing.land(Ok(Delivered { value, expires, is_fallback: false }));
+                                self.tell_hit(key, copy.freshness);
+                                return Ok(copy.served(How::Hit));
+                            }
+                        }
+                        let Some(loader) = loader.take() else {
+                            return Err(LoadError::new(LoadErrorKind::Cancelled, key));
+                        };
+                        let ahead = copy.as_ref().map(|copy| Ahead {
+                            created: copy.entry.created(),
+                            leaf: copy.leaf,
+                            is_early: false,
+                        });
+                        (waiting, self.start(landing, key, loader, Plan { life: call.life, ahead }), true)
+                    }
+                };
             match self.attend(&waiting, inline, key, call).await {
                 Attended::Ended(Ended::Landed(Ok(delivered))) => {
                     return Ok(self.delivered(key, delivered, leads));

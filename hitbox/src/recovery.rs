@@ -111,7 +111,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         // From here on nobody else writes it.
         let mutation = upkeep(&*self.backend, key);
         mutation.first().await;
-        let options = ReadOptions { accept: Accept::Expired, absent: true, ..ReadOptions::NORMAL };
+        let options = ReadOptions { accept: Accept::Expired, absent: true, ..self.options() };
         let Ok(found) = self.backend.read_with(key, &options).await else { return again(self) };
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
         let receipt = match found {

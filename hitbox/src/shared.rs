@@ -19,6 +19,7 @@ use crate::flight::Flights;
 use crate::load::End;
 use crate::outcome::{How, Outcome, Served};
 use crate::recovery::Recovery;
+use crate::scopes::Scopes;
 use crate::settings::Settings;
 
 pub(crate) struct Shared<V: Cacheable, B: Backend + ?Sized> {
@@ -28,6 +29,7 @@ pub(crate) struct Shared<V: Cacheable, B: Backend + ?Sized> {
     pub(crate) flights: Arc<Flights<End<V>>>,
     pub(crate) throttle: Throttle,
     pub(crate) recovery: Recovery,
+    pub(crate) scopes: Arc<Scopes>,
     pub(crate) events: Events,
     /// Shows the counts for as long as the cache lives.
     pub(crate) _shown: Arc<ShownCounts>,
@@ -61,6 +63,16 @@ pub(crate) fn next_owner() -> u64 {
 }
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
+    /// A normal read of this cache.
+    #[inline]
+    pub(crate) fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::NORMAL;
+        if self.scopes.is_used() {
+            options.view = Some(self.scopes.clone());
+        }
+        options
+    }
+
     /// A usable copy, if that can be said without waiting; else the leaves that need not be asked again.
     #[inline]
     pub(crate) fn try_look(&self, key: &CacheKey, options: &ReadOptions) -> Result<Option<Copy<V>>, LeafSet> {
@@ -104,12 +116,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// What may be served where a load fails or takes too long.
     pub(crate) async fn fallback(&self, key: &CacheKey) -> Option<Copy<V>> {
         let accept = if self.settings.fail_safe.is_zero() { Accept::Stale } else { Accept::Expired };
-        self.look_if_possible(key, ReadOptions { accept, ..ReadOptions::NORMAL }).await
+        self.look_if_possible(key, ReadOptions { accept, ..self.options() }).await
     }
 
     /// The copy; an error names the leaf whose copy is no `V`.
     #[inline]
-    fn decode(&self, found: Found) -> Result<Copy<V>, LeafSet> {
+    pub(crate) fn decode(&self, found: Found) -> Result<Copy<V>, LeafSet> {
         let Found { value, freshness, label, leaf, .. } = found;
         if value.details().is_some_and(|details| details.kind == RecordKind::Absent) {
             return Ok(Copy { entry: value.map(|_| None), freshness, label, leaf });
@@ -163,7 +175,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     async fn touch_now(self: &Arc<Self>, key: &CacheKey) {
         let mutation = upkeep(&*self.backend, key);
         mutation.first().await;
-        let Ok(Some(found)) = self.backend.read_with(key, &ReadOptions::NORMAL).await else { return };
+        let Ok(Some(found)) = self.backend.read_with(key, &self.options()).await else { return };
         let Some(mut details) = found.value.details().cloned() else { return };
         details.touched = Some(self.clock.now());
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };

@@ -370,7 +370,7 @@ async fn adaptive(_: Topology, rig: Rig) -> Verdict {
     rig.world.clock.advance(seconds(6));
     ensure!(rig.cache.get(1).await.is_none(), "the loader's TTL was ignored");
     ensure!(rig.cache.get(3).await == Some(3), "the loader's stale time was ignored");
-    // "Not modified" starts the life of the older value anew.
+    // "Not modified" starts the life of the older value anew, and keeps its tags.
     let again = load(1, Loaded::not_modified().ttl(seconds(60))).await;
     ensure!(again.is_ok_and(|served| *served == 1), "the older value is still right");
     rig.world.clock.advance(seconds(30));

@@ -38,6 +38,23 @@ async fn outcomes_name_the_leaf_and_the_way() {
 }
 
 #[tokio::test]
+async fn the_generic_form_keeps_its_backend() {
+    let world = World::new();
+    let builder = Cache::<u64>::builder(world.layers[0].clone()).offload(world.pool.shared());
+    let cache: Cache<u64, hitbox_testkit::MemoryBackend> = builder.build_generic().expect("a cache");
+    let value = cache.get_or_load("k", || async { Ok::<_, std::io::Error>(7) }).await;
+    assert_eq!(value.expect("a value"), 7);
+    assert_eq!((cache.backend().len(), cache.clone().name()), (1, "cache"));
+    let shared: Cache<u64, std::sync::Arc<dyn hitbox::backend::Backend>> =
+        Cache::builder(world.backend(Topology::Nest))
+            .offload(world.pool.shared())
+            .build_generic()
+            .expect("a cache");
+    shared.insert("k", 8).await.expect("a write");
+    assert_eq!(shared.get("k").await.expect("a read"), Some(8));
+}
+
+#[tokio::test]
 async fn the_hook_sees_what_happens() {
     let world = World::new();
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
