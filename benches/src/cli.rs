@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::callgrind;
-use crate::measure::{Measured, Subject, run_once, time_subject};
+use crate::measure::{Measure, Measured, Subject, run_once, time_subject};
 use crate::replay::{self, Contender};
 use crate::report;
 use crate::stampede;
@@ -110,6 +110,8 @@ fn run(
             let mut all = Vec::new();
             for subject in subjects.iter().filter(|s| is_wanted(s, &subject)) {
                 eprintln!("measuring {} …", subject.name);
+                // What waits for others varies more from round to round.
+                let rounds = if subject.measure == Measure::Time { rounds * 5 } else { rounds };
                 let mut measured = time_subject(subject, rounds);
                 if !no_instructions {
                     count(subject, &mut measured)?;

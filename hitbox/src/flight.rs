@@ -118,8 +118,11 @@ impl<E: Clone> Flights<E> {
         if flights.get(key).is_some_and(|flight| flight.moment == moment && flight.may_be_joined()) {
             return None;
         }
-        let Role::Leads(landing, waiting) = self.lead(&mut flights, key, moment, claim) else { return None };
+        let Role::Leads(mut landing, waiting) = self.lead(&mut flights, key, moment, claim) else {
+            return None;
+        };
         waiting.flight.go_on();
+        landing.is_in_background = true;
         Some(landing)
     }
 
@@ -138,8 +141,13 @@ impl<E: Clone> Flights<E> {
             panic: Mutex::default(),
         });
         flights.insert(key.clone(), flight.clone());
-        let landing =
-            Landing { flights: self.clone(), key: key.clone(), flight: flight.clone(), landed: false };
+        let landing = Landing {
+            flights: self.clone(),
+            key: key.clone(),
+            flight: flight.clone(),
+            is_in_background: false,
+            landed: false,
+        };
         Role::Leads(landing, Waiting { flight })
     }
 }
@@ -219,6 +227,8 @@ pub(crate) struct Landing<E: Clone> {
     flights: Arc<Flights<E>>,
     key: CacheKey,
     pub(crate) flight: Arc<Flight<E>>,
+    /// Nobody waited for it when it began.
+    pub(crate) is_in_background: bool,
     landed: bool,
 }
 

@@ -12,6 +12,7 @@ use hitbox_core::{
     Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Scope, Task, TaskKind,
     Timestamp,
 };
+use tracing::Instrument;
 
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
@@ -65,6 +66,8 @@ pub(crate) struct Remarks {
 pub(crate) struct Plan {
     pub(crate) life: Life,
     pub(crate) ahead: Option<Ahead>,
+    /// There may be an older copy, which nobody has looked at.
+    pub(crate) is_forced: bool,
 }
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
@@ -80,10 +83,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         B: 'l,
     {
         match loader {
-            Loader::Scoped(loader) => Some(Box::pin(self.clone().run(landing, key.clone(), loader, plan))),
+            Loader::Scoped(loader) => Some(Box::pin(
+                self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key)),
+            )),
             Loader::Detached(loader) => {
                 let flight = landing.flight.clone();
-                let (work, abort) = abortable(self.clone().run(landing, key.clone(), loader, plan));
+                let (work, abort) = abortable(
+                    self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key)),
+                );
                 if self.settings.finish_abandoned {
                     flight.go_on();
                 } else {
@@ -106,11 +113,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let claim = || hitbox_backend::claim(&*self.backend, key);
         let moment = self.scopes.moment();
         let Some(landing) = self.flights.lead_unless_under_way(key, moment, claim) else { return };
-        let work = self.clone().run(landing, key.clone(), loader, plan);
+        let work = self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key));
         if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
             count(&self.events.counts.refused);
             tracing::debug!(cache = %self.settings.name, %key, why = ?refused.why, "a reload was not taken");
         }
+    }
+
+    fn span(&self, key: &CacheKey) -> tracing::Span {
+        tracing::trace_span!("load", cache = %self.settings.name, %key)
     }
 
     async fn run<'l>(
@@ -130,7 +141,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             count(&counts.refreshed_early);
         }
         count(&counts.loads);
-        let in_background = plan.ahead.is_some();
+        let in_background = landing.is_in_background;
         self.events.tell(|| CacheEvent::LoadStarted { key: &key, in_background });
         let load = Load { key: key.clone(), previous: self.read_previous(&key) };
         let started = self.clock.monotonic();
@@ -242,7 +253,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let expires = lifetime.and_then(|lifetime| lifetime.expire());
         let delivered = Delivered { value: value.clone(), expires, is_fallback: false };
         // What is not stored still ends what was there.
-        let has_older = plan.ahead.is_some() || !self.settings.fail_safe.is_zero();
+        let has_older = plan.ahead.is_some() || plan.is_forced || !self.settings.fail_safe.is_zero();
         if lifetime.is_none() && !has_older {
             return (Ok(delivered), None);
         }

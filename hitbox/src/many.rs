@@ -230,7 +230,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             });
             landing.flight.go_on();
             let key = self.key(&key).into_owned();
-            let plan = Plan { life: Life::default(), ahead: None };
+            let plan = Plan { life: Life::default(), ahead: None, is_forced: false };
             if let Some(work) = self.shared.start(landing, &key, crate::load::Loader::Detached(loader), plan)
             {
                 work.await;

@@ -96,7 +96,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     && !self.throttle.is_on(key, self.clock.monotonic())
                     && let Loader::Detached(loader) = loader()
                 {
-                    self.start_in_background(key, loader, Plan { life: call.life, ahead: ahead(true) });
+                    self.start_in_background(
+                        key,
+                        loader,
+                        Plan { life: call.life, ahead: ahead(true), is_forced: false },
+                    );
                 }
                 self.tell_hit(key, copy.freshness);
                 Ok(copy.served(How::Hit))
@@ -105,7 +109,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             _ if self.settings.on_stale == OnStale::ServeAndReload => match loader() {
                 Loader::Detached(loader) => {
                     if !self.throttle.is_on(key, self.clock.monotonic()) {
-                        self.start_in_background(key, loader, Plan { life: call.life, ahead: ahead(false) });
+                        self.start_in_background(
+                            key,
+                            loader,
+                            Plan { life: call.life, ahead: ahead(false), is_forced: false },
+                        );
                     }
                     self.serve_stale(key, copy, How::Stale)
                 }
@@ -181,7 +189,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             leaf: copy.leaf,
                             is_early: false,
                         });
-                        (waiting, self.start(landing, key, loader, Plan { life: call.life, ahead }), true)
+                        let plan = Plan { life: call.life, ahead, is_forced: call.mode == Mode::Reload };
+                        (waiting, self.start(landing, key, loader, plan), true)
                     }
                 };
             match self.attend(&waiting, inline, key, call).await {

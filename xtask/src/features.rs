@@ -5,7 +5,7 @@ use crate::run::{self, Outcome};
 const FEATURES: &[(&str, &[&str])] = &[
     ("hitbox-backend", &["bitcode", "gzip", "zstd", "rkyv", "metrics", "prometheus"]),
     ("hitbox-redis", &["tls"]),
-    ("hitbox", &["disk", "macros", "metrics", "moka", "quick", "redis"]),
+    ("hitbox", &["disk", "macros", "metrics", "moka", "prometheus", "quick", "redis"]),
 ];
 
 pub(crate) fn run() -> Outcome {
