@@ -4,10 +4,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use hitbox_backend::{
-    Backend, Cacheable, DeleteStatus, LeafSet, Raw, ReadOptions, Receipt, WriteOptions, mutation,
-};
-use hitbox_core::{Accept, BackendLabel, BackendResult, CacheKey, CacheValue, Freshness};
+use hitbox_backend::{Backend, Cacheable, DeleteStatus, Raw, ReadOptions, Receipt, WriteOptions, mutation};
+use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness};
 
 use crate::advisor::Advice;
 use crate::builder::CacheBuilder;
@@ -350,7 +348,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         // Loads that are under way do not make it fresh again.
         let mutation = mutation(&*self.backend, key);
         mutation.first().await;
-        let Some(copy) = self.longest_copy(key).await? else { return Ok(false) };
+        let Some(copy) = self.longest_copy(key, false).await? else { return Ok(false) };
         let lifetime = copy.lifetime().with_stale(self.now());
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
         let receipt = self.backend.write_with(key, copy.with_lifetime(lifetime), &options).await;
@@ -358,22 +356,5 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             self.recover_later(key);
         }
         receipt.into_result().map(|_| true)
-    }
-
-    /// The copy that lives longest in any leaf: an upper one may have been capped.
-    async fn longest_copy(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        let mut longest: Option<CacheValue<Raw>> = None;
-        let mut options = ReadOptions { accept: Accept::Expired, ..self.options() };
-        while let Some(found) = self.backend.read_with(key, &options).await? {
-            let leaf = LeafSet::of(found.leaf);
-            if options.skip.covers(leaf) {
-                break;
-            }
-            options.skip = options.skip.union(leaf);
-            if longest.as_ref().is_none_or(|known| found.value.lifetime().outlives(known.lifetime())) {
-                longest = Some(found.value);
-            }
-        }
-        Ok(longest)
     }
 }

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hitbox_backend::{Backend, Cacheable, Outcome as LeafOutcome, ReadOptions, WriteOptions, upkeep};
-use hitbox_core::{Accept, CacheKey, Task, TaskKind};
+use hitbox_backend::{Backend, Cacheable, Outcome as LeafOutcome, WriteOptions, upkeep};
+use hitbox_core::{CacheKey, Task, TaskKind};
 
 use crate::events::{CacheEvent, count};
 use crate::shared::Shared;
@@ -111,11 +111,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         // From here on nobody else writes it.
         let mutation = upkeep(&*self.backend, key);
         mutation.first().await;
-        let options = ReadOptions { accept: Accept::Expired, absent: true, ..self.options() };
-        let Ok(found) = self.backend.read_with(key, &options).await else { return again(self) };
+        let Ok(found) = self.longest_copy(key, true).await else { return again(self) };
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
         let receipt = match found {
-            Some(found) => self.backend.write_with(key, found.value, &options).await,
+            Some(entry) => self.backend.write_with(key, entry, &options).await,
             None => self.backend.remove_with(key, &options).await,
         };
         let failed =

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hitbox_backend::{
-    Answer, Backend, Cacheable, Event, Found, LeafPosition, LeafSet, Mutation, Outcome as LeafOutcome,
+    Answer, Backend, Cacheable, Event, Found, LeafPosition, LeafSet, Mutation, Outcome as LeafOutcome, Raw,
     ReadOptions, Receipt, TryRead, WriteOptions, upkeep,
 };
 use hitbox_core::{
@@ -175,15 +175,37 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     async fn touch_now(self: &Arc<Self>, key: &CacheKey) {
         let mutation = upkeep(&*self.backend, key);
         mutation.first().await;
-        let Ok(Some(found)) = self.backend.read_with(key, &self.options()).await else { return };
-        let Some(mut details) = found.value.details().cloned() else { return };
+        let Ok(Some(entry)) = self.longest_copy(key, true).await else { return };
+        let Some(mut details) = entry.details().cloned() else { return };
         details.touched = Some(self.clock.now());
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
-        let receipt = self.backend.write_with(key, found.value.with_details(details), &options).await;
+        let receipt = self.backend.write_with(key, entry.with_details(details), &options).await;
         count(&self.events.counts.touched);
         if self.account(key, &receipt, &mutation) {
             self.recover_later(key);
         }
+    }
+
+    /// The copy that lives longest in any leaf, which is what the others were made of: an upper one may have been
+    /// capped.
+    pub(crate) async fn longest_copy(
+        &self,
+        key: &CacheKey,
+        absent: bool,
+    ) -> BackendResult<Option<CacheValue<Raw>>> {
+        let mut longest: Option<CacheValue<Raw>> = None;
+        let mut options = ReadOptions { accept: Accept::Expired, absent, ..self.options() };
+        while let Some(found) = self.backend.read_with(key, &options).await? {
+            let leaf = LeafSet::of(found.leaf);
+            if options.skip.covers(leaf) {
+                break;
+            }
+            options.skip = options.skip.union(leaf);
+            if longest.as_ref().is_none_or(|known| found.value.lifetime().outlives(known.lifetime())) {
+                longest = Some(found.value);
+            }
+        }
+        Ok(longest)
     }
 
     pub(crate) fn subject(&self, key: &CacheKey) -> Subject {

@@ -148,6 +148,27 @@ async fn expiry_03_reads_of_the_upper_layer_reach_the_lower_one() {
     assert!((38..=40).contains(&touches), "{touches} touches in 400 s of an idle time of 80 s");
 }
 
+/// A note of a read, or a retry, does not give a lower layer the shorter life of a capped upper one.
+#[tokio::test]
+async fn upkeep_moves_no_window() {
+    let world = World::new();
+    let capped = world.layers[0].clone().ttl_cap(seconds(10));
+    let backend =
+        capped.compose(world.layers[2].clone(), world.pool.shared()).with_refill(RefillPolicy::Always);
+    let builder = Cache::<u64>::builder(backend).name("test").offload(world.pool.shared());
+    let cache = builder.ttl(seconds(600)).idle(seconds(80)).build().expect("a cache");
+    cache.insert(1_u64, 7).await.expect("a write");
+    let end = world.clock.now() + seconds(600);
+    let key = 1_u64.to_key("test").into_owned();
+    for _ in 0..20 {
+        world.clock.advance(seconds(9));
+        assert_eq!(cache.get(1_u64).await.expect("a read"), Some(7));
+        world.pool.wait_all().await;
+        let below = world.layers[2].get::<u64>(&key, &mut CacheContext::new()).await.expect("a read");
+        assert_eq!(below.expect("a copy").lifetime().expire(), Some(end));
+    }
+}
+
 #[tokio::test]
 async fn expiry_03_rejects_living_for_ever() {
     rejects(idle_time, idle()).await;
