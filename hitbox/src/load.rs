@@ -103,16 +103,22 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
     }
 
-    /// Starts a load that nobody waits for, unless one is under way or there is no room.
+    /// Starts a load that nobody waits for, unless one is under way, has landed since `landings` were counted, or there
+    /// is no room.
     pub(crate) fn start_in_background(
         self: &Arc<Self>,
         key: &CacheKey,
+        landings: u64,
         loader: LoaderFn<'static, V>,
         plan: Plan,
     ) {
         let claim = || hitbox_backend::claim(&*self.backend, key);
         let moment = self.scopes.moment();
         let Some(landing) = self.flights.lead_unless_under_way(key, moment, claim) else { return };
+        if self.flights.landings(key) != landings {
+            // The copy that asked for it may be of yesterday. The next hit tells.
+            return;
+        }
         let work = self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key));
         if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
             count(&self.events.counts.refused);

@@ -98,6 +98,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 {
                     self.start_in_background(
                         key,
+                        landings,
                         loader,
                         Plan { life: call.life, ahead: ahead(true), is_forced: false },
                     );
@@ -111,6 +112,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     if !self.throttle.is_on(key, self.clock.monotonic()) {
                         self.start_in_background(
                             key,
+                            landings,
                             loader,
                             Plan { life: call.life, ahead: ahead(false), is_forced: false },
                         );

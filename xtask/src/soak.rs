@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::run::{Outcome, root};
 
-/// A test program, the variable that says how long it runs, and how long that is in a round.
-const ROUND: &[(&str, &str, u64)] = &[
-    ("model", "HITBOX_CASES", 200_000),
-    ("fence", "HITBOX_SCHEDULES", 2_000_000),
-    ("histories", "HITBOX_RUNS", 50_000),
-    ("disk", "HITBOX_KILLS", 1_000),
+/// A package and its test program, the variable that says how long it runs, and how long that is in a round.
+const ROUND: &[(&str, &str, &str, u64)] = &[
+    ("hitbox-testkit", "model", "HITBOX_CASES", 200_000),
+    ("hitbox-testkit", "fence", "HITBOX_SCHEDULES", 2_000_000),
+    ("hitbox-testkit", "histories", "HITBOX_RUNS", 50_000),
+    ("hitbox-testkit", "disk", "HITBOX_KILLS", 1_000),
+    ("hitbox", "races", "HITBOX_RUNS", 100_000),
 ];
 
 pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
@@ -19,10 +20,10 @@ pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
     let mut rounds = 0;
     while rounds == 0 || started.elapsed() < Duration::from_secs(minutes * 60) {
         let seed = seed.wrapping_add(rounds);
-        for (test, variable, amount) in ROUND {
+        for (package, test, variable, amount) in ROUND {
             let begun = Instant::now();
             let status = Command::new("cargo")
-                .args(["test", "--quiet", "--package", "hitbox-testkit", "--all-features", "--test", test])
+                .args(["test", "--quiet", "--package", package, "--all-features", "--test", test])
                 .env("HITBOX_SEED", seed.to_string())
                 .env(variable, amount.to_string())
                 .env("RUST_BACKTRACE", "0")
