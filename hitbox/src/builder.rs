@@ -130,6 +130,13 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
+    /// Cuts a load after so long, whoever waits: a source that never answers must not keep its key for ever. Default
+    /// 5 minutes; `None` lets it run.
+    pub fn load_limit(mut self, limit: Option<Duration>) -> Self {
+        self.settings.load_limit = limit;
+        self
+    }
+
     /// Whether loads go on when nobody waits for them any more. Default: they are cancelled.
     pub fn finish_abandoned(mut self, finish: bool) -> Self {
         self.settings.finish_abandoned = finish;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::abortable;
+use futures_util::future::{Either, abortable, select};
 use hitbox_backend::{Backend, Cacheable, LeafSet, Mutation, Raw, ReadOptions, WriteOptions, ticket_of_leaf};
 use hitbox_core::{
     Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Scope, Task, TaskKind,
@@ -20,6 +20,18 @@ use crate::flight::Landing;
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
 use crate::settings::{EarlyRefresh, Life};
 use crate::shared::{Copy, Shared};
+
+/// A load that reached its limit.
+#[derive(Debug)]
+struct Cut;
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the load was cut at its limit")
+    }
+}
+
+impl std::error::Error for Cut {}
 
 /// How a flight ends.
 pub(crate) type End<V> = Result<Delivered<V>, LoadError>;
@@ -152,7 +164,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let load = Load { key: key.clone(), previous: self.read_previous(&key) };
         let started = self.clock.monotonic();
         // The closure is called inside: it may panic as well as the future that it makes.
-        let result = AssertUnwindSafe(async { loader(load).await }).catch_unwind().await;
+        let work = AssertUnwindSafe(async { loader(load).await }).catch_unwind();
+        let result =
+            match select(std::pin::pin!(work), std::pin::pin!(self.after(self.settings.load_limit))).await {
+                Either::Left((result, _)) => result,
+                Either::Right(_) => Ok(Err(Cut.into())),
+            };
         let took = self.clock.monotonic().saturating_sub(started);
         counts.load_millis.fetch_add(took.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
         match result {
@@ -165,7 +182,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 drop(mutation);
             }
             Ok(Err(error)) => {
-                let error = LoadError::of_loader(&key, error);
+                let error = match error.downcast::<Cut>() {
+                    Ok(_) => LoadError::new(LoadErrorKind::TimedOut, &key),
+                    Err(error) => LoadError::of_loader(&key, error),
+                };
                 self.failed(&key, &error);
                 let end = match self.fallback(&key).await {
                     Some(copy) => {

@@ -271,7 +271,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
     }
 
-    async fn after(&self, time: Option<Duration>) {
+    /// Ends after so long, or never.
+    pub(crate) async fn after(&self, time: Option<Duration>) {
         match time {
             Some(time) => self.clock.sleep(time).await,
             None => std::future::pending().await,

@@ -53,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
     pub(crate) after_timeout: AfterTimeout,
+    pub(crate) load_limit: Option<Duration>,
     pub(crate) finish_abandoned: bool,
     pub(crate) recovery: usize,
 }
@@ -73,6 +74,7 @@ impl Default for Settings {
             soft_timeout: None,
             hard_timeout: None,
             after_timeout: AfterTimeout::default(),
+            load_limit: Some(Duration::from_secs(300)),
             finish_abandoned: false,
             recovery: 16_384,
         }

@@ -150,6 +150,24 @@ async fn a_load_that_nobody_waits_for_is_cancelled_or_finished_as_configured() {
 }
 
 #[tokio::test]
+async fn a_source_that_never_answers_does_not_keep_its_key() {
+    let world = World::new();
+    let builder = Cache::<u64>::builder(world.backend(Topology::TwoLayers)).offload(world.pool.shared());
+    let cache = builder.finish_abandoned(true).load_limit(Some(seconds(60))).build().expect("a cache");
+    let call = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get_or_load("k", std::future::pending::<Result<u64, std::io::Error>>).await }
+    });
+    until("the load waits", || world.clock.sleepers() > 0).await.expect("it begins");
+    world.clock.advance(seconds(60));
+    let error = answer(call).await.expect("no hang").expect_err("it was cut");
+    assert_eq!(error.kind(), hitbox::LoadErrorKind::TimedOut);
+    assert_eq!(cache.statistics().loading, 0);
+    let value = cache.get_or_load("k", || async { Ok::<_, std::io::Error>(7) }).await;
+    assert_eq!(value.expect("the source is back"), 7);
+}
+
+#[tokio::test]
 async fn loads_within_loads_do_not_wait_for_each_other() {
     // More of them than the pool has workers.
     let pool = hitbox::OffloadPool::builder().workers(1).queue(1).urgent(2).build();

@@ -185,6 +185,8 @@ pub(crate) fn cache(world: &World, topology: Topology, knobs: &Knobs) -> Cache<u
         .on_stale(knobs.on_stale)
         .fail_safe(knobs.fail_safe)
         .after_timeout(knobs.after_timeout)
+        // Tests wait for others to sleep on the clock.
+        .load_limit(None)
         .finish_abandoned(knobs.finish_abandoned);
     if let Some(ttl) = knobs.ttl {
         builder = builder.ttl(ttl);
