@@ -111,7 +111,7 @@ fn run(
             for subject in subjects.iter().filter(|s| is_wanted(s, &subject)) {
                 eprintln!("measuring {} …", subject.name);
                 // What waits for others varies more from round to round.
-                let rounds = if subject.measure == Measure::Time { rounds * 5 } else { rounds };
+                let rounds = if subject.measure == Measure::Time { rounds * 3 } else { rounds };
                 let mut measured = time_subject(subject, rounds);
                 if !no_instructions {
                     count(subject, &mut measured)?;
