@@ -8,7 +8,7 @@ use hitbox_core::{BackendResult, Timestamp};
 use crate::cache::Cache;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::key::ToKey;
-use crate::load::Loader;
+use crate::load::{Loader, LoaderFn};
 use crate::loaded::{Load, Loaded};
 use crate::outcome::Served;
 use crate::settings::Life;
@@ -129,7 +129,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         F: Future<Output = Result<V, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let loader = || detached(|_| async { loader().await.map(Loaded::new) });
+        let loader = || Loader::Detached(boxed(|_| async { loader().await.map(Loaded::new) }));
         present(self.cache, &self.key, &self.call, loader).await
     }
 
@@ -143,7 +143,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        present(self.cache, &self.key, &self.call, || detached(loader)).await
+        present(self.cache, &self.key, &self.call, || Loader::Detached(boxed(loader))).await
     }
 
     /// The value if the source has one.
@@ -157,7 +157,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         E: Into<BoxError>,
     {
         let key = self.cache.key(&self.key);
-        let loader = || detached(|_| async { loader().await.map(Loaded::from) });
+        let loader = || Loader::Detached(boxed(|_| async { loader().await.map(Loaded::from) }));
         self.cache.shared.obtain(&key, &self.call, true, loader).await
     }
 
@@ -172,7 +172,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         E: Into<BoxError>,
         B: 'l,
     {
-        let loader = || scoped(|_| async { loader().await.map(Loaded::new) });
+        let loader = || Loader::Scoped(boxed(|_| async { loader().await.map(Loaded::new) }));
         present(self.cache, &self.key, &self.call, loader).await
     }
 
@@ -191,7 +191,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         B: 'l,
     {
         let key = self.cache.key(&self.key);
-        let loader = || scoped(|_| async { loader().await.map(Loaded::from) });
+        let loader = || Loader::Scoped(boxed(|_| async { loader().await.map(Loaded::from) }));
         self.cache.shared.obtain(&key, &self.call, true, loader).await
     }
 
@@ -229,26 +229,15 @@ async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
     }
 }
 
-fn detached<'l, V, L, F, E>(loader: L) -> Loader<'l, V>
-where
-    L: FnOnce(Load<V>) -> F + Send + 'static,
-    F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
-    E: Into<BoxError>,
-{
-    Loader::Detached(Box::new(|load| {
-        let work = loader(load);
-        Box::pin(async move { work.await.map_err(Into::into) })
-    }))
-}
-
-fn scoped<'l, V, L, F, E>(loader: L) -> Loader<'l, V>
+/// A loader as loads take it.
+fn boxed<'l, V, L, F, E>(loader: L) -> LoaderFn<'l, V>
 where
     L: FnOnce(Load<V>) -> F + Send + 'l,
     F: Future<Output = Result<Loaded<V>, E>> + Send + 'l,
     E: Into<BoxError>,
 {
-    Loader::Scoped(Box::new(|load| {
+    Box::new(|load| {
         let work = loader(load);
         Box::pin(async move { work.await.map_err(Into::into) })
-    }))
+    })
 }

@@ -230,7 +230,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     async fn newer_copy(&self, key: &CacheKey, ahead: &Ahead) -> Option<Delivered<V>> {
         let ticket = ticket_of_leaf(&*self.backend, key, ahead.leaf);
         let options = ReadOptions { skip: LeafSet::of(ahead.leaf), ..self.options() };
-        let found = self.backend.read_with(key, &options).await.ok().flatten()?;
+        let found = match self.backend.read_with(key, &options).await {
+            Ok(found) => found?,
+            Err(error) => {
+                count(&self.events.counts.read_errors);
+                self.events.layer_failed(key, &error);
+                return None;
+            }
+        };
         let is_newer = found.value.created() > ahead.created && found.freshness == Freshness::Fresh;
         if !is_newer || self.settings.is_early(&found.value, self.now()) {
             return None;
