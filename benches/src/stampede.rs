@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hitbox::{Cache, Compose};
-use hitbox_core::BoxFuture;
+pub use hitbox_core::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Env;
@@ -20,7 +20,7 @@ const ROUNDS: u64 = 9;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the source.
-pub type Load = Box<dyn FnOnce() -> BoxFuture<'static, u64> + Send>;
+pub type Load = Box<dyn FnOnce() -> BoxFuture<'static, u64> + Send + Sync>;
 
 /// A cache that loads.
 pub trait Loads: Send + Sync {

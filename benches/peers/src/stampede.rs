@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hitbox::concurrency::{BroadcastConcurrencyManager, ConcurrencyManager, NoopConcurrencyManager};
+use hitbox::offload::OffloadManager;
+use hitbox::policy::ConcurrencyLimit;
 use hitbox_bench::measure::Env;
-use hitbox_bench::stampede::{Contender, Load, Loads};
-use hitbox_core::BoxFuture;
+use hitbox_bench::stampede::{BoxFuture, Contender, Load, Loads};
+use hitbox_fn::prelude::*;
 use multi_tier_cache::{CacheManager, CacheStrategy, L1Cache, L2Cache, MokaCacheConfig};
+use serde::{Deserialize, Serialize};
 
 use crate::peers::HOUR;
 
@@ -17,6 +21,8 @@ pub(crate) fn contenders() -> Vec<Contender> {
     all.push(("peer: foyer, memory", |_| Arc::new(Foyer(foyer::CacheBuilder::new(1 << 20).build()))));
     all.push(("peer: cachet, memory, with stampede protection", cachet));
     all.push(("peer: multi-tier-cache", multi_tier));
+    all.push(("peer: hitbox 0.2, a cached function", |_| hitbox(NoopConcurrencyManager)));
+    all.push(("peer: hitbox 0.2, with its broadcast", |_| hitbox(BroadcastConcurrencyManager::new())));
     all
 }
 
@@ -85,4 +91,36 @@ fn multi_tier(env: &Env) -> Arc<dyn Loads> {
         })
     });
     Arc::new(MultiTier(Arc::new(made.join().expect("no panic"))))
+}
+
+/// What the function gives, in a type that hitbox 0.2 can store.
+#[derive(Clone, Serialize, Deserialize, CacheableResponse)]
+struct Number {
+    value: u64,
+}
+
+/// A load by a name without lifetimes, which its macro asks for.
+struct Ask(Load);
+
+/// A cached function; only the number makes its key.
+#[cached(skip(load))]
+async fn source(key: u64, load: Ask) -> Number {
+    let _ = key;
+    Number { value: (load.0)().await }
+}
+
+/// With one load of a key allowed at a time, which its broadcast guards; without it nothing does.
+fn hitbox<M>(manager: M) -> Arc<dyn Loads>
+where
+    M: ConcurrencyManager<Number> + Clone + Send + Sync + 'static,
+{
+    let memory = hitbox_moka::MokaBackend::builder().max_entries(1 << 20).build();
+    let one = ConcurrencyLimit::new(1).expect("in bounds");
+    let policy = PolicyConfig::builder().ttl(HOUR).concurrency(one).build();
+    let cache = hitbox_fn::Cache::builder().backend(memory).policy(policy);
+    let cache = cache.concurrency_manager(manager).offload(OffloadManager::with_defaults()).build();
+    Arc::new(ByCall(move |key, load: Load| -> BoxFuture<'static, u64> {
+        let cache = cache.clone();
+        Box::pin(async move { source(key, Ask(load)).cache(&cache).await.value })
+    }))
 }

@@ -4,17 +4,17 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitbox_backend::CacheBackend;
+use hitbox_backend::composition::Compose;
+use hitbox_backend::format::BincodeFormat;
 use hitbox_bench::measure::{Env, Repeat};
 use hitbox_bench::payload::KEYS;
-use peer_hitbox_backend::CacheBackend;
-use peer_hitbox_backend::composition::Compose;
-use peer_hitbox_backend::format::BincodeFormat;
-use peer_hitbox_core::{
+use hitbox_core::{
     CacheContext, CacheKey, CachePolicy, CacheValue, CacheableResponse, EntityPolicyConfig, KeyPart,
     Predicate,
 };
-use peer_hitbox_moka::MokaBackend;
-use peer_hitbox_redis::{ConnectionMode, RedisBackend};
+use hitbox_moka::MokaBackend;
+use hitbox_redis::{ConnectionMode, RedisBackend};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +52,8 @@ impl<T: Data> CacheableResponse for Response<T> {
 #[derive(Clone, Debug)]
 struct Spawn;
 
-impl peer_hitbox_core::Offload<'static> for Spawn {
-    fn spawn<F>(&self, _: impl Into<peer_hitbox_core::SmolStr>, future: F)
+impl hitbox_core::Offload<'static> for Spawn {
+    fn spawn<F>(&self, _: impl Into<hitbox_core::SmolStr>, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -65,7 +65,7 @@ fn memory() -> MokaBackend {
     MokaBackend::builder().max_entries(1 << 20).build()
 }
 
-fn redis(env: &Env) -> impl CacheBackend + Send + Sync + Clone + 'static + peer_hitbox_backend::Backend {
+fn redis(env: &Env) -> impl CacheBackend + Send + Sync + Clone + 'static + hitbox_backend::Backend {
     let connection = ConnectionMode::single(env.redis().url());
     let builder = RedisBackend::builder().connection(connection);
     let redis = builder.response_timeout(Duration::from_secs(5)).build().expect("Redis");
