@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     primes_below(200_000).await?;
     println!("after an invalidation it is computed again, in {:?}", started.elapsed());
     let statistics = PRIMES.statistics();
-    println!("{} loads, {} hits", statistics.loads, statistics.leaves[0].hits);
-    assert_eq!((statistics.loads, statistics.leaves[0].hits), (2, 2));
+    println!("{} loads, {} hits", statistics.loads, statistics.layers.leaves[0].hits);
+    assert_eq!((statistics.loads, statistics.layers.leaves[0].hits), (2, 2));
     Ok(())
 }

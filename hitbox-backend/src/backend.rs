@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, CacheValue};
+use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, KeyPattern, Scope};
 
 use crate::capability::Capabilities;
 use crate::coherence::{Mutation, Ticket};
 use crate::envelope::{Encodings, Raw};
-use crate::leaf::{self, Leaf};
-use crate::read::{Answer, LeafPosition, Presence, ReadOptions, TryRead};
+use crate::leaf::{self, Invalidation, Leaf, Matched};
+use crate::read::{Answer, LeafPosition, Peek, Presence, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Receipt};
-use crate::stats::{LeafStatistics, Occupancy};
+use crate::stats::{LeafLen, LeafStatistics, Occupancy};
 use crate::stream::{BodyReader, BodyWriter, BufferedReader, BufferedWriter};
 
 /// Stores values under keys: a leaf, a wrapper or a composition.
@@ -48,6 +48,22 @@ pub trait Backend: Send + Sync + 'static {
     /// If it is not certain that the entry is gone.
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus>;
 
+    /// What the stored entry says without its payload, whatever its age. Has no effect on it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    async fn peek(&self, _key: &CacheKey) -> BackendResult<Peek> {
+        Ok(Peek::Unknown)
+    }
+
+    /// Entries that a normal read may see, as far as their times tell.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) from stores that cannot count them.
+    async fn entry_count(&self) -> BackendResult<u64> {
+        Err(BackendError::unsupported("counting entries"))
+    }
+
     // What a leaf may do better than one call at a time.
 
     /// Reads several keys, in order.
@@ -65,12 +81,12 @@ pub trait Backend: Send + Sync + 'static {
         join_all(keys.iter().map(|key| self.remove(key))).await
     }
 
-    /// Removes every entry. Entries written meanwhile may go too.
+    /// Removes every entry, one by one if need be. Entries written meanwhile may go too.
     ///
     /// # Errors
-    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) unless the capability `clears` is there.
-    async fn clear(&self) -> BackendResult<()> {
-        Err(BackendError::unsupported("clear"))
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) unless the capability `erases` is there.
+    async fn erase(&self) -> BackendResult<()> {
+        Err(BackendError::unsupported("erasing all entries"))
     }
 
     /// Lists keys, a page at a time: at most about `limit` of them from `cursor` on (start with 0).
@@ -81,7 +97,8 @@ pub trait Backend: Send + Sync + 'static {
         Err(BackendError::unsupported("enumerate"))
     }
 
-    /// Stores the entry if its version is greater than that of the stored one.
+    /// Stores the entry if its version is greater than that of the stored one, in one step, whoever else writes. For
+    /// stores that others share; in a store of its own a leaf is looked at before it is written, in its turn.
     ///
     /// # Errors
     /// [`VersionMismatch`](hitbox_core::ErrorKind::VersionMismatch) if it is not;
@@ -162,7 +179,8 @@ pub trait Backend: Send + Sync + 'static {
         leaf::install_if(self, key, value, ticket).await
     }
 
-    /// Whether an entry is there, without any effect on it.
+    /// Whether an entry is there, without any effect on it and without reading its payload. Agrees with a read, but
+    /// that a damaged record is noticed only when it is read.
     ///
     /// # Errors
     /// As a read.
@@ -174,8 +192,52 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// That of the first leaf that failed; all are tried.
-    async fn clear_with(&self) -> BackendResult<()> {
-        leaf::clear(self).await
+    async fn erase_with(&self) -> BackendResult<()> {
+        leaf::erase(self).await
+    }
+
+    /// Gives these scopes new epochs in every leaf: no entry that carries one of them now, or whose load or write is
+    /// under way, is served any more. Takes no time that grows with the entries. `under` has to be kept until all
+    /// leaves have answered.
+    ///
+    /// The receipt has a line per leaf; all are tried. A leaf that did not record it serves nothing that is older as
+    /// long as this process lives, and is asked again to record it.
+    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
+        leaf::invalidate(self, scopes, under).await
+    }
+
+    /// Removes the keys that match from every leaf, and keeps loads and refills that began earlier from installing.
+    /// Entries written meanwhile may go too. `matched` collects the distinct keys that some leaf held.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) from leaves that cannot list their keys. All are tried.
+    async fn remove_matching(&self, pattern: &KeyPattern, matched: &Matched) -> BackendResult<()> {
+        leaf::remove_matching(self, pattern, matched).await
+    }
+
+    /// Stores an entry with a version if one leaf, the authority, has no equal or newer one; then the others take it.
+    ///
+    /// The receipt's error is of kind [`VersionMismatch`](hitbox_core::ErrorKind::VersionMismatch) if it has; any
+    /// failure of the authority is an error, and nothing is written elsewhere.
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        leaf::write_if_newer(self, key, value, options).await
+    }
+
+    /// Takes a key out of the upper layer of a composition and leaves it in the lower one; a leaf alone drops it. Ends
+    /// no load: what is served may come back by a refill.
+    async fn evict_with(&self, key: &CacheKey) -> Receipt {
+        leaf::evict(self, key).await
+    }
+
+    /// Entries of each leaf that a normal read may see, from left to right: those whose time is over are left out. Takes
+    /// time that grows with the entries.
+    async fn lens(&self) -> Vec<LeafLen> {
+        vec![LeafLen { label: leaf::of(self).path(), len: self.entry_count().await }]
     }
 
     /// The leaves of this expression, from left to right.

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use hitbox_core::{
-    BackendError, BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, ReadMode, ResponseSource,
+    BackendError, BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, KeyPattern, ReadMode,
+    ResponseSource, Scope,
 };
 
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
 use crate::envelope::{Cacheable, Raw};
+use crate::leaf::Matched;
 use crate::read::{Answer, Found, LeafPosition, LeafSet, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Receipt};
-use crate::stats::Event;
+use crate::stats::{Event, Statistics};
 
 /// Typed reads, writes and deletes over any [`Backend`].
 ///
@@ -167,6 +169,103 @@ pub trait CacheBackend: Backend {
         }
     }
 
+    /// Makes every entry invalid that carries one of these tags, in all layers, however many there are; also those
+    /// whose load or write is under way. An unknown tag changes nothing.
+    ///
+    /// # Errors
+    /// If a layer did not record it; the error names it. All layers are tried. This process serves none of these
+    /// entries from that layer any more, but after a restart it may, unless the layer has recorded it by then.
+    ///
+    /// # Cancellation
+    /// Compositions finish it in their offload; a leaf alone hides the entries, and may not have recorded it.
+    fn invalidate_tags(&self, tags: &[&str]) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        invalidate(self, tags.iter().map(|name| Scope::tag(*name)).collect())
+    }
+
+    /// The same for entries that depend on one of these.
+    ///
+    /// # Errors
+    /// As [`invalidate_tags`](Self::invalidate_tags).
+    fn invalidate_dependencies(&self, names: &[&str]) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        invalidate(self, names.iter().map(|name| Scope::dependency(*name)).collect())
+    }
+
+    /// The same for all entries of a namespace and of those within it. Nested ones are joined with `/`, outermost
+    /// first.
+    ///
+    /// # Errors
+    /// As [`invalidate_tags`](Self::invalidate_tags).
+    fn flush_namespace(&self, name: &str) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        invalidate(self, vec![Scope::namespace(name)])
+    }
+
+    /// The same for all entries; behind a [`Namespace`](crate::Namespace) those of the namespace.
+    ///
+    /// # Errors
+    /// As [`invalidate_tags`](Self::invalidate_tags).
+    fn clear(&self) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        invalidate(self, vec![Scope::everything()])
+    }
+
+    /// Removes the entries of a key and of all keys that begin with its parts, from all layers; says how many distinct
+    /// keys it removed. No load or refill that began before brings one of them back. Takes time that grows with the
+    /// keys that are stored.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) from layers that cannot list their keys, and those of the
+    /// layers. All are tried.
+    ///
+    /// # Cancellation
+    /// Leaves a part of the entries; no older one comes back.
+    fn invalidate_prefix(&self, key: &CacheKey) -> impl Future<Output = BackendResult<u64>> + Send {
+        remove_matching(self, KeyPattern::prefix(key))
+    }
+
+    /// The same for keys that match a pattern: see [`KeyPattern::glob`].
+    ///
+    /// # Errors
+    /// As [`invalidate_prefix`](Self::invalidate_prefix).
+    fn invalidate_matching(&self, pattern: KeyPattern) -> impl Future<Output = BackendResult<u64>> + Send {
+        remove_matching(self, pattern)
+    }
+
+    /// Stores a value under a version, if the stored one has a lower version or none. One leaf decides, the lowest by
+    /// default ([`with_authority`](crate::CompositionBackend::with_authority)); then the others take it. A write
+    /// without a version always succeeds, and leaves none.
+    ///
+    /// # Errors
+    /// [`VersionMismatch`](hitbox_core::ErrorKind::VersionMismatch), with
+    /// [both versions](hitbox_core::BackendError::mismatch), if it has not: nothing has changed. Any failure of the leaf
+    /// that decides.
+    ///
+    /// # Cancellation
+    /// As [`set`](Self::set).
+    fn set_if_newer<T: Cacheable>(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<T>,
+        version: u64,
+    ) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        let mut details = value.details().cloned().unwrap_or_default();
+        details.version = Some(version);
+        let value = value.with_details(details).map(Raw::live);
+        async move { self.write_if_newer_with(key, value, &WriteOptions::default()).await.into_result() }
+    }
+
+    /// Takes a key out of the upper layer and leaves it in the lower one: says how many leaves held it. A leaf alone
+    /// drops it.
+    ///
+    /// # Errors
+    /// If the upper layer failed.
+    fn evict(&self, key: &CacheKey) -> impl Future<Output = BackendResult<DeleteStatus>> + Send {
+        async move { Ok(DeleteStatus::of(self.evict_with(key).await.into_result()?.removed())) }
+    }
+
+    /// Counts of every leaf and in total. Never fails: what a leaf cannot say is left out.
+    fn snapshot(&self) -> Statistics {
+        Statistics::of(self.statistics())
+    }
+
     /// This backend behind a pointer, as a trait object.
     fn shared(self) -> Arc<dyn Backend>
     where
@@ -177,6 +276,20 @@ pub trait CacheBackend: Backend {
 }
 
 impl<B: Backend + ?Sized> CacheBackend for B {}
+
+async fn remove_matching<B: Backend + ?Sized>(backend: &B, pattern: KeyPattern) -> BackendResult<u64> {
+    let matched = Matched::default();
+    backend.remove_matching(&pattern, &matched).await?;
+    Ok(matched.len())
+}
+
+async fn invalidate<B: Backend + ?Sized>(backend: &B, scopes: Vec<Scope>) -> BackendResult<Receipt> {
+    if scopes.is_empty() {
+        return Ok(Receipt::default());
+    }
+    let under = Arc::default();
+    backend.invalidate(&scopes, &under).await.into_result()
+}
 
 /// Answers without waiting; else names leaves that need not be asked again, since they have nothing or their
 /// copy is no `T`.

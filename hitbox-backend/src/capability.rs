@@ -17,7 +17,7 @@ pub struct Capabilities {
     /// Keys can be listed.
     pub enumerates: bool,
     /// All entries can be removed at once.
-    pub clears: bool,
+    pub erases: bool,
     /// Writes can depend on the stored version.
     pub writes_conditionally: bool,
     /// Every upper layer is filled from the ones below.
@@ -34,7 +34,7 @@ impl Capabilities {
         durable: false,
         shared: false,
         enumerates: false,
-        clears: false,
+        erases: false,
         writes_conditionally: false,
         refills: true,
         longest_life: None,
@@ -48,7 +48,7 @@ impl Capabilities {
             durable: self.durable || other.durable,
             shared: self.shared || other.shared,
             enumerates: self.enumerates && other.enumerates,
-            clears: self.clears && other.clears,
+            erases: self.erases && other.erases,
             writes_conditionally: self.writes_conditionally && other.writes_conditionally,
             refills: self.refills && other.refills,
             longest_life: self.longest_life.max(other.longest_life),

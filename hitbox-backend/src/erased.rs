@@ -6,8 +6,8 @@
 /// Implements methods of [`Backend`](crate::Backend) by calling them on another backend: for wrappers,
 /// which then write only what they change.
 ///
-/// Groups: `store` (the required methods and their batches), `reads`, `writes`, `facts`, `adopted`; `all` is
-/// all of them. `open_writer` keeps its buffering default. The impl must be without `#[async_trait]`, or the
+/// Groups: `store` (the required methods and their batches), `reads`, `writes` (which is `data`, `names` and
+/// `versions`), `facts` (which is `maintenance` and `sweep`), `capabilities`, `adopted`; `all` is all of them. `open_writer` keeps its buffering default. The impl must be without `#[async_trait]`, or the
 /// methods that are written out must be those of other groups.
 #[macro_export]
 macro_rules! forward {
@@ -41,6 +41,22 @@ macro_rules! forward {
             'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
         {
             $to.remove(key)
+        }
+        fn entry_count<'life0, 'async_trait>(
+            &'life0 $self,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<u64>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.entry_count()
+        }
+        fn peek<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 $crate::core::CacheKey,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<$crate::Peek>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.peek(key)
         }
         fn read_batch<'life0, 'life1, 'async_trait>(
             &'life0 $self, keys: &'life1 [$crate::core::CacheKey],
@@ -121,6 +137,39 @@ macro_rules! forward {
         }
     };
     (@writes $self:ident, $to:expr) => {
+        $crate::forward!(@data $self, $to);
+        $crate::forward!(@names $self, $to);
+        $crate::forward!(@versions $self, $to);
+    };
+    (@names $self:ident, $to:expr) => {
+        fn invalidate<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, scopes: &'life1 [$crate::core::Scope], under: &'life2 ::std::sync::Arc<$crate::Invalidation>,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.invalidate(scopes, under)
+        }
+        fn evict_with<'life0, 'life1, 'async_trait>(
+            &'life0 $self, key: &'life1 $crate::core::CacheKey,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, Self: 'async_trait,
+        {
+            $to.evict_with(key)
+        }
+    };
+    (@versions $self:ident, $to:expr) => {
+        fn write_if_newer_with<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, key: &'life1 $crate::core::CacheKey, value: $crate::core::CacheValue<$crate::Raw>, options: &'life2 $crate::WriteOptions,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.write_if_newer_with(key, value, options)
+        }
+    };
+    (@data $self:ident, $to:expr) => {
         fn write_with<'life0, 'life1, 'life2, 'async_trait>(
             &'life0 $self, key: &'life1 $crate::core::CacheKey, value: $crate::core::CacheValue<$crate::Raw>, options: &'life2 $crate::WriteOptions,
         ) -> $crate::core::BoxFuture<'async_trait, $crate::Receipt>
@@ -163,29 +212,10 @@ macro_rules! forward {
         }
     };
     (@facts $self:ident, $to:expr) => {
-        fn visit_leaves(
-            &$self,
-            key: &$crate::core::CacheKey,
-            visit: &mut dyn FnMut(&$crate::Leaf, &$crate::core::CacheKey),
-        ) {
-            $to.visit_leaves(key, visit);
-        }
-        fn clear<'life0, 'async_trait>(
-            &'life0 $self,
-        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
-        where
-            'life0: 'async_trait, Self: 'async_trait,
-        {
-            $to.clear()
-        }
-        fn clear_with<'life0, 'async_trait>(
-            &'life0 $self,
-        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
-        where
-            'life0: 'async_trait, Self: 'async_trait,
-        {
-            $to.clear_with()
-        }
+        $crate::forward!(@sweep $self, $to);
+        $crate::forward!(@maintenance $self, $to);
+    };
+    (@sweep $self:ident, $to:expr) => {
         fn sweep<'life0, 'async_trait>(
             &'life0 $self, limit: usize,
         ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<$crate::Sweep>>
@@ -193,6 +223,47 @@ macro_rules! forward {
             'life0: 'async_trait, Self: 'async_trait,
         {
             $to.sweep(limit)
+        }
+    };
+    (@maintenance $self:ident, $to:expr) => {
+        fn visit_leaves(
+            &$self,
+            key: &$crate::core::CacheKey,
+            visit: &mut dyn FnMut(&$crate::Leaf, &$crate::core::CacheKey),
+        ) {
+            $to.visit_leaves(key, visit);
+        }
+        fn lens<'life0, 'async_trait>(
+            &'life0 $self,
+        ) -> $crate::core::BoxFuture<'async_trait, Vec<$crate::LeafLen>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.lens()
+        }
+        fn remove_matching<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 $self, pattern: &'life1 $crate::core::KeyPattern, matched: &'life2 $crate::Matched,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
+        where
+            'life0: 'async_trait, 'life1: 'async_trait, 'life2: 'async_trait, Self: 'async_trait,
+        {
+            $to.remove_matching(pattern, matched)
+        }
+        fn erase<'life0, 'async_trait>(
+            &'life0 $self,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.erase()
+        }
+        fn erase_with<'life0, 'async_trait>(
+            &'life0 $self,
+        ) -> $crate::core::BoxFuture<'async_trait, $crate::core::BackendResult<()>>
+        where
+            'life0: 'async_trait, Self: 'async_trait,
+        {
+            $to.erase_with()
         }
         fn occupancy(&$self) -> Option<$crate::Occupancy> {
             $to.occupancy()

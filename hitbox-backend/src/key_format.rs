@@ -24,4 +24,13 @@ impl CacheKeyFormat {
         }
         rendered
     }
+
+    /// The key that [`render`](Self::render) rendered with this prefix; nothing if it did not.
+    pub fn parse(self, prefix: &str, rendered: &[u8]) -> Option<CacheKey> {
+        let key = rendered.strip_prefix(prefix.as_bytes())?;
+        match self {
+            Self::Text => CacheKey::from_text(key),
+            Self::Binary => CacheKey::from_encoded(key).ok(),
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod composition;
 pub mod doc;
 pub mod envelope;
 mod erased;
+mod hits;
 mod jitter;
 mod key_format;
 mod leaf;
@@ -31,7 +32,9 @@ pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;
 pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
-pub use coherence::{Claim, Coherence, Mutation, Ticket, claim, mutation, ticket_of_leaf, upkeep};
+pub use coherence::{
+    Claim, Coherence, Mutation, Ticket, claim, is_superseded, mutation, ticket_of_leaf, upkeep,
+};
 pub use composition::policy::{
     self, BatchOrder, Loser, Needs, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy,
     RaceWritePolicy, ReadPolicy, SequentialReadPolicy, SequentialWritePolicy, WritePolicy,
@@ -43,10 +46,10 @@ pub use composition::{
 pub use envelope::{Cacheable, Encoded, Encodings, Raw};
 pub use jitter::Jitter;
 pub use key_format::CacheKeyFormat;
-pub use leaf::{Leaf, LeafOptions, Parsed};
+pub use leaf::{Invalidation, Leaf, LeafOptions, Matched, Parsed};
 pub use offload::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};
-pub use read::{Answer, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, ScopeView, TryRead};
+pub use read::{Answer, Found, LeafPosition, LeafSet, MAX_LEAVES, Peek, Presence, ReadOptions, TryRead};
 pub use receipt::{DeleteStatus, LeafReceipt, Outcome, Receipt};
-pub use stats::{Event, LeafStatistics, Occupancy, Occupied};
+pub use stats::{Event, LeafLen, LeafStatistics, Occupancy, Occupied, Statistics};
 pub use stream::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
-pub use wrap::{Coalesce, Deadline, Namespace, Ttl, TtlRule, Wrap};
+pub use wrap::{Admission, AdmissionRule, Coalesce, Deadline, Namespace, NegativeFilter, Ttl, TtlRule, Wrap};

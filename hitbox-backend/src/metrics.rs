@@ -53,11 +53,17 @@ pub(crate) struct StoreNames {
     pub(crate) entries: &'static str,
     pub(crate) bytes: &'static str,
     pub(crate) evictions: &'static str,
+    pub(crate) expirations: &'static str,
 }
 
 impl StoreNames {
     pub(crate) fn of(store: &str) -> Self {
         let name = |what: &str| hitbox_core::BackendLabel::new(&format!("hitbox_{store}_{what}")).as_str();
-        Self { entries: name("entries"), bytes: name("size_bytes"), evictions: name("evictions_total") }
+        Self {
+            entries: name("entries"),
+            bytes: name("size_bytes"),
+            evictions: name("evictions_total"),
+            expirations: name("expirations_total"),
+        }
     }
 }

@@ -1,9 +1,6 @@
 //! What a read asks for and what it is answered with.
 
-use std::fmt::Debug;
-use std::sync::Arc;
-
-use hitbox_core::{Accept, BackendLabel, BackendResult, CacheStatus, CacheValue, Freshness, ReadMode, Scope};
+use hitbox_core::{Accept, BackendLabel, BackendResult, CacheStatus, CacheValue, Freshness, ReadMode};
 
 use crate::envelope::Raw;
 
@@ -16,19 +13,11 @@ pub struct ReadOptions {
     pub skip: LeafSet,
     /// Whether records that say "the source has nothing" are answers too.
     pub absent: bool,
-    /// The current epochs of scopes. Without it an entry that has scopes is a miss.
-    pub view: Option<Arc<dyn ScopeView>>,
 }
 
 impl ReadOptions {
     /// A normal read.
-    pub const NORMAL: Self = Self { accept: Accept::Stale, skip: LeafSet::EMPTY, absent: false, view: None };
-}
-
-/// Knows which epochs are current.
-pub trait ScopeView: Debug + Send + Sync {
-    /// Whether the scope has not been invalidated since its epoch was taken.
-    fn is_current(&self, scope: &Scope) -> bool;
+    pub const NORMAL: Self = Self { accept: Accept::Stale, skip: LeafSet::EMPTY, absent: false };
 }
 
 /// The place of a leaf in an expression, counted from the left, from 0 on.
@@ -114,6 +103,17 @@ pub enum TryRead {
     /// Somebody has to be waited for. The leaves named here have answered "no" and need not be asked
     /// again.
     WouldWait(LeafSet),
+}
+
+/// What a store says of an entry without its payload.
+#[derive(Clone, Debug)]
+pub enum Peek {
+    /// There is one, of whatever age.
+    Entry(CacheValue<()>),
+    /// There is none.
+    Absent,
+    /// It cannot be said without reading it.
+    Unknown,
 }
 
 /// Whether an entry is there.

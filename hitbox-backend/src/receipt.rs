@@ -19,6 +19,8 @@ pub enum Outcome {
     Failed(BackendError),
     /// It failed, and whether it acted cannot be known.
     Unknown(BackendError),
+    /// It left the value out, as its rule of admission says, and holds nothing under the key.
+    NotAdmitted,
     /// It was not asked: an earlier layer failed, the policy leaves it out, or a refill came too late.
     Skipped,
     /// It has not finished; the offload goes on with it.
@@ -41,7 +43,12 @@ impl Outcome {
     pub const fn error(&self) -> Option<&BackendError> {
         match self {
             Self::Refused(error) | Self::Failed(error) | Self::Unknown(error) => Some(error),
-            Self::Stored | Self::Removed | Self::Absent | Self::Skipped | Self::Pending => None,
+            Self::Stored
+            | Self::Removed
+            | Self::Absent
+            | Self::NotAdmitted
+            | Self::Skipped
+            | Self::Pending => None,
         }
     }
 }

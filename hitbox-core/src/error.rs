@@ -67,6 +67,23 @@ impl ErrorKind {
     }
 }
 
+/// Why a conditional write was refused: the stored version is not lower than the one it brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VersionMismatch {
+    /// The version that is stored.
+    pub existing: u64,
+    /// The version that was to be written.
+    pub attempted: u64,
+}
+
+impl fmt::Display for VersionMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {} is not newer than the stored version {}", self.attempted, self.existing)
+    }
+}
+
+impl Error for VersionMismatch {}
+
 /// An error of a backend. Cheap to clone: waiters of one failure share it.
 #[derive(Clone)]
 pub struct BackendError(Arc<Inner>);
@@ -77,6 +94,7 @@ struct Inner {
     message: String,
     label: Option<BackendLabel>,
     exceeded: Option<(u64, u64)>,
+    mismatch: Option<VersionMismatch>,
     causes: Vec<BackendError>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -89,6 +107,7 @@ impl BackendError {
             message: message.into(),
             label: None,
             exceeded: None,
+            mismatch: None,
             causes: Vec::new(),
             source: None,
         }))
@@ -101,6 +120,18 @@ impl BackendError {
             format!("{what} of {size} bytes is over the limit of {limit} bytes"),
         );
         error.change(|inner| inner.exceeded = Some((size, limit)))
+    }
+
+    /// There are `count` of `what` where `limit` are allowed.
+    pub fn too_many(what: &str, count: u64, limit: u64) -> Self {
+        let error = Self::new(ErrorKind::TooLarge, format!("{count} {what} are over the limit of {limit}"));
+        error.change(|inner| inner.exceeded = Some((count, limit)))
+    }
+
+    /// A conditional write met an equal or newer version.
+    pub fn version_mismatch(mismatch: VersionMismatch) -> Self {
+        let error = Self::new(ErrorKind::VersionMismatch, mismatch.to_string());
+        error.change(|inner| inner.mismatch = Some(mismatch))
     }
 
     /// This backend does not offer `operation`.
@@ -149,7 +180,12 @@ impl BackendError {
         self.0.label
     }
 
-    /// Size and limit, both in bytes, of an item that was too large.
+    /// The two versions, if a conditional write met an equal or newer one.
+    pub fn mismatch(&self) -> Option<VersionMismatch> {
+        self.0.mismatch
+    }
+
+    /// Size and limit, in bytes or items, of what was too large.
     pub fn exceeded(&self) -> Option<(u64, u64)> {
         self.0.exceeded
     }

@@ -13,13 +13,13 @@ mod value;
 
 pub use clock::{Clock, ManualClock};
 pub use context::{CacheContext, CacheStatus, ReadMode, ResponseSource};
-pub use error::{BackendError, BackendResult, ErrorKind};
-pub use key::{CacheKey, CacheKeyBuilder, KeyError, KeyHasher, KeyPart};
+pub use error::{BackendError, BackendResult, ErrorKind, VersionMismatch};
+pub use key::{CacheKey, CacheKeyBuilder, KeyError, KeyHasher, KeyPart, KeyPattern};
 pub use label::BackendLabel;
 pub use limits::Limits;
 pub use offload::{Lane, Offload, Refusal, Refused, Subject, Task, TaskKind};
 pub use time::{Accept, Freshness, Lifetime, Timestamp};
-pub use value::{CacheValue, Details, Epoch, RecordKind, Scope, ScopeKind};
+pub use value::{CacheValue, Details, Epoch, Priority, RecordKind, Scope, ScopeKind, Verified};
 
 /// A boxed, sendable future that borrows for `'a`.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

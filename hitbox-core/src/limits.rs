@@ -11,12 +11,25 @@ pub struct Limits {
     /// Tags, dependencies and metadata of an entry together, in bytes as they go on the wire. More than
     /// 64 KiB cannot be allowed.
     pub attributes_bytes: u64,
+    /// Pairs of metadata of an entry.
+    pub metadata: u64,
+    /// Tags and dependencies of an entry, counted together.
+    pub tags: u64,
+    /// Namespaces that a store tells apart, each of nested ones counted. An entry of one more is refused.
+    pub namespaces: u64,
 }
 
 impl Limits {
-    /// Keys of up to 64 KiB and some, values of up to 512 MiB, attributes of up to 64 KiB.
-    pub const DEFAULT: Self =
-        Self { key_bytes: 65 * 1024, value_bytes: 512 * 1024 * 1024, attributes_bytes: 64 * 1024 };
+    /// Keys of up to 64 KiB and some, values of up to 512 MiB, attributes of up to 64 KiB in up to 256 pairs and
+    /// 256 tags, 65,536 namespaces.
+    pub const DEFAULT: Self = Self {
+        key_bytes: 65 * 1024,
+        value_bytes: 512 * 1024 * 1024,
+        attributes_bytes: 64 * 1024,
+        metadata: 256,
+        tags: 256,
+        namespaces: 65_536,
+    };
 }
 
 impl Default for Limits {

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::time::OptionalTimestamp;
-use crate::{Lifetime, Timestamp};
+use crate::{Freshness, Lifetime, Timestamp};
 
 /// A value with its times and details. `T` is the user's type, or the envelope on its way through
-/// layers.
-#[derive(Clone, Debug, PartialEq)]
+/// layers. Two are equal if they say the same, in whichever layer and however long ago they were stored.
+#[derive(Clone, Debug)]
 pub struct CacheValue<T> {
     data: T,
     lifetime: Lifetime,
     created: OptionalTimestamp,
+    era: u64,
     details: Option<Arc<Details>>,
 }
 
@@ -35,6 +37,51 @@ pub struct Details {
     pub scopes: Vec<Scope>,
     /// The user's own remarks.
     pub metadata: BTreeMap<String, String>,
+    /// Who goes first when room is needed.
+    pub priority: Priority,
+    /// When its scopes were last found current, in a measure of the layer that keeps it.
+    pub verified: Verified,
+}
+
+/// Who goes first when a layer that knows priorities needs room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Before all others.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// After all others.
+    High,
+}
+
+/// A note of a layer on an entry that it keeps: no part of what the entry says.
+#[derive(Debug, Default)]
+pub struct Verified(AtomicU64);
+
+impl Verified {
+    /// The note, 0 if there is none.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Leaves a note.
+    pub fn set(&self, note: u64) {
+        self.0.store(note, Ordering::Release);
+    }
+}
+
+/// Without the note, which is of no use elsewhere.
+impl Clone for Verified {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Verified {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// What a stored record stands for.
@@ -53,14 +100,49 @@ pub enum RecordKind {
 }
 
 /// A set of entries that are invalidated together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Eq)]
 pub struct Scope {
     /// Which family of names this is.
     pub kind: ScopeKind,
     /// Its name within the family.
     pub name: Box<str>,
-    /// The scope's token when the load or write of the entry began.
+    /// The scope's token, in the layer that keeps the entry, when the load or write of the entry began. Put there by
+    /// the layer.
     pub epoch: Epoch,
+}
+
+impl Scope {
+    /// A scope on its way to layers, which have not put their epoch to it yet.
+    pub fn new(kind: ScopeKind, name: impl Into<Box<str>>) -> Self {
+        Self { kind, name: name.into(), epoch: Epoch::NONE }
+    }
+
+    /// A tag.
+    pub fn tag(name: impl Into<Box<str>>) -> Self {
+        Self::new(ScopeKind::Tag, name)
+    }
+
+    /// Something that entries depend on.
+    pub fn dependency(name: impl Into<Box<str>>) -> Self {
+        Self::new(ScopeKind::Dependency, name)
+    }
+
+    /// All entries of a namespace, and of those within it.
+    pub fn namespace(name: impl Into<Box<str>>) -> Self {
+        Self::new(ScopeKind::Namespace, name)
+    }
+
+    /// All entries.
+    pub fn everything() -> Self {
+        Self::new(ScopeKind::Everything, "")
+    }
+}
+
+/// By kind and name: epochs are the layers' own.
+impl PartialEq for Scope {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.name == other.name
+    }
 }
 
 /// The families of scopes.
@@ -78,8 +160,13 @@ pub enum ScopeKind {
 }
 
 /// A unique token; a scope that is invalidated gets a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u128);
+
+impl Epoch {
+    /// The epoch of scopes that were never invalidated, where that can be known.
+    pub const NONE: Self = Self(0);
+}
 
 impl Details {
     /// When an entry created at `created` dies unless it is read before, if it has an idle time.
@@ -88,10 +175,17 @@ impl Details {
     }
 }
 
+impl<T: PartialEq> PartialEq for CacheValue<T> {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |value: &Self| (value.lifetime, value.created, value.details.clone());
+        self.data == other.data && facts(self) == facts(other)
+    }
+}
+
 impl<T> CacheValue<T> {
     /// A value that never ends.
     pub const fn new(data: T) -> Self {
-        Self { data, lifetime: Lifetime::FOREVER, created: OptionalTimestamp::ABSENT, details: None }
+        Self { data, lifetime: Lifetime::FOREVER, created: OptionalTimestamp::ABSENT, era: 0, details: None }
     }
 
     /// The same with these instants.
@@ -104,6 +198,18 @@ impl<T> CacheValue<T> {
     pub const fn with_created(mut self, created: Option<Timestamp>) -> Self {
         self.created = OptionalTimestamp::of(created);
         self
+    }
+
+    /// The same with the layer's epochs of "everything" and of the entry's namespaces, as one number.
+    pub const fn with_era(mut self, era: u64) -> Self {
+        self.era = era;
+        self
+    }
+
+    /// What [`with_era`](Self::with_era) put there; 0 if nobody did.
+    #[inline(always)]
+    pub const fn era(&self) -> u64 {
+        self.era
     }
 
     /// The same with these details. Empty ones are not kept.
@@ -152,6 +258,11 @@ impl<T> CacheValue<T> {
         self.drop_at().is_some_and(|end| end <= now)
     }
 
+    /// Whether a normal read may see it at `now`, as far as its times tell.
+    pub fn is_readable(&self, now: Timestamp) -> bool {
+        self.lifetime.freshness(now) <= Freshness::Stale && !self.is_gone(now)
+    }
+
     /// The same entry around other data.
     #[inline]
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> CacheValue<U> {
@@ -159,6 +270,7 @@ impl<T> CacheValue<T> {
             data: change(self.data),
             lifetime: self.lifetime,
             created: self.created,
+            era: self.era,
             details: self.details,
         }
     }
@@ -173,6 +285,7 @@ impl<T> CacheValue<T> {
             data: change(self.data)?,
             lifetime: self.lifetime,
             created: self.created,
+            era: self.era,
             details: self.details,
         })
     }

@@ -7,10 +7,10 @@ use std::task::Poll;
 use async_trait::async_trait;
 use hitbox_backend::envelope::wire::key_digest;
 use hitbox_backend::{
-    Adoption, Backend, Capabilities, DeleteStatus, Event, Leaf, Occupancy, Occupied, Parsed, Raw,
+    Adoption, Backend, Capabilities, DeleteStatus, Event, Leaf, Occupancy, Occupied, Page, Parsed, Peek, Raw,
     ReadOptions, Sweep, TryRead,
 };
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Timestamp};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 
 use crate::builder::DiskBuilder;
 use crate::files::Files;
@@ -139,12 +139,12 @@ impl Backend for DiskBackend {
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         let record = self.leaf.to_bytes(key, &value)?;
-        let drop_at = value.drop_at().map_or(u64::MAX, Timestamp::as_millis);
+        let facts = value.map(drop);
         let (store, key, digest) = (self.store.clone(), key.clone(), key_digest(key));
         let sequence = store.begin(digest);
         blocking(move || {
             let operation = store.resume(digest, sequence);
-            store.write(&operation, key.as_encoded(), &record, drop_at)
+            store.write(&operation, key.as_encoded(), &record, &facts)
         })
         .await
     }
@@ -157,9 +157,29 @@ impl Backend for DiskBackend {
         Ok(DeleteStatus::of(u32::from(drop_at.is_some_and(|end| end > now))))
     }
 
-    async fn clear(&self) -> BackendResult<()> {
+    async fn erase(&self) -> BackendResult<()> {
         let store = self.store.clone();
         blocking(move || store.clear()).await
+    }
+
+    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let store = self.store.clone();
+        blocking(move || store.keys(cursor, limit)).await
+    }
+
+    async fn entry_count(&self) -> BackendResult<u64> {
+        Ok(self.store.visible(self.leaf.clock().now().as_millis()))
+    }
+
+    /// The payload is not read, nor verified.
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let (store, wanted, digest) = (self.store.clone(), key.clone(), key_digest(key));
+        if !store.holds(digest) {
+            return Ok(Peek::Absent);
+        }
+        let schema = self.leaf.codec().schema;
+        let found = blocking(move || store.peek(digest, wanted.as_encoded(), schema)).await?;
+        Ok(found.map_or(Peek::Absent, Peek::Entry))
     }
 
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
@@ -175,7 +195,8 @@ impl Backend for DiskBackend {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::PLAIN;
         capabilities.durable = true;
-        capabilities.clears = true;
+        capabilities.erases = true;
+        capabilities.enumerates = true;
         capabilities
     }
 

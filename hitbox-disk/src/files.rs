@@ -11,6 +11,7 @@ use crate::builder::Durability;
 use crate::error::{io_error, unusable};
 use crate::in_place::Handles;
 use crate::index::Digest;
+use crate::start::{Look, Start};
 
 /// The newest layout of the folder that this release reads and writes.
 const FORMAT: u32 = 1;
@@ -90,6 +91,17 @@ impl Files {
         let path = self.path(digest);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path, error)),
+        }
+    }
+
+    /// What an object says without its payload; nothing if there is none, or none that can be understood.
+    pub(crate) fn start(&self, digest: Digest) -> BackendResult<Option<Start>> {
+        let path = self.path(digest);
+        match Start::read(&path) {
+            Ok(Look::Entry(start)) => Ok(Some(start)),
+            Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io_error("read", &path, error)),
         }

@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use hitbox_core::{CacheValue, Timestamp};
+
 /// The digest of a key: the name of its file.
 pub(crate) type Digest = u128;
 
@@ -15,9 +17,22 @@ pub(crate) struct Entry {
     pub(crate) bytes: u64,
     /// Milliseconds since the epoch from which on it may be dropped; `u64::MAX` for never.
     pub(crate) drop_at: u64,
+    /// Milliseconds since the epoch from which on normal reads do not see it; `u64::MAX` for never.
+    pub(crate) expires: u64,
+    /// It is not put out: without it all others are worth nothing.
+    pub(crate) pinned: bool,
     /// The operation that put it there; later ones have greater numbers.
     pub(crate) sequence: u64,
-    read_since: bool,
+    pub(crate) read_since: bool,
+}
+
+impl Entry {
+    /// The entry that an operation puts there.
+    pub(crate) fn new(bytes: u64, value: &CacheValue<()>, pinned: bool, sequence: u64) -> Self {
+        let millis = |end: Option<Timestamp>| end.map_or(u64::MAX, Timestamp::as_millis);
+        let (drop_at, expires) = (millis(value.drop_at()), millis(value.lifetime().expire()));
+        Self { bytes, drop_at, expires: expires.min(drop_at), pinned, sequence, read_since: false }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -78,9 +93,9 @@ impl Index {
     }
 
     /// The entry's file is in place. Its bytes have been reserved.
-    pub(crate) fn insert(&mut self, digest: Digest, bytes: u64, drop_at: u64, sequence: u64) {
+    pub(crate) fn insert(&mut self, digest: Digest, entry: Entry) {
+        let sequence = entry.sequence;
         self.applied(digest, sequence);
-        let entry = Entry { bytes, drop_at, sequence, read_since: false };
         if let Some(old) = self.entries.insert(digest, entry) {
             self.bytes -= old.bytes;
         }
@@ -112,11 +127,22 @@ impl Index {
     /// Makes room for `bytes` under `max`, and reserves it. The entries named have left the index.
     pub(crate) fn reserve(&mut self, bytes: u64, max: u64) -> Vec<Digest> {
         let mut evicted = Vec::new();
+        let mut spared = 0;
         while self.bytes + bytes > max {
             let Some((digest, sequence)) = self.queue.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(&digest).filter(|e| e.sequence == sequence) else {
                 continue;
             };
+            if entry.pinned {
+                spared += 1;
+                self.queue.push_back((digest, sequence));
+                // Nothing else is left.
+                if spared > self.queue.len() {
+                    break;
+                }
+                continue;
+            }
+            spared = 0;
             if entry.read_since {
                 entry.read_since = false;
                 self.queue.push_back((digest, sequence));
@@ -145,6 +171,26 @@ impl Index {
             self.drop_entry(*digest);
         }
         (expired, cut_short)
+    }
+
+    /// Some keys in the order of their digests, from those on whose upper half is `from`; and where the next page
+    /// starts.
+    pub(crate) fn page(&self, from: u64, limit: usize) -> (Vec<Digest>, Option<u64>) {
+        let half = |digest: &Digest| (digest >> 64) as u64;
+        let mut digests: Vec<Digest> = self.entries.keys().copied().filter(|d| half(d) >= from).collect();
+        if digests.len() <= limit {
+            return (digests, None);
+        }
+        let limit = limit.max(1);
+        digests.select_nth_unstable(limit - 1);
+        let last = half(&digests[limit - 1]);
+        digests.retain(|digest| half(digest) <= last);
+        (digests, last.checked_add(1))
+    }
+
+    /// Entries that a normal read may see at `now`.
+    pub(crate) fn visible(&self, now: u64) -> u64 {
+        self.entries.values().filter(|entry| entry.expires > now && !entry.pinned).count() as u64
     }
 
     /// Every key that is there or may be soon.

@@ -13,6 +13,7 @@ mod object;
 #[cfg(fuzzing)]
 pub mod object;
 mod recover;
+mod start;
 mod store;
 
 pub use backend::DiskBackend;

@@ -8,13 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use bytes::Bytes;
-use hitbox_backend::{Occupancy, Occupied};
-use hitbox_core::{BackendError, BackendResult};
+use hitbox_backend::{Occupancy, Occupied, Page};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 use tokio::sync::watch;
 
 use crate::files::Files;
-use crate::index::{Digest, Index};
+use crate::index::{Digest, Entry, Index};
 use crate::object::{self, Object};
+use crate::start::is_pinned;
 
 const SHELVES: usize = 64;
 
@@ -125,7 +126,7 @@ impl Store {
         operation: &Operation<'_>,
         key: &[u8],
         record: &[u8],
-        drop_at: u64,
+        value: &CacheValue<()>,
     ) -> BackendResult<()> {
         let bytes = object::file_len(key, record);
         if bytes > self.max_bytes {
@@ -139,7 +140,7 @@ impl Store {
             return Ok(());
         }
         self.files.install(temporary, digest)?;
-        self.index().insert(digest, bytes, drop_at, sequence);
+        self.index().insert(digest, Entry::new(bytes, value, is_pinned(key), sequence));
         reserved.keep();
         Ok(())
     }
@@ -173,6 +174,40 @@ impl Store {
         }
         self.files.remove(digest)?;
         Ok(self.index().remove(digest, sequence).map(|entry| entry.drop_at))
+    }
+
+    /// The keys of some entries, and where the next page starts.
+    pub(crate) fn keys(&self, from: u64, limit: usize) -> BackendResult<Page> {
+        let (digests, next) = self.index().page(from, limit);
+        let mut keys = Vec::with_capacity(digests.len());
+        for digest in digests {
+            // What is damaged or has been removed meanwhile has no key.
+            let key = self.files.start(digest)?.and_then(|start| CacheKey::from_encoded(&start.key).ok());
+            keys.extend(key.filter(|key| !key.is_reserved()));
+        }
+        Ok(Page { keys, next })
+    }
+
+    /// What the entry of this key says without its payload.
+    pub(crate) fn peek(
+        &self,
+        digest: Digest,
+        key: &[u8],
+        schema: u32,
+    ) -> BackendResult<Option<CacheValue<()>>> {
+        if !self.holds(digest) {
+            return Ok(None);
+        }
+        Ok(self
+            .files
+            .start(digest)?
+            .filter(|start| start.key == key && start.schema == schema)
+            .map(|start| start.entry))
+    }
+
+    /// Entries that a normal read may see at `now`.
+    pub(crate) fn visible(&self, now: u64) -> u64 {
+        self.index().visible(now)
     }
 
     pub(crate) fn clear(&self) -> BackendResult<()> {

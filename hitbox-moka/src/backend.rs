@@ -6,18 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use hitbox_backend::memory::{Bound, Expiries};
+use hitbox_backend::memory::{Bound, Expiries, page_of};
 use hitbox_backend::{
-    Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Raw, ReadOptions, Sweep,
-    TryRead,
+    Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Peek, Raw, ReadOptions,
+    Sweep, TryRead,
 };
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, KeyHasher, Timestamp};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, KeyHasher, Priority, Timestamp};
 use moka::Entry;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use crate::builder::MokaBuilder;
+use crate::priority::Classes;
 
 /// The in-memory backend. Clones share the store.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ struct Store {
     bound: Bound,
     dropped: Arc<Dropped>,
     expiries: Arc<Expiries>,
+    classes: Option<Classes>,
 }
 
 /// Entries that moka dropped, by cause.
@@ -55,7 +57,7 @@ impl MokaBackend {
     }
 
     pub(crate) fn new(settings: MokaBuilder) -> Self {
-        let MokaBuilder { bound, options } = settings;
+        let MokaBuilder { bound, options, priorities } = settings;
         let dropped = Arc::new(Dropped::default());
         let expiries = Arc::new(Expiries::default());
         let (counts, ends) = (dropped.clone(), expiries.clone());
@@ -75,7 +77,8 @@ impl MokaBackend {
             _ => builder,
         };
         let cache = builder.build_with_hasher(BuildHasherDefault::default());
-        let store = Arc::new(Store { cache, bound, dropped, expiries });
+        let store =
+            Arc::new(Store { cache, bound, dropped, expiries, classes: priorities.then(Classes::default) });
         let weak: Weak<Store> = Arc::downgrade(&store);
         Self { store, leaf: Leaf::new(options).showing("moka", weak) }
     }
@@ -101,6 +104,44 @@ impl Debug for MokaBackend {
 const DROPS_PER_WRITE: usize = 64;
 
 impl Store {
+    /// Stores an entry; makes room for it first, if classes decide who goes. Whether it is stored.
+    fn insert(&self, key: &CacheKey, value: CacheValue<Raw>) -> bool {
+        let Some(classes) = &self.classes else {
+            self.cache.insert(key.clone(), value);
+            return true;
+        };
+        let class = value.details().map_or(Priority::Normal, |details| details.priority);
+        let unit = weight_unit(self.bound.max());
+        let weight = match &self.bound {
+            Bound::Bytes(..) => self.bound.weight(key, &value).div_ceil(unit),
+            _ => 1,
+        };
+        let mut classes = classes.lock();
+        // What is replaced gives its room back.
+        self.cache.invalidate(key);
+        self.cache.run_pending_tasks();
+        while self.cache.weighted_size() + weight > self.bound.max() / unit {
+            self.dropped.evicted.fetch_add(1, Ordering::Relaxed);
+            let Some(victim) = classes.victim(class, key) else {
+                classes.forget(key);
+                return false;
+            };
+            self.cache.invalidate(&victim);
+            self.expiries.forget(&victim);
+            self.cache.run_pending_tasks();
+        }
+        self.cache.insert(key.clone(), value);
+        classes.note(key, class);
+        true
+    }
+
+    fn forget(&self, key: &CacheKey) {
+        self.expiries.forget(key);
+        if let Some(classes) = &self.classes {
+            classes.lock().forget(key);
+        }
+    }
+
     /// Drops entries that are over, at most about `limit`.
     fn drop_due(&self, now: Timestamp, limit: usize) -> Sweep {
         let (keys, cut_short) = self.expiries.take_due(now, limit);
@@ -113,6 +154,9 @@ impl Store {
                 _ => Op::Nop,
             });
             if matches!(result, CompResult::Removed(_)) {
+                if let Some(classes) = &self.classes {
+                    classes.lock().forget(&key);
+                }
                 self.dropped.expired.fetch_add(1, Ordering::Relaxed);
                 dropped += 1;
             }
@@ -145,7 +189,10 @@ impl Backend for MokaBackend {
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         self.check_size(key, &value)?;
         let end = value.drop_at();
-        self.store.cache.insert(key.clone(), value);
+        if !self.store.insert(key, value) {
+            self.store.expiries.forget(key);
+            return Ok(());
+        }
         self.store.expiries.schedule(key, end);
         let clock = self.leaf.clock();
         if clock.is_real() && end.is_some() {
@@ -157,27 +204,35 @@ impl Backend for MokaBackend {
         Ok(())
     }
 
+    async fn entry_count(&self) -> BackendResult<u64> {
+        let now = self.leaf.clock().now();
+        Ok(self.store.cache.iter().filter(|(_, value)| value.is_readable(now)).count() as u64)
+    }
+
+    /// moka takes a look for a read when it chooses whom to put out.
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        if !self.store.cache.contains_key(key) {
+            return Ok(Peek::Absent);
+        }
+        Ok(self.store.cache.get(key).map_or(Peek::Absent, |value| Peek::Entry(value.map(drop))))
+    }
+
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
         let now = self.leaf.clock().now();
         let held = self.store.cache.remove(key);
-        self.store.expiries.forget(key);
+        self.store.forget(key);
         let alive = held.is_some_and(|value| !value.is_gone(now));
         Ok(DeleteStatus::of(u32::from(alive)))
     }
 
-    async fn clear(&self) -> BackendResult<()> {
+    async fn erase(&self) -> BackendResult<()> {
         self.store.cache.invalidate_all();
         self.store.cache.run_pending_tasks();
         Ok(())
     }
 
     async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
-        // moka's iterator cannot be resumed; the cursor counts what has been passed.
-        let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let keys: Vec<CacheKey> =
-            self.store.cache.iter().skip(skip).take(limit).map(|(key, _)| CacheKey::clone(&key)).collect();
-        let next = (keys.len() == limit && limit > 0).then(|| cursor + limit as u64);
-        Ok(Page { keys, next })
+        Ok(page_of(self.store.cache.iter().map(|(key, _)| CacheKey::clone(&key)), cursor, limit))
     }
 
     /// Drops entries whose time is over and does moka's pending maintenance.
@@ -196,7 +251,7 @@ impl Backend for MokaBackend {
         capabilities.keeps_live_values = true;
         capabilities.answers_at_once = true;
         capabilities.enumerates = true;
-        capabilities.clears = true;
+        capabilities.erases = true;
         capabilities
     }
 

@@ -11,11 +11,21 @@ use crate::MokaBackend;
 pub struct MokaBuilder {
     pub(crate) bound: Bound,
     pub(crate) options: LeafOptions,
+    pub(crate) priorities: bool,
 }
 
 impl MokaBuilder {
     pub(crate) fn new() -> Self {
-        Self { bound: Bound::Entries(100_000), options: LeafOptions::new("moka") }
+        Self { bound: Bound::Entries(100_000), options: LeafOptions::new("moka"), priorities: false }
+    }
+
+    /// Puts entries of a low [priority](hitbox_core::Priority) out before those of a higher one, and within a class the
+    /// oldest first, instead of by moka's own choice, which looks at how often entries are read. Writes take a lock
+    /// for it.
+    #[must_use]
+    pub fn priorities(mut self) -> Self {
+        self.priorities = true;
+        self
     }
 
     // moka's node and queues, and the table of ends.

@@ -3,6 +3,7 @@
 
 mod backend;
 mod builder;
+mod priority;
 
 pub use backend::MokaBackend;
 pub use builder::MokaBuilder;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use hitbox_backend::memory::{Bound, Expiries};
+use hitbox_backend::memory::{Bound, Expiries, page_of};
 use hitbox_backend::{
-    Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Raw, ReadOptions, Sweep,
-    TryRead,
+    Adoption, Backend, Capabilities, DeleteStatus, Leaf, Occupancy, Occupied, Page, Peek, Raw, ReadOptions,
+    Sweep, TryRead,
 };
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, KeyHasher, Timestamp};
 use quick_cache::sync::Cache;
@@ -158,6 +158,15 @@ impl Backend for QuickBackend {
         Ok(())
     }
 
+    async fn entry_count(&self) -> BackendResult<u64> {
+        let now = self.leaf.clock().now();
+        Ok(self.store.cache.iter().filter(|(_, entry)| entry.value.is_readable(now)).count() as u64)
+    }
+
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        Ok(self.store.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.value.map(drop))))
+    }
+
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
         let now = self.leaf.clock().now();
         let held = self.store.cache.remove(key);
@@ -166,18 +175,13 @@ impl Backend for QuickBackend {
         Ok(DeleteStatus::of(u32::from(alive)))
     }
 
-    async fn clear(&self) -> BackendResult<()> {
+    async fn erase(&self) -> BackendResult<()> {
         self.store.cache.clear();
         Ok(())
     }
 
     async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
-        // The iterator cannot be resumed; the cursor counts what has been passed.
-        let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let keys: Vec<CacheKey> =
-            self.store.cache.iter().skip(skip).take(limit).map(|(key, _)| key).collect();
-        let next = (keys.len() == limit && limit > 0).then(|| cursor + limit as u64);
-        Ok(Page { keys, next })
+        Ok(page_of(self.store.cache.iter().map(|(key, _)| key), cursor, limit))
     }
 
     /// Drops entries whose time is over.
@@ -194,7 +198,7 @@ impl Backend for QuickBackend {
         capabilities.keeps_live_values = true;
         capabilities.answers_at_once = true;
         capabilities.enumerates = true;
-        capabilities.clears = true;
+        capabilities.erases = true;
         capabilities
     }
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::envelope::wire;
-use hitbox_backend::{Adoption, Answer, Backend, Capabilities, DeleteStatus, Leaf, Parsed, Raw, ReadOptions};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Timestamp};
+use hitbox_backend::{
+    Adoption, Answer, Backend, Capabilities, DeleteStatus, Leaf, Page, Parsed, Peek, Raw, ReadOptions,
+};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Timestamp, VersionMismatch};
 use redis::{Cmd, Pipeline};
 
 use crate::builder::{RedisBuilder, Settings};
@@ -26,6 +28,35 @@ pub struct RedisBackend {
 /// Removes a record if it is still the one that was found damaged.
 const REMOVE_IF_SAME: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0";
+
+/// Stores a record (ARGV 1, to end at ARGV 2 if that is not empty) unless the stored one has the same era and a version
+/// that is not lower; then it answers with the start of that: header and attributes. A stored record with the checksum
+/// ARGV 3 does not count.
+const SET_IF_NEWER: &str = r"
+local head = redis.pcall('GETRANGE', KEYS[1], 0, 135)
+if type(head) == 'string' and #head == 136 and string.sub(head, 1, 5) == 'HBOX'
+    and string.sub(head, 129, 136) ~= ARGV[3] and string.sub(head, 121, 128) == string.sub(ARGV[1], 121, 128) then
+  local has_version = math.floor(struct.unpack('<I2', head, 7) / 64) % 2 == 1
+  local low, high = struct.unpack('<I4I4', head, 65)
+  local new_low, new_high = struct.unpack('<I4I4', ARGV[1], 65)
+  if has_version and (new_high < high or (new_high == high and new_low <= low)) then
+    local attributes = struct.unpack('<I4', head, 113)
+    return redis.call('GETRANGE', KEYS[1], 0, 135 + attributes)
+  end
+end
+if ARGV[2] == '' then
+  redis.call('SET', KEYS[1], ARGV[1])
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+end
+return false
+";
+
+/// Records that are overwritten while they are looked at, in a row.
+const MAX_CONFLICTS: usize = 16;
+
+/// What stands where in a record.
+const CHECKSUM: std::ops::Range<usize> = wire::HEADER_BYTES - 8..wire::HEADER_BYTES;
 
 impl RedisBackend {
     /// Settings to start from. `url` is `redis://[user:password@]host:port[/db]`, or `rediss://…` with the
@@ -55,17 +86,28 @@ impl RedisBackend {
         self.settings.key_format.render(&self.settings.prefix, key)
     }
 
+    /// When the server may drop an entry. Redis keeps times in signed 64 bits.
+    fn end_of(&self, value: &CacheValue<Raw>) -> Option<u64> {
+        let end = value.drop_at().filter(|_| self.leaf.clock().is_real())?;
+        Some((end + self.settings.skew_margin).as_millis().min(i64::MAX as u64))
+    }
+
     fn set(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<Cmd> {
         let bytes = self.leaf.to_bytes(key, value)?;
         let mut command = redis::cmd("SET");
         command.arg(self.key(key)).arg(bytes);
-        let expiry = value.drop_at().filter(|_| self.leaf.clock().is_real());
-        if let Some(end) = expiry {
-            // Redis keeps times in signed 64 bits.
-            let end = (end + self.settings.skew_margin).as_millis().min(i64::MAX as u64);
+        if let Some(end) = self.end_of(value) {
             command.arg("PXAT").arg(end);
         }
         Ok(command)
+    }
+
+    /// A page of the keys that begin with the prefix, as the server has them.
+    async fn scan(&self, cursor: u64, limit: usize) -> BackendResult<(u64, Vec<Vec<u8>>)> {
+        let pattern = format!("{}*", escape_glob(&self.settings.prefix));
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(limit.clamp(1, 10_000));
+        self.connection.query(&scan).await
     }
 
     /// Reads what says when the record ends, and removes it, as one transaction.
@@ -77,7 +119,7 @@ impl RedisBackend {
 
     /// Whether a removed record was still alive.
     fn removed(&self, header: &[u8], count: u32, now: Timestamp) -> DeleteStatus {
-        let gone = wire::peek_drop_at(header).flatten().is_some_and(|end| end <= now);
+        let gone = wire::peek_times(header).is_some_and(|entry| entry.is_gone(now));
         DeleteStatus::of(if gone { 0 } else { count })
     }
 
@@ -151,7 +193,7 @@ impl Backend for RedisBackend {
     }
 
     async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        self.leaf.read_with(key, options, || self.load(key)).await
+        self.leaf.read_with(self, key, options, || self.load(key)).await
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
@@ -217,16 +259,13 @@ impl Backend for RedisBackend {
     }
 
     /// Scans for keys with the prefix and unlinks them in batches of about 1,000.
-    async fn clear(&self) -> BackendResult<()> {
+    async fn erase(&self) -> BackendResult<()> {
         if self.settings.prefix.is_empty() {
-            return Err(BackendError::unsupported("clear without a key prefix"));
+            return Err(BackendError::unsupported("erasing without a key prefix"));
         }
-        let pattern = format!("{}*", escape_glob(&self.settings.prefix));
-        let mut cursor = 0_u64;
+        let mut cursor = 0;
         loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(1000);
-            let (next, keys) = self.connection.query::<(u64, Vec<Vec<u8>>)>(&scan).await?;
+            let (next, keys) = self.scan(cursor, 1_000).await?;
             if !keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 unlink.arg(keys);
@@ -239,11 +278,93 @@ impl Backend for RedisBackend {
         }
     }
 
+    /// Keys of others, and the framework's own, are left out.
+    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let (next, found) = self.scan(cursor, limit).await?;
+        let format = self.settings.key_format;
+        let keys = found.iter().filter_map(|found| format.parse(&self.settings.prefix, found));
+        let keys = keys.filter(|key| !key.is_reserved()).collect();
+        Ok(Page { keys, next: (next != 0).then_some(next) })
+    }
+
+    /// Looks at the header of every record.
+    async fn entry_count(&self) -> BackendResult<u64> {
+        let (now, mut count, mut cursor) = (self.leaf.clock().now(), 0, 0);
+        loop {
+            let (next, found) = self.scan(cursor, 1_000).await?;
+            let is_ours = |found: &&Vec<u8>| {
+                let key = self.settings.key_format.parse(&self.settings.prefix, found);
+                key.is_some_and(|key| !key.is_reserved())
+            };
+            let mut heads = redis::pipe();
+            for key in found.iter().filter(is_ours) {
+                heads.cmd("GETRANGE").arg(key).arg(0).arg(wire::HEADER_BYTES - 1);
+            }
+            if !heads.is_empty() {
+                let heads = self.connection.pipeline::<Vec<redis::Value>>(&heads).await?;
+                let heads =
+                    heads.into_iter().filter_map(|head| redis::from_redis_value::<Vec<u8>>(head).ok());
+                count +=
+                    heads.filter(|head| wire::peek_times(head).is_some_and(|e| e.is_readable(now))).count();
+            }
+            if next == 0 {
+                return Ok(count as u64);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Header and attributes, in one round trip unless there are attributes.
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let mut wanted = wire::HEADER_BYTES;
+        // It may be overwritten by one with more in between.
+        for _ in 0..MAX_CONFLICTS {
+            let mut range = redis::cmd("GETRANGE");
+            range.arg(self.key(key)).arg(0).arg(wanted - 1);
+            let start = match self.connection.query::<Vec<u8>>(&range).await {
+                Err(error) if is_wrong_type(&error) => return Ok(Peek::Absent),
+                answer => answer?,
+            };
+            match wire::peek_for(key, &start, self.leaf.codec().schema) {
+                Some(Ok(entry)) => return Ok(Peek::Entry(entry)),
+                Some(Err(more)) if more > wanted => wanted = more,
+                _ => return Ok(Peek::Absent),
+            }
+        }
+        Ok(Peek::Unknown)
+    }
+
+    async fn write_if_newer(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        let attempted = value.details().and_then(|details| details.version).unwrap_or(0);
+        let record = self.leaf.to_bytes(key, &value)?;
+        let end = self.end_of(&value).map_or_else(String::new, |end| end.to_string());
+        let mut ignored = Vec::new();
+        for _ in 0..MAX_CONFLICTS {
+            let mut command = redis::cmd("EVAL");
+            command.arg(SET_IF_NEWER).arg(1).arg(self.key(key)).arg(&record).arg(&end).arg(&ignored);
+            let Some(start) = self.connection.query::<Option<Vec<u8>>>(&command).await? else {
+                return Ok(());
+            };
+            let stored = wire::peek_for(key, &start, self.leaf.codec().schema).and_then(Result::ok);
+            if let Some(stored) = stored
+                && let Some(existing) = stored.details().and_then(|details| details.version)
+                && (key.is_reserved() || self.leaf.counts(self, key, &stored).await?)
+            {
+                return Err(BackendError::version_mismatch(VersionMismatch { existing, attempted }));
+            }
+            // It does not count: its time is over, or it has been invalidated.
+            ignored = start.get(CHECKSUM).map(<[u8]>::to_vec).unwrap_or_default();
+        }
+        Err(BackendError::new(ErrorKind::Overloaded, "the stored entry changes all the time"))
+    }
+
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::PLAIN;
         capabilities.durable = true;
         capabilities.shared = true;
-        capabilities.clears = !self.settings.prefix.is_empty();
+        capabilities.erases = !self.settings.prefix.is_empty();
+        capabilities.enumerates = true;
+        capabilities.writes_conditionally = true;
         capabilities
     }
 

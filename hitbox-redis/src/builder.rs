@@ -106,6 +106,14 @@ impl RedisBuilder {
         self
     }
 
+    /// How long the epochs of tags, dependencies, namespaces and of "everything" are believed without asking the server
+    /// again, 1 s by default: what another process has invalidated is served for so long at most.
+    #[must_use]
+    pub fn suspect_time(mut self, time: Duration) -> Self {
+        self.options.suspect_time = time;
+        self
+    }
+
     leaf_setters!("redis", codec);
 
     /// The backend, connected when it is first used.

@@ -185,7 +185,7 @@ impl Faulty {
 
 #[async_trait]
 impl Backend for Faulty {
-    forward!(self => self.inner; store, facts, capabilities);
+    forward!(self => self.inner; store, facts, capabilities, names);
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
         if self.faults.is_quiet(Operation::Read) {
@@ -218,6 +218,16 @@ impl Backend for Faulty {
 
     async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
         let work = self.inner.write_with(key, value, options);
+        self.call(Operation::Write, work, |kind| self.receipt(kind)).await
+    }
+
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let work = self.inner.write_if_newer_with(key, value, options);
         self.call(Operation::Write, work, |kind| self.receipt(kind)).await
     }
 

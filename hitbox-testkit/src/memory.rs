@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use hitbox_backend::memory::page_of;
 use hitbox_backend::{
-    Adoption, Backend, Capabilities, DeleteStatus, Leaf, LeafOptions, Raw, ReadOptions, TryRead,
+    Adoption, Backend, Capabilities, DeleteStatus, Leaf, LeafOptions, Page, Peek, Raw, ReadOptions, TryRead,
 };
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Clock, Freshness};
 
@@ -24,8 +25,12 @@ impl MemoryBackend {
 
     /// The same with another label.
     pub fn labelled(label: &str, clock: Arc<dyn Clock>) -> Self {
-        let leaf = Leaf::new(LeafOptions { clock, ..LeafOptions::new(label) });
-        Self { entries: Arc::default(), leaf }
+        Self::with_options(LeafOptions { clock, ..LeafOptions::new(label) })
+    }
+
+    /// An empty map with these options.
+    pub fn with_options(options: LeafOptions) -> Self {
+        Self { entries: Arc::default(), leaf: Leaf::new(options) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, CacheValue<Raw>>> {
@@ -74,7 +79,20 @@ impl Backend for MemoryBackend {
         Ok(DeleteStatus::of(u32::from(alive)))
     }
 
-    async fn clear(&self) -> BackendResult<()> {
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        Ok(self.lock().get(key).map_or(Peek::Absent, |value| Peek::Entry(value.clone().map(drop))))
+    }
+
+    async fn entry_count(&self) -> BackendResult<u64> {
+        let now = self.leaf.clock().now();
+        Ok(self.lock().values().filter(|value| value.is_readable(now)).count() as u64)
+    }
+
+    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        Ok(page_of(self.lock().keys().cloned(), cursor, limit))
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
         self.lock().clear();
         Ok(())
     }
@@ -83,7 +101,8 @@ impl Backend for MemoryBackend {
         let mut capabilities = Capabilities::PLAIN;
         capabilities.keeps_live_values = true;
         capabilities.answers_at_once = true;
-        capabilities.clears = true;
+        capabilities.erases = true;
+        capabilities.enumerates = true;
         capabilities
     }
 

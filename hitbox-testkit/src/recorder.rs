@@ -60,7 +60,7 @@ impl Recorder {
 
 #[async_trait]
 impl Backend for Recorder {
-    forward!(self => self.inner; store, facts, capabilities);
+    forward!(self => self.inner; store, facts, capabilities, names, versions);
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
         let answer = self.inner.try_read(key, options);

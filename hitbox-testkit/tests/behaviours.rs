@@ -76,6 +76,22 @@ tests! {
     refill_05_a_failed_refill_changes_nothing
     refill_06_never_resurrects
     refill_07_simultaneous_hits_fill_once
+    value_12_what_is_too_large_is_refused
+    compose_16_a_layer_may_be_write_disabled
+    refill_09_admission_decides_what_is_filled
+    invalidate_01_by_every_name
+    invalidate_02_takes_no_time_that_grows
+    invalidate_03_reaches_what_only_lower_layers_have
+    invalidate_04_what_began_before_is_not_installed
+    invalidate_05_counts_are_distinct_keys
+    invalidate_06_a_layer_that_did_not_record_it_is_named
+    invalidate_07_an_overwrite_takes_tags_away
+    invalidate_08_versions_guard_writes
+    invalidate_10_eviction_is_demotion
+    presence_01_is_three_valued_and_agrees_with_get
+    stats_01_a_snapshot_counts_every_leaf
+    stats_03_hits_of_layers_add_up
+    stats_05_lengths_name_their_leaf
     errors_01_kinds_paths_and_sources
     errors_02_a_hanging_layer_is_a_timeout
 }

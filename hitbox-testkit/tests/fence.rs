@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use claim::Claim;
 use fence::{Fence, Mutation, Places};
 use hitbox_testkit::{History, number_from, seed};
+use moment::Began;
 use shuttle::future::{block_on, spawn};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -31,6 +32,10 @@ mod claim;
 #[path = "../../hitbox-backend/src/coherence/stripe.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
 mod stripe;
+
+#[path = "../../hitbox-backend/src/coherence/moment.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod moment;
 
 const HASH: u64 = 7;
 
@@ -196,7 +201,7 @@ impl World {
         let fence = &self.fences[upper];
         match self.refill {
             Refill::Fenced => {
-                if let Some(_place) = fence.enter_refill(HASH, generation) {
+                if let Some(_place) = fence.enter_refill(HASH, (generation, Began::load())) {
                     self.put(upper, Some(version));
                 }
             }

@@ -57,9 +57,16 @@ impl Backend for Dawdling {
         removed
     }
 
-    async fn clear(&self) -> BackendResult<()> {
+    async fn write_if_newer(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         dawdle().await;
-        let cleared = self.inner.clear().await;
+        let written = self.inner.write_if_newer(key, value).await;
+        dawdle().await;
+        written
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        dawdle().await;
+        let cleared = self.inner.erase().await;
         dawdle().await;
         cleared
     }
@@ -203,7 +210,7 @@ async fn play(
             history.wrote(None, begin);
         }
         Step::Clear => {
-            cache.clear_with().await.map_err(failed)?;
+            cache.erase_with().await.map_err(failed)?;
             history.wrote(None, begin);
         }
         Step::Read => {

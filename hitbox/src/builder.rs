@@ -226,7 +226,6 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
             flights: Arc::default(),
             throttle: Default::default(),
             recovery: Default::default(),
-            scopes: Default::default(),
             events,
             _shown: shown,
             owner: next_owner(),

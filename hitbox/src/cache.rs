@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use hitbox_backend::{Backend, Cacheable, DeleteStatus, Raw, ReadOptions, Receipt, WriteOptions, mutation};
-use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness};
+use hitbox_backend::{
+    Backend, CacheBackend, Cacheable, DeleteStatus, LeafLen, Presence, Raw, ReadOptions, Receipt,
+    WriteOptions, mutation,
+};
+use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness, KeyPattern};
 
 use crate::advisor::Advice;
 use crate::builder::CacheBuilder;
@@ -218,21 +221,124 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     /// Makes every entry that carries one of these tags invalid, in all layers, however many there are. Loads that are
-    /// under way and bring one of them are not stored either. Takes no time that grows with the entries.
-    ///
-    /// Tags are known to this process: other processes are not told, and entries that they tagged are misses here.
+    /// under way and bring one of them are not stored either. Takes no time that grows with the entries, and holds
+    /// after a restart in layers that last. Tags belong to the layers: all caches over them share them.
     ///
     /// ```
     /// # use hitbox::{Cache, stacks};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let cache: Cache<u32> = Cache::builder(stacks::memory(100)?).build()?;
     /// cache.entry("moby-dick").tag("books").insert(12).await?;
-    /// cache.invalidate_tags(&["books"]);
+    /// cache.invalidate_tags(&["books"]).await?;
     /// assert_eq!(cache.get("moby-dick").await?, None);
     /// # Ok(()) }
     /// ```
-    pub fn invalidate_tags(&self, tags: &[&str]) {
-        self.shared.scopes.invalidate(tags);
+    ///
+    /// # Errors
+    /// If a layer did not record it; the error names it. All layers are tried. This process serves none of these
+    /// entries from that layer any more, but after a restart it may, unless the layer has recorded it by then.
+    ///
+    /// # Cancellation
+    /// Compositions finish it in their offload; a leaf alone hides the entries, and may not have recorded it.
+    pub async fn invalidate_tags(&self, tags: &[&str]) -> BackendResult<Receipt> {
+        self.shared.backend.invalidate_tags(tags).await
+    }
+
+    /// The same for entries that depend on one of these ([`Entry::depends_on`], [`Loaded::depends_on`]).
+    ///
+    /// # Errors
+    /// As [`invalidate_tags`](Self::invalidate_tags).
+    pub async fn invalidate_dependencies(&self, names: &[&str]) -> BackendResult<Receipt> {
+        self.shared.backend.invalidate_dependencies(names).await
+    }
+
+    /// The same for all entries of a namespace of the backend and of those within it; nested ones are joined with `/`.
+    ///
+    /// # Errors
+    /// As [`invalidate_tags`](Self::invalidate_tags).
+    pub async fn flush_namespace(&self, name: &str) -> BackendResult<Receipt> {
+        self.shared.backend.flush_namespace(name).await
+    }
+
+    /// The same for all entries of the layers, also those of other caches over them; over a
+    /// [`namespace`](hitbox_backend::Wrap::namespace) those of the namespace.
+    ///
+    /// # Errors
+    /// As [`invalidate_tags`](Self::invalidate_tags).
+    pub async fn clear(&self) -> BackendResult<Receipt> {
+        self.shared.backend.clear().await
+    }
+
+    /// Removes the entries of a key and of all keys of this cache that begin with its parts, from all layers; says how
+    /// many distinct keys it removed. `("user",)` means `("user", 1)` and not `("users", 1)`. No load or refill that
+    /// began before brings one back. Takes time that grows with the keys that are stored.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) from layers that cannot list their keys, and those of the
+    /// layers. All are tried.
+    ///
+    /// # Cancellation
+    /// Leaves a part of the entries; no older one comes back.
+    pub async fn invalidate_prefix(&self, key: impl ToKey) -> BackendResult<u64> {
+        self.shared.backend.invalidate_prefix(&self.key(&key)).await
+    }
+
+    /// The same for keys of this cache that match a glob: see [`KeyPattern::glob`]. The pattern is for what comes behind
+    /// the cache's name: `user:*` in a cache named `app` is the pattern `app:user:*`.
+    ///
+    /// ```
+    /// # use hitbox::{Cache, stacks};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache: Cache<u32> = Cache::builder(stacks::memory(100)?).build()?;
+    /// for id in [1, 10, 11] {
+    ///     cache.insert(("user", id), id).await?;
+    /// }
+    /// assert_eq!(cache.invalidate_matching("user:1").await?, 1);
+    /// assert_eq!(cache.invalidate_matching("user:1*").await?, 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`invalidate_prefix`](Self::invalidate_prefix).
+    pub async fn invalidate_matching(&self, pattern: &str) -> BackendResult<u64> {
+        let pattern = format!("{}:{pattern}", KeyPattern::escape(self.name()));
+        self.shared.backend.invalidate_matching(KeyPattern::glob(&pattern)).await
+    }
+
+    /// Stores a value under a version, if the stored one has a lower version or none. One layer decides, the lowest by
+    /// default. An insert without a version always succeeds, and leaves none.
+    ///
+    /// # Errors
+    /// [`VersionMismatch`](hitbox_core::ErrorKind::VersionMismatch), with
+    /// [both versions](hitbox_core::BackendError::mismatch), if it has not: nothing has changed. Any failure of the layer
+    /// that decides.
+    ///
+    /// # Cancellation
+    /// As [`insert`](Self::insert).
+    pub async fn insert_if_newer(&self, key: impl ToKey, value: V, version: u64) -> BackendResult<Receipt> {
+        self.entry(key).insert_if_newer(value, version).await
+    }
+
+    /// Whether a value is there, without any effect on it and without reading it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn contains(&self, key: impl ToKey) -> BackendResult<Presence> {
+        self.shared.backend.contains(&self.key(&key)).await
+    }
+
+    /// Takes a value out of the upper layer and leaves it in the lower one; a single layer drops it.
+    ///
+    /// # Errors
+    /// If the upper layer failed.
+    pub async fn evict(&self, key: impl ToKey) -> BackendResult<DeleteStatus> {
+        self.shared.backend.evict(&self.key(&key)).await
+    }
+
+    /// Entries that each layer holds and a normal read may see, also those of other caches over them. Takes time that
+    /// grows with the entries.
+    pub async fn lens(&self) -> Vec<LeafLen> {
+        self.shared.backend.lens().await
     }
 
     /// A key with options for one call; its methods say how they were answered.
@@ -255,7 +361,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         CacheStatistics {
             recovering: self.shared.recovery.len() as u64,
             loading: self.shared.flights.len() as u64,
-            leaves: self.shared.backend.statistics(),
+            layers: self.shared.backend.snapshot(),
             ..self.shared.events.counts.snapshot()
         }
     }
@@ -272,12 +378,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 
     pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Served<Option<V>>> {
         let shared = &self.shared;
-        let copy = match shared.try_look(key, &shared.options()) {
+        let copy = match shared.try_look(key, &ReadOptions::NORMAL) {
             Ok(Some(copy)) if copy.entry.details().is_none() => {
                 return Ok(Self::found(shared, key, copy));
             }
             Ok(copy) => copy,
-            Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..shared.options() })).await?,
+            Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..ReadOptions::NORMAL })).await?,
         };
         match copy {
             Some(copy) => {
@@ -297,7 +403,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 
     pub(crate) fn missed(&self, key: &CacheKey) -> Served<Option<V>> {
         self.shared.events.tell(|| CacheEvent::Miss { key });
-        Served { value: None, outcome: Outcome::of_source(How::Miss, None) }
+        Served::new(None, Outcome::of_source(How::Miss, None))
     }
 }
 
@@ -307,17 +413,36 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         key: &CacheKey,
         value: V,
         life: Life,
-        tags: &[Box<str>],
+        remarks: Remarks,
     ) -> BackendResult<Receipt> {
         let now = self.now();
-        // What was tagged when it began is not invalidated yet.
-        let scopes = self.scopes.of(tags, self.scopes.moment()).unwrap_or_default();
         let Some(lifetime) = self.settings.lifetime(key, life, false, now) else {
             // A value that is over at once replaces what was there with nothing.
             return self.write(key, None).await;
         };
-        let entry = self.entry(Some(value), lifetime, now, Remarks { scopes, ..Remarks::default() });
-        self.write(key, Some(entry)).await
+        let is_conditional = remarks.version.is_some();
+        let entry = self.entry(Some(value), lifetime, now, remarks);
+        if is_conditional {
+            self.write_if_newer(key, entry).await
+        } else {
+            self.write(key, Some(entry)).await
+        }
+    }
+
+    async fn write_if_newer(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        entry: CacheValue<Raw>,
+    ) -> BackendResult<Receipt> {
+        let mutation = mutation(&*self.backend, key);
+        self.throttle.end(key);
+        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
+        let receipt = self.backend.write_if_newer_with(key, entry, &options).await;
+        // What was refused changes nothing, and there is nothing to bring up to date.
+        if receipt.is_ok() && self.account(key, &receipt, &mutation) {
+            self.recover_later(key);
+        }
+        receipt.into_result()
     }
 
     pub(crate) async fn remove(self: &Arc<Self>, key: &CacheKey) -> BackendResult<DeleteStatus> {

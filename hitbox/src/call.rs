@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use hitbox_backend::{Backend, Cacheable, DeleteStatus, Receipt};
-use hitbox_core::{BackendResult, Timestamp};
+use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
 use crate::cache::Cache;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::key::ToKey;
-use crate::load::{Loader, LoaderFn};
+use crate::load::{Loader, LoaderFn, Remarks};
 use crate::loaded::{Load, Loaded};
 use crate::outcome::Served;
 use crate::settings::Life;
@@ -22,10 +22,11 @@ pub(crate) enum Mode {
     Bypass,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) mode: Mode,
     pub(crate) life: Life,
+    pub(crate) remarks: Remarks,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
 }
@@ -50,12 +51,11 @@ pub struct Entry<'c, K, V: Cacheable, B: Backend + ?Sized> {
     cache: &'c Cache<V, B>,
     key: K,
     call: Call,
-    tags: Vec<Box<str>>,
 }
 
 impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     pub(crate) fn new(cache: &'c Cache<V, B>, key: K) -> Self {
-        Self { cache, key, call: Call::default(), tags: Vec::new() }
+        Self { cache, key, call: Call::default() }
     }
 
     /// What this call stores is fresh for so long.
@@ -76,10 +76,27 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         self
     }
 
-    /// What this call inserts carries this tag; a loader says so itself, by
-    /// [`Loaded::tag`].
+    /// What this call stores carries this tag, and those that a loader adds by [`Loaded::tag`].
     pub fn tag(mut self, tag: &str) -> Self {
-        self.tags.push(tag.into());
+        self.call.remarks.carry(Scope::tag(tag));
+        self
+    }
+
+    /// What this call stores depends on this, and on what a loader adds by [`Loaded::depends_on`].
+    pub fn depends_on(mut self, name: &str) -> Self {
+        self.call.remarks.carry(Scope::dependency(name));
+        self
+    }
+
+    /// What this call stores goes before or after others when a layer that knows priorities needs room.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.call.remarks.priority = Some(priority);
+        self
+    }
+
+    /// A remark that is kept with what this call stores, in every layer.
+    pub fn metadata(mut self, name: &str, value: &str) -> Self {
+        self.call.remarks.metadata.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -201,7 +218,17 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// As [`Cache::insert`].
     pub async fn insert(self, value: V) -> BackendResult<Receipt> {
         let key = self.cache.key(&self.key);
-        self.cache.shared.insert(&key, value, self.call.life, &self.tags).await
+        self.cache.shared.insert(&key, value, self.call.life, self.call.remarks).await
+    }
+
+    /// Stores a value under a version, if the stored one has a lower version or none.
+    ///
+    /// # Errors
+    /// As [`Cache::insert_if_newer`].
+    pub async fn insert_if_newer(mut self, value: V, version: u64) -> BackendResult<Receipt> {
+        let key = self.cache.key(&self.key);
+        self.call.remarks.version = Some(version);
+        self.cache.shared.insert(&key, value, self.call.life, self.call.remarks).await
     }
 
     /// Removes the entry.
@@ -222,9 +249,9 @@ async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
     loader: impl FnOnce() -> Loader<'l, V> + Send,
 ) -> Result<Served<V>, LoadError> {
     let key = cache.key(key);
-    let Served { value, outcome } = cache.shared.obtain(&key, call, false, loader).await?;
+    let Served { value, outcome, metadata, version } = cache.shared.obtain(&key, call, false, loader).await?;
     match value {
-        Some(value) => Ok(Served { value, outcome }),
+        Some(value) => Ok(Served { value, outcome, metadata, version }),
         None => Err(LoadError::new(LoadErrorKind::Absent, &key)),
     }
 }

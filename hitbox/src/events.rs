@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox_backend::LeafStatistics;
+use hitbox_backend::Statistics;
 use hitbox_backend::metrics::{Shown, Source, Value};
 use hitbox_core::{BackendError, BackendLabel, CacheKey, Freshness};
+use serde::Serialize;
 
 use crate::error::LoadError;
 
@@ -83,7 +84,8 @@ pub(crate) type Hook = Arc<dyn Fn(&CacheEvent<'_>) + Send + Sync>;
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident => $metric:literal,)+) => {
         /// What loads and calls of a cache have come to since it was built.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        /// `Display` shows the layers as a table and the rest below it.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct CacheStatistics {
             $($(#[$doc])* pub $name: u64,)+
@@ -91,8 +93,24 @@ macro_rules! counts {
             pub recovering: u64,
             /// Loads under way.
             pub loading: u64,
-            /// The layers, from left to right.
-            pub leaves: Vec<LeafStatistics>,
+            /// The layers.
+            pub layers: Statistics,
+        }
+
+        impl fmt::Display for CacheStatistics {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                writeln!(f, "{}", self.layers)?;
+                // What never happened is left out.
+                let facts = [
+                    $((stringify!($name), self.$name),)+
+                    ("recovering", self.recovering),
+                    ("loading", self.loading),
+                ];
+                let facts = facts.iter().filter(|(_, count)| *count > 0);
+                let facts: Vec<String> =
+                    facts.map(|(name, count)| format!("{}: {count}", name.replace('_', " "))).collect();
+                f.write_str(&facts.join(", "))
+            }
         }
 
         #[derive(Debug, Default)]

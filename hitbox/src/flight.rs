@@ -34,7 +34,7 @@ struct Shard<E> {
 pub(crate) struct Flight<E> {
     end: watch::Sender<Option<Ended<E>>>,
     pub(crate) claim: Claim,
-    /// The moment of its cache's tags when it began.
+    /// The last invalidation when it began.
     pub(crate) moment: u64,
     interest: Mutex<Interest>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,

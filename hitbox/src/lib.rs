@@ -16,7 +16,6 @@ mod null;
 mod obtain;
 mod outcome;
 mod recovery;
-mod scopes;
 mod settings;
 mod shared;
 pub mod stacks;

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, abortable, select};
-use hitbox_backend::{Backend, Cacheable, LeafSet, Mutation, Raw, ReadOptions, WriteOptions, ticket_of_leaf};
+use hitbox_backend::{
+    Backend, Cacheable, LeafSet, Mutation, Raw, ReadOptions, WriteOptions, is_superseded, ticket_of_leaf,
+};
 use hitbox_core::{
-    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Scope, Task, TaskKind,
-    Timestamp,
+    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, Priority, RecordKind, Scope, Task,
+    TaskKind, Timestamp,
 };
 use tracing::Instrument;
 
@@ -44,6 +46,8 @@ pub(crate) struct Delivered<V> {
     pub(crate) expires: Option<Timestamp>,
     /// It is an older copy, served since the load failed.
     pub(crate) is_fallback: bool,
+    /// What is kept beside it, if there is anything.
+    pub(crate) details: Option<Arc<Details>>,
 }
 
 pub(crate) type LoaderFn<'l, V> =
@@ -67,16 +71,57 @@ pub(crate) struct Ahead {
 }
 
 /// What is kept with an entry beside its value and its life.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Remarks {
     pub(crate) load_time: Option<Duration>,
+    pub(crate) version: Option<u64>,
+    pub(crate) priority: Option<Priority>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) scopes: Vec<Scope>,
+}
+
+impl Remarks {
+    pub(crate) const NONE: Self = Self {
+        load_time: None,
+        version: None,
+        priority: None,
+        metadata: BTreeMap::new(),
+        scopes: Vec::new(),
+    };
+
+    pub(crate) fn carry(&mut self, scope: Scope) {
+        if !self.scopes.contains(&scope) {
+            self.scopes.push(scope);
+        }
+    }
+
+    /// The same, with what the others say that these do not.
+    fn or(mut self, others: &Self) -> Self {
+        self.version = self.version.or(others.version);
+        self.priority = self.priority.or(others.priority);
+        for (name, value) in &others.metadata {
+            self.metadata.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        others.scopes.iter().for_each(|scope| self.carry(scope.clone()));
+        self
+    }
+
+    /// What an entry that is stored says of itself.
+    fn of(details: &Details) -> Self {
+        Self {
+            load_time: None,
+            version: details.version,
+            priority: Some(details.priority),
+            metadata: details.metadata.clone(),
+            scopes: details.scopes.clone(),
+        }
+    }
 }
 
 /// What a load is told by the call that leads it.
 pub(crate) struct Plan {
     pub(crate) life: Life,
+    pub(crate) remarks: Remarks,
     pub(crate) ahead: Option<Ahead>,
     /// There may be an older copy, which nobody has looked at.
     pub(crate) is_forced: bool,
@@ -125,7 +170,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         plan: Plan,
     ) {
         let claim = || hitbox_backend::claim(&*self.backend, key);
-        let moment = self.scopes.moment();
+        let moment = self.moment(key);
         let Some(landing) = self.flights.lead_unless_under_way(key, moment, claim) else { return };
         if self.flights.landings(key) != landings {
             // The copy that asked for it may be of yesterday. The next hit tells.
@@ -222,14 +267,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     async fn previous(&self, key: &CacheKey) -> Option<Copy<V>> {
-        self.look_if_possible(key, ReadOptions { accept: Accept::Expired, ..self.options() }).await
+        self.look_if_possible(key, ReadOptions { accept: Accept::Expired, ..ReadOptions::NORMAL }).await
     }
 
     /// Before the source is asked ahead of need: a copy in a lower layer that somebody else has loaded since. It is
     /// put into the layer that had the older one.
     async fn newer_copy(&self, key: &CacheKey, ahead: &Ahead) -> Option<Delivered<V>> {
         let ticket = ticket_of_leaf(&*self.backend, key, ahead.leaf);
-        let options = ReadOptions { skip: LeafSet::of(ahead.leaf), ..self.options() };
+        let options = ReadOptions { skip: LeafSet::of(ahead.leaf), ..ReadOptions::NORMAL };
         let found = match self.backend.read_with(key, &options).await {
             Ok(found) => found?,
             Err(error) => {
@@ -243,9 +288,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             return None;
         }
         let value = found.value.data().decode().ok()?;
-        let expires = found.value.lifetime().expire();
+        let delivered = Delivered::of(&found.value.clone().map(|_| Some(value)));
         self.backend.install_if(key, found.value, &ticket).await;
-        Some(Delivered { value: Some(value), expires, is_fallback: false })
+        Some(delivered)
     }
 
     /// Stores what a loader brought, unless the key was written meanwhile. The mutation, if there is one, has to
@@ -258,7 +303,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         plan: &Plan,
         took: Duration,
     ) -> (End<V>, Option<Arc<Mutation>>) {
-        let Loaded { payload, life, store, mut metadata, mut tags } = loaded;
+        let Loaded { payload, life, store, remarks } = loaded;
+        let mut remarks = remarks.or(&plan.remarks);
         let value = match payload {
             Payload::Value(value) => Some(value),
             Payload::Absent => None,
@@ -270,12 +316,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 };
                 // What it says nothing about stays.
                 if let Some(details) = previous.entry.details() {
-                    if metadata.is_empty() {
-                        metadata.clone_from(&details.metadata);
-                    }
-                    if tags.is_empty() {
-                        tags.extend(details.scopes.iter().map(|scope| scope.name.clone()));
-                    }
+                    remarks = remarks.or(&Remarks::of(details));
                 }
                 previous.entry.into_data()
             }
@@ -284,15 +325,19 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let is_kept = store && (!absent || self.settings.absent.is_some());
         let lifetime = self.settings.lifetime(key, life.or(plan.life), absent, now).filter(|_| is_kept);
         let expires = lifetime.and_then(|lifetime| lifetime.expire());
-        let delivered = Delivered { value: value.clone(), expires, is_fallback: false };
+        let mut details = Details::default();
+        details.metadata.clone_from(&remarks.metadata);
+        details.version = remarks.version;
+        let details = (details != Details::default()).then(|| Arc::new(details));
+        let delivered = Delivered { value: value.clone(), expires, is_fallback: false, details };
         // What is not stored still ends what was there.
         let has_older = plan.ahead.is_some() || plan.is_forced || !self.settings.fail_safe.is_zero();
         if lifetime.is_none() && !has_older {
             return (Ok(delivered), None);
         }
-        let scopes = self.scopes.of(&tags, landing.flight.moment);
-        let mutation = scopes.as_ref().and_then(|_| landing.flight.claim.begin());
-        let (Some(scopes), Some(mutation)) = (scopes, mutation) else {
+        let claim = &landing.flight.claim;
+        let is_valid = !is_superseded(&*self.backend, key, &remarks.scopes, claim);
+        let Some(mutation) = is_valid.then(|| claim.begin()).flatten() else {
             count(&self.events.counts.load_superseded);
             self.events.tell(|| CacheEvent::Superseded { key });
             return (Ok(delivered), None);
@@ -300,8 +345,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
         let receipt = match lifetime {
             Some(lifetime) => {
-                let load_time = matches!(self.settings.early, Some(EarlyRefresh::Chance(_))).then_some(took);
-                let entry = self.entry(value, lifetime, now, Remarks { load_time, metadata, scopes });
+                remarks.load_time =
+                    matches!(self.settings.early, Some(EarlyRefresh::Chance(_))).then_some(took);
+                let entry = self.entry(value, lifetime, now, remarks);
                 self.backend.write_with(key, entry, &options).await
             }
             None => self.backend.remove_with(key, &options).await,
@@ -324,8 +370,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         remarks: Remarks,
     ) -> CacheValue<Raw> {
         let mut details = Details::default();
-        let Remarks { load_time, metadata, scopes } = remarks;
-        (details.load_time, details.metadata, details.scopes) = (load_time, metadata, scopes);
+        let Remarks { load_time, version, priority, metadata, scopes } = remarks;
+        (details.load_time, details.version) = (load_time, version);
+        (details.metadata, details.scopes) = (metadata, scopes);
+        details.priority = priority.unwrap_or_default();
         if let Some(idle) = self.settings.idle {
             details.idle = Some(idle);
             details.touched = Some(now);
@@ -343,8 +391,18 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
 impl<V> Delivered<V> {
     pub(crate) fn fallback(copy: Copy<V>) -> Self {
+        let details = copy.entry.details().cloned().map(Arc::new);
         let expires = copy.entry.lifetime().expire();
-        Self { value: copy.entry.into_data(), expires, is_fallback: true }
+        Self { value: copy.entry.into_data(), expires, is_fallback: true, details }
+    }
+}
+
+impl<V: Clone> Delivered<V> {
+    /// What an entry that is stored says.
+    pub(crate) fn of(entry: &CacheValue<Option<V>>) -> Self {
+        let details = entry.details().cloned().map(Arc::new);
+        let expires = entry.lifetime().expire();
+        Self { value: entry.data().clone(), expires, is_fallback: false, details }
     }
 }
 

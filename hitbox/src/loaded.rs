@@ -1,11 +1,11 @@
 //! What loaders are given and what they return.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitbox_core::{BoxFuture, CacheKey, Timestamp};
+use hitbox_core::{BoxFuture, CacheKey, Priority, Scope, Timestamp};
 
+use crate::load::Remarks;
 use crate::settings::Life;
 
 /// What a loader brings, with what it has to say about how long that is good.
@@ -24,8 +24,7 @@ pub struct Loaded<V> {
     pub(crate) payload: Payload<V>,
     pub(crate) life: Life,
     pub(crate) store: bool,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) tags: Vec<Box<str>>,
+    pub(crate) remarks: Remarks,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ pub(crate) enum Payload<V> {
 impl<V> Loaded<V> {
     const fn of(payload: Payload<V>) -> Self {
         let life = Life { ttl: None, stale: None, until: None };
-        Self { payload, life, store: true, metadata: BTreeMap::new(), tags: Vec::new() }
+        Self { payload, life, store: true, remarks: Remarks::NONE }
     }
 
     /// A value, to be kept as the cache's settings say.
@@ -88,14 +87,28 @@ impl<V> Loaded<V> {
     /// Carries this tag: [`invalidate_tags`](crate::Cache::invalidate_tags) makes it invalid.
     #[must_use]
     pub fn tag(mut self, tag: &str) -> Self {
-        self.tags.push(tag.into());
+        self.remarks.carry(Scope::tag(tag));
+        self
+    }
+
+    /// Depends on this: [`invalidate_dependencies`](crate::Cache::invalidate_dependencies) makes it invalid.
+    #[must_use]
+    pub fn depends_on(mut self, name: &str) -> Self {
+        self.remarks.carry(Scope::dependency(name));
+        self
+    }
+
+    /// Goes before or after others when a layer that knows priorities needs room.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.remarks.priority = Some(priority);
         self
     }
 
     /// A remark that is kept with the entry.
     #[must_use]
     pub fn metadata(mut self, name: &str, value: &str) -> Self {
-        self.metadata.insert(name.to_owned(), value.to_owned());
+        self.remarks.metadata.insert(name.to_owned(), value.to_owned());
         self
     }
 }

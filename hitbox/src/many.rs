@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hitbox_backend::{
     Backend, Cacheable, DeleteStatus, ReadOptions, Receipt, RemoveItem, WriteItem, claim, mutation,
 };
-use hitbox_core::{BackendResult, CacheKey};
+use hitbox_core::{BackendResult, CacheKey, CacheValue};
 
 use crate::cache::Cache;
 use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
@@ -74,7 +74,6 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         let asked: Vec<CacheKey> = wanted.keys().cloned().collect();
         let landings: Vec<u64> = asked.iter().map(|key| self.shared.flights.landings(key)).collect();
         let found = self.shared.look_many(&asked).await;
-        let moment = self.shared.scopes.moment();
         let mut values = HashMap::with_capacity(wanted.len());
         let mut waiting: Vec<(K, Waiting<End<V>>, bool)> = Vec::new();
         let mut led: Vec<(K, Landing<End<V>>)> = Vec::new();
@@ -92,6 +91,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
                     self.shared.events.layer_failed(key, &error);
                 }
             }
+            let moment = self.shared.moment(key);
             match self.shared.flights.join(key, moment, || claim(&*self.shared.backend, key)) {
                 Role::Follows(flight) => {
                     count(&self.shared.events.counts.coalesced);
@@ -102,11 +102,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
                     if self.shared.flights.landings(key) != landings
                         && let Ok(Some(value)) = self.get(key).await
                     {
-                        landing.land(Ok(Delivered {
-                            value: Some(value.clone()),
-                            expires: None,
-                            is_fallback: false,
-                        }));
+                        landing.land(Ok(Delivered::of(&CacheValue::new(Some(value.clone())))));
                         values.insert(wanted, value);
                         continue;
                     }
@@ -230,7 +226,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             });
             landing.flight.go_on();
             let key = self.key(&key).into_owned();
-            let plan = Plan { life: Life::default(), ahead: None, is_forced: false };
+            let plan = Plan { remarks: Remarks::NONE, life: Life::default(), ahead: None, is_forced: false };
             if let Some(work) = self.shared.start(landing, &key, crate::load::Loader::Detached(loader), plan)
             {
                 work.await;
@@ -242,7 +238,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// Usable copies, in the order of their keys.
     async fn look_many(self: &Arc<Self>, keys: &[CacheKey]) -> Vec<BackendResult<Option<Copy<V>>>> {
-        let options = self.options();
+        let options = ReadOptions::NORMAL;
         let mut copies = Vec::with_capacity(keys.len());
         for (key, answer) in keys.iter().zip(self.backend.read_many(keys, &options).await) {
             copies.push(match answer.map(|found| found.map(|found| self.decode(found))) {
@@ -251,7 +247,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     self.touch(key, &copy);
                     Ok(Some(copy))
                 }
-                Ok(Some(Err(skip))) => self.look(key, ReadOptions { skip, ..self.options() }).await,
+                Ok(Some(Err(skip))) => self.look(key, ReadOptions { skip, ..ReadOptions::NORMAL }).await,
                 Err(error) => Err(error),
             });
         }

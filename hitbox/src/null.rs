@@ -24,7 +24,7 @@ impl Backend for Nothing {
         Ok(DeleteStatus::Missing)
     }
 
-    async fn clear(&self) -> BackendResult<()> {
+    async fn erase(&self) -> BackendResult<()> {
         Ok(())
     }
 

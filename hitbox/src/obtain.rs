@@ -46,7 +46,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     {
         let landings = self.flights.landings(key);
         let first = match call.mode {
-            Mode::Normal => self.try_look(key, &ReadOptions { absent, ..self.options() }),
+            Mode::Normal => self.try_look(key, &ReadOptions { absent, ..ReadOptions::NORMAL }),
             Mode::Reload | Mode::Bypass => Ok(None),
         };
         match first {
@@ -82,7 +82,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
         let copy = match first {
             Ok(copy) => copy,
-            Err(skip) => self.look_if_possible(key, ReadOptions { skip, absent, ..self.options() }).await,
+            Err(skip) => {
+                self.look_if_possible(key, ReadOptions { skip, absent, ..ReadOptions::NORMAL }).await
+            }
         };
         let Some(copy) = copy else {
             self.events.tell(|| CacheEvent::Miss { key });
@@ -100,7 +102,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                         key,
                         landings,
                         loader,
-                        Plan { life: call.life, ahead: ahead(true), is_forced: false },
+                        Plan {
+                            life: call.life,
+                            remarks: call.remarks.clone(),
+                            ahead: ahead(true),
+                            is_forced: false,
+                        },
                     );
                 }
                 self.tell_hit(key, copy.freshness);
@@ -114,7 +121,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             key,
                             landings,
                             loader,
-                            Plan { life: call.life, ahead: ahead(false), is_forced: false },
+                            Plan {
+                                life: call.life,
+                                remarks: call.remarks.clone(),
+                                ahead: ahead(false),
+                                is_forced: false,
+                            },
                         );
                     }
                     self.serve_stale(key, copy, How::Stale)
@@ -161,7 +173,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let mut has_followed = false;
         loop {
             let (waiting, inline, leads) =
-                match self.flights.join(key, self.scopes.moment(), || claim(&*self.backend, key)) {
+                match self.flights.join(key, self.moment(key), || claim(&*self.backend, key)) {
                     Role::Follows(waiting) => {
                         if !std::mem::replace(&mut has_followed, true) {
                             count(&self.events.counts.coalesced);
@@ -172,13 +184,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                         // A load may have been stored since this call looked.
                         if call.mode == Mode::Normal && self.flights.landings(key) != landings {
                             landings = self.flights.landings(key);
-                            let options = ReadOptions { absent, ..self.options() };
+                            let options = ReadOptions { absent, ..ReadOptions::NORMAL };
                             if let Some(copy) = self.look_if_possible(key, options).await
                                 && copy.freshness == Freshness::Fresh
                             {
-                                let value = copy.entry.data().clone();
-                                let expires = copy.entry.lifetime().expire();
-                                landing.land(Ok(Delivered { value, expires, is_fallback: false }));
+                                landing.land(Ok(Delivered::of(&copy.entry)));
                                 self.tell_hit(key, copy.freshness);
                                 return Ok(copy.served(How::Hit));
                             }
@@ -191,7 +201,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             leaf: copy.leaf,
                             is_early: false,
                         });
-                        let plan = Plan { life: call.life, ahead, is_forced: call.mode == Mode::Reload };
+                        let plan = Plan {
+                            life: call.life,
+                            remarks: call.remarks.clone(),
+                            ahead,
+                            is_forced: call.mode == Mode::Reload,
+                        };
                         (waiting, self.start(landing, key, loader, plan), true)
                     }
                 };
@@ -220,7 +235,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     fn delivered(&self, key: &CacheKey, delivered: Delivered<V>, leads: bool) -> Served<Option<V>> {
-        let Delivered { value, expires, is_fallback } = delivered;
+        let Delivered { value, expires, is_fallback, details } = delivered;
         let how = match (is_fallback, leads) {
             (true, _) => {
                 count(&self.events.counts.stale_served);
@@ -230,7 +245,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             (false, true) => How::Loaded,
             (false, false) => How::Coalesced,
         };
-        Served { value, outcome: Outcome::of_source(how, expires) }
+        Served::new(value, Outcome::of_source(how, expires)).with(details.as_deref())
     }
 
     /// Waits for a flight, at most as long as this call may; performs the load meanwhile, if that is this call's to
@@ -293,6 +308,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Payload::Absent => None,
             Payload::NotModified => return Err(LoadError::new(LoadErrorKind::NothingToKeep, key)),
         };
-        Ok(Served { value, outcome: Outcome::of_source(How::Bypassed, None) })
+        let mut served = Served::new(value, Outcome::of_source(How::Bypassed, None));
+        served.metadata = loaded.remarks.metadata;
+        Ok(served)
     }
 }

@@ -1,17 +1,40 @@
 //! How a call was answered.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hitbox_core::{CacheStatus, ResponseSource, Timestamp};
+use hitbox_core::{CacheStatus, Details, ResponseSource, Timestamp};
 
 /// A value and how it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Served<T> {
     /// What was asked for.
     pub value: T,
     /// How it came.
     pub outcome: Outcome,
+    /// The remarks that are kept with the entry.
+    pub metadata: BTreeMap<String, String>,
+    /// The version it was written under.
+    pub version: Option<u64>,
+}
+
+impl<T> Served<T> {
+    /// A value without metadata or version.
+    pub const fn new(value: T, outcome: Outcome) -> Self {
+        Self { value, outcome, metadata: BTreeMap::new(), version: None }
+    }
+
+    /// With what is kept beside the value.
+    #[inline]
+    pub(crate) fn with(mut self, details: Option<&Details>) -> Self {
+        if let Some(details) = details {
+            self.metadata.clone_from(&details.metadata);
+            self.version = details.version;
+        }
+        self
+    }
 }
 
 impl<T> Deref for Served<T> {

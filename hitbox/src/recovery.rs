@@ -134,6 +134,6 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
     /// So much could not be written that whole stores are hidden: they start anew.
     async fn recover_stores(&self) -> bool {
-        !self.is_hidden_entirely() || self.backend.clear_with().await.is_ok()
+        !self.is_hidden_entirely() || self.backend.erase_with().await.is_ok()
     }
 }

@@ -19,7 +19,6 @@ use crate::flight::Flights;
 use crate::load::End;
 use crate::outcome::{How, Outcome, Served};
 use crate::recovery::Recovery;
-use crate::scopes::Scopes;
 use crate::settings::Settings;
 
 pub(crate) struct Shared<V: Cacheable, B: Backend + ?Sized> {
@@ -29,7 +28,6 @@ pub(crate) struct Shared<V: Cacheable, B: Backend + ?Sized> {
     pub(crate) flights: Arc<Flights<End<V>>>,
     pub(crate) throttle: Throttle,
     pub(crate) recovery: Recovery,
-    pub(crate) scopes: Arc<Scopes>,
     pub(crate) events: Events,
     /// Shows the counts for as long as the cache lives.
     pub(crate) _shown: Arc<ShownCounts>,
@@ -53,7 +51,8 @@ impl<V> Copy<V> {
     pub(crate) fn served(self, how: How) -> Served<Option<V>> {
         let expires = self.entry.lifetime().expire();
         let outcome = Outcome { how, source: ResponseSource::Backend(self.label), expires };
-        Served { value: self.entry.into_data(), outcome }
+        let details = self.entry.details().cloned();
+        Served::new(self.entry.into_data(), outcome).with(details.as_ref())
     }
 }
 
@@ -63,14 +62,11 @@ pub(crate) fn next_owner() -> u64 {
 }
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
-    /// A normal read of this cache.
-    #[inline]
-    pub(crate) fn options(&self) -> ReadOptions {
-        let mut options = ReadOptions::NORMAL;
-        if self.scopes.is_used() {
-            options.view = Some(self.scopes.clone());
-        }
-        options
+    /// The last invalidation of anything that an entry of this key may carry, in any layer.
+    pub(crate) fn moment(&self, key: &CacheKey) -> u64 {
+        let mut latest = 0;
+        self.backend.visit_leaves(key, &mut |leaf, _| latest = latest.max(leaf.last_invalidation()));
+        latest
     }
 
     /// A usable copy, if that can be said without waiting; else the leaves that need not be asked again.
@@ -116,7 +112,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// What may be served where a load fails or takes too long.
     pub(crate) async fn fallback(&self, key: &CacheKey) -> Option<Copy<V>> {
         let accept = if self.settings.fail_safe.is_zero() { Accept::Stale } else { Accept::Expired };
-        self.look_if_possible(key, ReadOptions { accept, ..self.options() }).await
+        self.look_if_possible(key, ReadOptions { accept, ..ReadOptions::NORMAL }).await
     }
 
     /// The copy; an error names the leaf whose copy is no `V`.
@@ -194,7 +190,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         absent: bool,
     ) -> BackendResult<Option<CacheValue<Raw>>> {
         let mut longest: Option<CacheValue<Raw>> = None;
-        let mut options = ReadOptions { accept: Accept::Expired, absent, ..self.options() };
+        let mut options = ReadOptions { accept: Accept::Expired, absent, ..ReadOptions::NORMAL };
         while let Some(found) = self.backend.read_with(key, &options).await? {
             let leaf = LeafSet::of(found.leaf);
             if options.skip.covers(leaf) {

@@ -98,7 +98,7 @@ async fn counts_are_exported_under_the_caches_name() {
     cache.entry(1_u64).get_or_load_with(source.error()).await.expect("the stale value");
     let statistics = cache.statistics();
     assert_eq!((statistics.loads, statistics.load_failures, statistics.stale_served), (3, 2, 1));
-    assert_eq!(statistics.leaves.len(), 2);
+    assert_eq!(statistics.layers.leaves.len(), 2);
     let text = export.render();
     for line in [
         "hitbox_load_started_total{cache=\"test\"} 3",

@@ -8,11 +8,13 @@
 use smallvec::SmallVec;
 
 use super::fence::{Fence, Mutation, Places};
+use super::moment::Began;
 use super::sync::Arc;
 
 /// A claim to write one key, in all stores that it concerns. Dropping it gives it up.
 pub struct Claim {
     stores: SmallVec<[(Arc<Fence>, u64, u64); 2]>,
+    began: Began,
 }
 
 impl Claim {
@@ -22,7 +24,13 @@ impl Claim {
             let id = fence.claim(hash);
             (fence, hash, id)
         };
-        Self { stores: places.0.into_iter().map(claim).collect() }
+        let began = Began::load();
+        Self { stores: places.0.into_iter().map(claim).collect(), began }
+    }
+
+    /// When it was made.
+    pub(crate) fn began(&self) -> Began {
+        self.began
     }
 
     /// Whether what was loaded under it may be shown to a read that starts now: no write of the key has begun or

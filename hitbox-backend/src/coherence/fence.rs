@@ -17,6 +17,7 @@ use std::task::{Poll, Waker};
 use smallvec::SmallVec;
 
 use super::claim::Claim;
+use super::moment::Began;
 use super::stripe::{Intent, Pending, Place, Stripe};
 use super::sync::{Arc, Mutex, MutexGuard};
 
@@ -72,7 +73,8 @@ impl Fence {
     }
 
     /// A place for a refill, if nothing was written since its ticket and nobody is writing.
-    pub fn enter_refill(self: &Arc<Self>, hash: u64, generation: u64) -> Option<Mutation> {
+    pub fn enter_refill(self: &Arc<Self>, hash: u64, ticket: (u64, Began)) -> Option<Mutation> {
+        let (generation, began) = ticket;
         let mut stripe = self.stripe(hash);
         let is_open = stripe.closed == 0 && stripe.generation == generation;
         if !is_open || stripe.places.iter().any(|p| p.hash == hash) {
@@ -80,7 +82,7 @@ impl Fence {
         }
         let number = stripe.enter(hash, Intent::Upkeep);
         drop(stripe);
-        Some(Mutation { places: SmallVec::from_iter([(self.clone(), hash, number)]) })
+        Some(Mutation { places: SmallVec::from_iter([(self.clone(), hash, number)]), began })
     }
 
     /// Waits until a place is the first that is not done.
@@ -220,26 +222,36 @@ impl Places {
 /// when the last handle is dropped.
 pub struct Mutation {
     places: SmallVec<[(Arc<Fence>, u64, u64); 2]>,
+    began: Began,
 }
 
 impl Mutation {
+    fn begun(began: Began) -> Self {
+        Self { places: SmallVec::new(), began }
+    }
+
+    /// When it began, or the load that it ends.
+    pub(crate) fn began(&self) -> Began {
+        self.began
+    }
+
     /// Takes a place in each store, in all of them at once.
     pub fn begin(places: Places) -> Arc<Self> {
-        let mut mutation = Self { places: SmallVec::new() };
+        let mut mutation = Self::begun(Began::write());
         Self::enter(std::iter::once((&mut mutation, places)), Intent::Change, None);
         Arc::new(mutation)
     }
 
     /// The same for a write that brings no new state: it ends no claim.
     pub fn begin_upkeep(places: Places) -> Arc<Self> {
-        let mut mutation = Self { places: SmallVec::new() };
+        let mut mutation = Self::begun(Began::load());
         Self::enter(std::iter::once((&mut mutation, places)), Intent::Upkeep, None);
         Arc::new(mutation)
     }
 
     /// The same, unless a claim that was taken earlier does not hold any more.
     pub(super) fn begin_if(claim: &Claim) -> Option<Arc<Self>> {
-        let mut mutation = Self { places: SmallVec::new() };
+        let mut mutation = Self::begun(claim.began());
         Self::enter(std::iter::once((&mut mutation, claim.places())), Intent::Change, Some(claim))
             .then(|| Arc::new(mutation))
     }
@@ -252,7 +264,7 @@ impl Mutation {
         let mut unique: Vec<(Self, Places)> = Vec::with_capacity(keys.len());
         for (hash, places) in keys {
             index_of.push(*known.entry(hash).or_insert_with(|| {
-                unique.push((Self { places: SmallVec::new() }, places));
+                unique.push((Self::begun(Began::write()), places));
                 unique.len() - 1
             }));
         }
@@ -365,18 +377,32 @@ impl Drop for Turn<'_> {
 }
 
 /// The generations of the stores that a refill may fill, as they were before it read its source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ticket(pub(crate) SmallVec<[(u64, u64, u64); 2]>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    stores: SmallVec<[(u64, u64, u64); 2]>,
+    began: Began,
+}
+
+impl Default for Ticket {
+    fn default() -> Self {
+        Self { stores: SmallVec::new(), began: Began::load() }
+    }
+}
 
 impl Ticket {
     /// Adds a store, with its generation now.
     pub(crate) fn add(&mut self, fence: &Fence, hash: u64) {
-        self.0.push((fence.id, hash, fence.generation(hash)));
+        self.stores.push((fence.id, hash, fence.generation(hash)));
     }
 
-    /// The generation of a key's stripe in this store, if the ticket was taken for it.
-    pub fn generation(&self, fence: &Fence, hash: u64) -> Option<u64> {
+    /// When it was taken.
+    pub(crate) fn began(&self) -> Began {
+        self.began
+    }
+
+    /// The generation of a key's stripe in this store and when it was noted, if the ticket was taken for it.
+    pub fn generation(&self, fence: &Fence, hash: u64) -> Option<(u64, Began)> {
         let mine = |(id, other, _): &&(u64, u64, u64)| *id == fence.id && *other == hash;
-        self.0.iter().find(mine).map(|(.., generation)| *generation)
+        self.stores.iter().find(mine).map(|(.., generation)| (*generation, self.began))
     }
 }

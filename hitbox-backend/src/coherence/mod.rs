@@ -1,8 +1,12 @@
 //! What all views of one store share, so that copies in it stay true: the order of its writes and the
-//! right to refill it ([`fence`]), and the keys whose copy must not be served ([`shadow`]).
+//! right to refill it ([`fence`]), the keys whose copy must not be served ([`shadow`]), and what
+//! has been invalidated by name ([`epochs`]).
 
 mod claim;
+pub(crate) mod epochs;
 pub(crate) mod fence;
+pub(crate) mod filter;
+pub(crate) mod moment;
 mod shadow;
 mod stripe;
 
@@ -11,16 +15,18 @@ pub(crate) mod sync {
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 }
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use hitbox_core::CacheKey;
+use hitbox_core::{CacheKey, Scope};
 
 use crate::backend::Backend;
 use crate::read::LeafPosition;
 pub use claim::Claim;
+use epochs::{Epochs, Keeping};
 pub(crate) use fence::Fence;
 pub(crate) use fence::Places;
 pub use fence::{Mutation, Ticket};
+use filter::{Filter, Noted};
 use shadow::Shadow;
 
 /// Shared by all handles, views and compositions over one store.
@@ -28,11 +34,19 @@ use shadow::Shadow;
 pub struct Coherence {
     pub(crate) fence: Arc<Fence>,
     pub(crate) shadow: Shadow,
+    pub(crate) epochs: Arc<Epochs>,
+    /// Which keys the store may have, if somebody wants to know.
+    filter: OnceLock<Arc<Filter>>,
 }
 
 impl Default for Coherence {
     fn default() -> Self {
-        Self { fence: Arc::new(Fence::new()), shadow: Shadow::default() }
+        Self {
+            fence: Arc::new(Fence::new()),
+            shadow: Shadow::default(),
+            epochs: Arc::default(),
+            filter: OnceLock::new(),
+        }
     }
 }
 
@@ -40,7 +54,10 @@ impl Coherence {
     /// What backends that bring none of their own share. One fence for all of them is safe: it orders
     /// more than it has to.
     pub(crate) fn of_anonymous() -> Arc<Self> {
-        static ANONYMOUS: LazyLock<Arc<Coherence>> = LazyLock::new(Arc::default);
+        static ANONYMOUS: LazyLock<Arc<Coherence>> = LazyLock::new(|| {
+            let epochs = Arc::new(Epochs::kept(Keeping::Nowhere));
+            Arc::new(Coherence { epochs, ..Coherence::default() })
+        });
         ANONYMOUS.clone()
     }
 
@@ -63,6 +80,16 @@ impl Coherence {
     #[inline(always)]
     pub fn is_hidden(&self, key: &CacheKey) -> bool {
         self.shadow.is_hidden(key)
+    }
+
+    /// The filter of the store; made for so many keys if there is none.
+    pub(crate) fn filter(&self, expected: u64) -> Arc<Filter> {
+        self.filter.get_or_init(|| Arc::new(Filter::new(expected))).clone()
+    }
+
+    /// A write of this key is under way until the note is dropped.
+    pub(crate) fn note<'c>(&'c self, key: &'c CacheKey) -> Option<Noted<'c>> {
+        self.filter.get().map(|filter| filter.note(key))
     }
 
     /// Whether any copy of this store is hidden.
@@ -92,6 +119,21 @@ pub(crate) fn places<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Places
 /// A claim to write `key` in all leaves of a backend: what a load takes before it asks the source.
 pub fn claim<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Claim {
     Claim::new(places(backend, key))
+}
+
+/// Whether something has been invalidated, in any leaf of a backend, since a load of `key` made its claim, so that an
+/// entry with these scopes must not be stored.
+pub fn is_superseded<B: Backend + ?Sized>(
+    backend: &B,
+    key: &CacheKey,
+    scopes: &[Scope],
+    claim: &Claim,
+) -> bool {
+    let mut superseded = false;
+    backend.visit_leaves(key, &mut |leaf, key| {
+        superseded |= leaf.epochs().is_superseded(key, scopes, claim.began());
+    });
+    superseded
 }
 
 /// Begins a write or delete of `key` in all leaves of a backend.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join;
-use hitbox_core::{Accept, BackendLabel, BackendResult, CacheKey, CacheValue};
+use hitbox_core::{
+    Accept, BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, ErrorKind, KeyPattern, Scope,
+};
 
 use super::attempts::Answers;
 use super::builder::Plan;
@@ -16,15 +18,15 @@ use super::refill::Refill;
 use super::repair::Repairs;
 use super::runs::ReadRun;
 use super::{Layer, Pair};
-use crate::backend::{Adoption, Backend, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
+use crate::backend::{Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
 use crate::capability::Capabilities;
-use crate::coherence::Ticket;
+use crate::coherence::{self, Ticket};
 use crate::envelope::Raw;
-use crate::leaf::{self, Leaf, begin_batch};
+use crate::leaf::{self, Invalidation, Leaf, Matched, begin_batch, close};
 use crate::metrics::register_source;
 use crate::read::{Answer, LeafPosition, LeafSet, Presence, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Receipt};
-use crate::stats::LeafStatistics;
+use crate::stats::{LeafLen, LeafStatistics};
 
 /// L1 over L2. Cloning shares everything.
 #[derive(Clone)]
@@ -139,8 +141,14 @@ impl Backend for CompositionBackend {
             let l2 = composition.layers.l2.read_with(key, options).await;
             Answers { l1: Some(Ok(None)), l2: Some(l2) }
         } else {
-            let run = ReadRun { composition: &self.0, key, options };
-            composition.policy.read.read(&run, &*composition.offload).await
+            let run = ReadRun { composition: &self.0, key, options, detached: Pair::default() };
+            let answers = composition.policy.read.read(&run, &*composition.offload).await;
+            for (answer, detached) in [(&answers.l1, &run.detached.l1), (&answers.l2, &run.detached.l2)] {
+                if let (None, Some(detached)) = (answer, detached.get()) {
+                    detached.left_behind(composition);
+                }
+            }
+            answers
         };
         self.0.conclude(key, answers, ticket).await
     }
@@ -203,6 +211,61 @@ impl Backend for CompositionBackend {
         outcome::join_removes(l1, l2)
     }
 
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let options = self.begun(key, options);
+        let work = self.0.clone().write_newer_all(key.clone(), value, options.clone());
+        self.0.detach(vec![(key.clone(), options)], work).await
+    }
+
+    async fn evict_with(&self, key: &CacheKey) -> Receipt {
+        let l1 = &self.0.layers.l1;
+        let mutation = Some(coherence::upkeep(&**l1, key));
+        l1.remove_with(key, &WriteOptions { mutation, ..WriteOptions::default() }).await
+    }
+
+    async fn lens(&self) -> Vec<LeafLen> {
+        let (l1, l2) = join(self.0.layers.l1.lens(), self.0.layers.l2.lens()).await;
+        [l1, l2].concat()
+    }
+
+    async fn remove_matching(&self, pattern: &KeyPattern, matched: &Matched) -> BackendResult<()> {
+        // No leaf is filled from another before all have lost it, whichever composition does it.
+        let _closed = close(self).await;
+        let Pair { l1, l2 } = &self.0.layers;
+        let (upper, lower) =
+            join(l1.remove_matching(pattern, matched), l2.remove_matching(pattern, matched)).await;
+        upper.and(lower)
+    }
+
+    /// The keys of L1, then those of L2.
+    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        const LOWER: u64 = 1 << 63;
+        let layer = if cursor < LOWER { Layer::L1 } else { Layer::L2 };
+        let first = if layer == Layer::L1 { 0 } else { LOWER };
+        let mut page = self.0.layers[layer].enumerate(cursor - first, limit).await?;
+        page.next = match page.next {
+            Some(next) if next < LOWER => Some(next + first),
+            Some(_) => return Err(BackendError::new(ErrorKind::Protocol, "a cursor that is too large")),
+            None => (layer == Layer::L1).then_some(LOWER),
+        };
+        Ok(page)
+    }
+
+    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
+        let (composition, scopes, under) = (self.0.clone(), scopes.to_vec(), under.clone());
+        let work = async move {
+            let Pair { l1, l2 } = &composition.layers;
+            let (l1, l2) = join(l1.invalidate(&scopes, &under), l2.invalidate(&scopes, &under)).await;
+            outcome::join_removes(l1, l2)
+        };
+        self.0.detach(Vec::new(), work).await
+    }
+
     async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
         match self.0.layers.l1.contains(key).await {
             Ok(Presence::Present) => Ok(Presence::Present),
@@ -215,17 +278,14 @@ impl Backend for CompositionBackend {
         }
     }
 
-    async fn clear(&self) -> BackendResult<()> {
-        self.clear_with().await
+    async fn erase(&self) -> BackendResult<()> {
+        self.erase_with().await
     }
 
-    async fn clear_with(&self) -> BackendResult<()> {
+    async fn erase_with(&self) -> BackendResult<()> {
         // No leaf is filled from another before all are empty, whichever composition does it.
-        let mut closed = Vec::with_capacity(self.0.leaves.len());
-        for leaf in &self.0.leaves {
-            closed.push(leaf.coherence().fence.close().await);
-        }
-        let (upper, lower) = join(self.0.layers.l1.clear_with(), self.0.layers.l2.clear_with()).await;
+        let _closed = close(self).await;
+        let (upper, lower) = join(self.0.layers.l1.erase_with(), self.0.layers.l2.erase_with()).await;
         upper.and(lower)
     }
 
@@ -239,7 +299,8 @@ impl Backend for CompositionBackend {
         let Pair { l1, l2 } = &self.0.layers;
         let joined = l1.capabilities().join(l2.capabilities());
         let refills = joined.refills && self.0.refill.is_on();
-        Capabilities { enumerates: false, writes_conditionally: false, refills, ..joined }
+        let authority = self.0.layers[self.0.plan.authority].capabilities();
+        Capabilities { writes_conditionally: authority.writes_conditionally, refills, ..joined }
     }
 
     fn leaves(&self) -> Vec<Leaf> {

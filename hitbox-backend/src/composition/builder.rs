@@ -87,6 +87,8 @@ pub(super) struct Plan {
     pub(super) label: BackendLabel,
     pub(super) policy: CompositionPolicy,
     pub(super) required: Pair<Requirement>,
+    /// Decides conditional writes.
+    pub(super) authority: Layer,
 }
 
 impl CompositionBackend {
@@ -99,6 +101,7 @@ impl CompositionBackend {
             label: "composition".into(),
             policy: CompositionPolicy::new(),
             required: Pair::default(),
+            authority: Layer::L2,
         })
     }
 
@@ -136,6 +139,12 @@ impl CompositionBackend {
     #[must_use]
     pub fn with_requirement(self, layer: Layer, requirement: Requirement) -> Self {
         self.replan(|plan| plan.required[layer] = requirement)
+    }
+
+    /// The same with another layer that decides writes that depend on the stored version; L2 by default.
+    #[must_use]
+    pub fn with_authority(self, layer: Layer) -> Self {
+        self.replan(|plan| plan.authority = layer)
     }
 
     fn replan(self, change: impl FnOnce(&mut Plan)) -> Self {

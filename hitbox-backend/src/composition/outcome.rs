@@ -13,14 +13,16 @@ use super::{Answers, Layer, Pair, Requirement, Written};
 use crate::read::{Answer, Found};
 use crate::receipt::{Outcome, Receipt};
 
-/// The copy to serve and the layer that it is from.
+/// The copy to serve and the layer that it is from; a second one is told to `spare`.
 pub(super) fn join(
     answers: Answers,
     required: &Pair<Requirement>,
+    spare: impl FnOnce(&Found),
 ) -> Result<Option<(Layer, Found)>, BackendError> {
     match (answers.l1, answers.l2) {
         (Some(Ok(Some(l1))), Some(Ok(Some(l2)))) => {
             let l2_is_longer = l2.value.lifetime().outlives(l1.value.lifetime());
+            spare(if l2_is_longer { &l1 } else { &l2 });
             Ok(Some(if l2_is_longer { (Layer::L2, l2) } else { (Layer::L1, l1) }))
         }
         (Some(Ok(Some(l1))), _) => Ok(Some((Layer::L1, l1))),
@@ -50,7 +52,9 @@ pub(super) fn join_writes(written: Written, needs: Needs, required: &Pair<Requir
     let error_of = |layer: Layer| receipts[layer].and_then(Receipt::error);
     // A layer that was left out, or is not waited for, has not succeeded yet.
     let asked = |receipt: &Receipt| {
-        receipt.leaves.iter().any(|l| !matches!(l.outcome, Outcome::Skipped | Outcome::Pending))
+        let open =
+            |outcome: &Outcome| matches!(outcome, Outcome::Skipped | Outcome::NotAdmitted | Outcome::Pending);
+        receipt.leaves.iter().any(|line| !open(&line.outcome))
     };
     let is_ok = |layer: Layer| receipts[layer].is_some_and(|receipt| receipt.is_ok() && asked(receipt));
     let required_failed =
@@ -85,5 +89,5 @@ pub(super) fn join_removes(l1: Receipt, l2: Receipt) -> Receipt {
 
 /// Whether a leaf has what the write or delete was to bring about.
 pub(super) fn is_done(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Stored | Outcome::Removed | Outcome::Absent)
+    matches!(outcome, Outcome::Stored | Outcome::Removed | Outcome::Absent | Outcome::NotAdmitted)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join;
-use hitbox_core::{BackendLabel, CacheKey, CacheValue, Offload, Subject};
+use hitbox_core::{BackendLabel, CacheKey, CacheValue, Freshness, Offload, Subject};
 
 use super::attempts::{Answers, Written};
 use super::builder::{CompositionPolicy, Plan};
@@ -21,6 +21,7 @@ use crate::leaf::Leaf;
 use crate::metrics::{Shown, Source, Value};
 use crate::read::{Answer, LeafSet};
 use crate::receipt::Receipt;
+use crate::stats::Event;
 
 pub(super) struct Composition {
     /// Distinguishes the compositions of a process.
@@ -58,7 +59,7 @@ impl Composition {
     ) -> Answer {
         let l1_is_empty = matches!(answers.l1, Some(Ok(None)));
         let l1_is_open = l1_is_empty || answers.l1.is_none();
-        match outcome::join(answers, &self.required)? {
+        match outcome::join(answers, &self.required, |spare| self.not_served(spare.label, spare.freshness))? {
             None => Ok(None),
             Some((layer, mut found)) => {
                 if let (Layer::L2, true, Some(ticket)) = (layer, l1_is_open, ticket) {
@@ -66,6 +67,15 @@ impl Composition {
                 }
                 Ok(Some(found))
             }
+        }
+    }
+
+    /// A leaf answered with a copy that is not served: another layer's is, and that alone is a hit.
+    pub(super) fn not_served(&self, label: BackendLabel, freshness: Freshness) {
+        let hit = if freshness == Freshness::Fresh { Event::Hit } else { Event::Stale };
+        if let Some(leaf) = self.leaves.iter().find(|leaf| leaf.path() == label) {
+            leaf.take_back(hit);
+            leaf.count(Event::Unserved, 1);
         }
     }
 
@@ -82,6 +92,31 @@ impl Composition {
         let run = WriteRun { composition: &self, key, value, options, progress: Arc::default() };
         let written = self.policy.write.write(&run, &*self.offload).await;
         self.written(written, &run.progress, &run.key, &run.options)
+    }
+
+    /// The authority decides; then the other layer takes what it took.
+    pub(super) async fn write_newer_all(
+        self: Arc<Self>,
+        key: CacheKey,
+        value: CacheValue<Raw>,
+        options: WriteOptions,
+    ) -> Receipt {
+        let progress = Progress::default();
+        let (first, other) = (self.plan.authority, self.plan.authority.other());
+        progress.begin(first);
+        let decided = self.layers[first].write_if_newer_with(&key, value.clone(), &options).await;
+        self.settle(&progress, first, &key, &options, &decided);
+        let mut written = Pair::<Option<Receipt>>::default();
+        if let Some(error) = decided.error().cloned() {
+            written[first] = Some(decided);
+            let written = self.with_open_layers(Written { l1: written.l1, l2: written.l2 }, &progress);
+            return written.l1.unwrap_or_default().join(written.l2.unwrap_or_default(), Some(error));
+        }
+        progress.begin(other);
+        let taken = self.layers[other].write_with(&key, value, &options).await;
+        self.settle(&progress, other, &key, &options, &taken);
+        (written[first], written[other]) = (Some(decided), Some(taken));
+        self.written(Written { l1: written.l1, l2: written.l2 }, &progress, &key, &options)
     }
 
     /// The receipt of a write; layers that have not got it by now are hidden if it counts as done.

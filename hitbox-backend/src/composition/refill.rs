@@ -1,14 +1,13 @@
 //! Filling the upper layer from the lower one: when, and how not to resurrect.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use hitbox_core::{CacheKey, Freshness, ReadMode, Refused, Task, TaskKind};
 
 use super::Layer;
 use super::parts::Composition;
 use crate::coherence::Ticket;
+use crate::hits::HitCounts;
 use crate::read::{Found, ReadOptions};
 use std::sync::Arc;
 
@@ -99,34 +98,5 @@ impl Composition {
             self.refill.refused.fetch_add(1, Ordering::Relaxed);
             tracing::trace!(composition = %self.path, ?why, "a refill was not taken");
         }
-    }
-}
-
-const SHARDS: usize = 16;
-/// Keys whose hits are counted, per shard; when it is full the counts start anew.
-const KEYS_PER_SHARD: usize = 4096;
-
-/// Hits per key since its last write, of a bounded number of keys.
-#[derive(Debug, Default)]
-struct HitCounts([Mutex<HashMap<CacheKey, u32>>; SHARDS]);
-
-impl HitCounts {
-    fn shard(&self, key: &CacheKey) -> std::sync::MutexGuard<'_, HashMap<CacheKey, u32>> {
-        let shard = (key.process_hash() >> 32) as usize % SHARDS;
-        self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hit(&self, key: &CacheKey) -> u32 {
-        let mut shard = self.shard(key);
-        if shard.len() >= KEYS_PER_SHARD && !shard.contains_key(key) {
-            shard.clear();
-        }
-        let count = shard.entry(key.clone()).or_insert(0);
-        *count = count.saturating_add(1);
-        *count
-    }
-
-    fn forget(&self, key: &CacheKey) {
-        self.shard(key).remove(key);
     }
 }

@@ -60,7 +60,8 @@ impl Composition {
                 // Whoever goes on with it has hidden it until then.
                 Outcome::Pending => {}
                 outcome if outcome::is_done(outcome) => {
-                    state.done = true;
+                    // Only a leaf that has the new state makes others' copies old.
+                    state.done |= !matches!(outcome, Outcome::NotAdmitted);
                     // It may have been hidden while it was not waited for.
                     self.visit(layer, key, line.label, |leaf, key| leaf.coherence().show(key, mutation));
                 }
@@ -150,7 +151,7 @@ impl Composition {
             let (this, target) = (self.clone(), key.clone());
             let work = async move {
                 let done = if entirely {
-                    this.layers[layer].clear_with().await.is_ok()
+                    this.layers[layer].erase_with().await.is_ok()
                 } else {
                     this.remove_hidden(layer, &target).await
                 };

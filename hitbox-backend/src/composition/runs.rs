@@ -1,14 +1,14 @@
 //! The attempts of one call, as policies see them.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use hitbox_core::{BoxFuture, CacheKey, CacheValue};
+use hitbox_core::{BackendLabel, BoxFuture, CacheKey, CacheValue, Freshness};
 
-use super::Layer;
 use super::attempts::{ReadAttempts, TryAnswer, TryAttempts, WriteAttempts};
 use super::parts::Composition;
 use super::repair::Progress;
+use super::{Layer, Pair};
 use crate::backend::{Backend, WriteOptions};
 use crate::envelope::Raw;
 use crate::read::{Answer, LeafSet, ReadOptions, TryRead};
@@ -21,6 +21,10 @@ struct TryRun<'a> {
     /// What L1 has answered already.
     l1: Cell<Option<TryRead>>,
     missed: Cell<LeafSet>,
+    /// A hit that the policy has been told of.
+    hit: Cell<Option<(BackendLabel, Freshness)>>,
+    /// A second one.
+    other_hit: Cell<Option<(BackendLabel, Freshness)>>,
 }
 
 impl Composition {
@@ -35,8 +39,16 @@ impl Composition {
             return TryRead::WouldWait(LeafSet::EMPTY);
         }
         let missed = Cell::new(LeafSet::EMPTY);
-        let run = TryRun { composition: self, key, options, l1: Cell::new(l1), missed };
-        match self.policy.read.try_read(&run) {
+        let (hit, other_hit) = (Cell::new(None), Cell::new(None));
+        let run = TryRun { composition: self, key, options, l1: Cell::new(l1), missed, hit, other_hit };
+        let answer = self.policy.read.try_read(&run);
+        let served = if let TryAnswer::Hit(found) = &answer { Some(found.label) } else { None };
+        for (label, freshness) in [run.hit.get(), run.other_hit.get()].into_iter().flatten() {
+            if Some(label) != served {
+                self.not_served(label, freshness);
+            }
+        }
+        match answer {
             TryAnswer::Hit(found) => TryRead::Hit(found),
             TryAnswer::Miss => TryRead::Miss,
             TryAnswer::WouldWait => TryRead::WouldWait(run.missed.get()),
@@ -53,7 +65,10 @@ impl TryAttempts for TryRun<'_> {
         let known = if layer == Layer::L1 { self.l1.take() } else { None };
         let ask = || self.composition.layers[layer].try_read(self.key, self.options);
         let missed = match known.unwrap_or_else(ask) {
-            TryRead::Hit(found) => return TryAnswer::Hit(found),
+            TryRead::Hit(found) => {
+                self.other_hit.set(self.hit.replace(Some((found.label, found.freshness))));
+                return TryAnswer::Hit(found);
+            }
             TryRead::Miss => self.composition.sets[layer],
             TryRead::WouldWait(missed) => {
                 self.missed.set(self.missed.get().union(missed));
@@ -69,10 +84,39 @@ impl TryAttempts for TryRun<'_> {
     }
 }
 
+/// An attempt of a read that may go on when the read has been answered. What it finds then is not served.
+#[derive(Debug, Default)]
+pub(super) struct Detachment(Mutex<(Option<(BackendLabel, Freshness)>, bool)>);
+
+impl Detachment {
+    fn lock(&self) -> MutexGuard<'_, (Option<(BackendLabel, Freshness)>, bool)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, composition: &Composition, answer: &Answer) {
+        let Ok(Some(found)) = answer else { return };
+        let mut state = self.lock();
+        state.0 = Some((found.label, found.freshness));
+        if state.1 {
+            composition.not_served(found.label, found.freshness);
+        }
+    }
+
+    /// The read was answered without it.
+    pub(super) fn left_behind(&self, composition: &Composition) {
+        let mut state = self.lock();
+        state.1 = true;
+        if let Some((label, freshness)) = state.0 {
+            composition.not_served(label, freshness);
+        }
+    }
+}
+
 pub(super) struct ReadRun<'a> {
     pub(super) composition: &'a Arc<Composition>,
     pub(super) key: &'a CacheKey,
     pub(super) options: &'a ReadOptions,
+    pub(super) detached: Pair<OnceLock<Arc<Detachment>>>,
 }
 
 impl ReadAttempts for ReadRun<'_> {
@@ -82,7 +126,12 @@ impl ReadAttempts for ReadRun<'_> {
 
     fn detach(&self, layer: Layer) -> BoxFuture<'static, Answer> {
         let (composition, key, options) = (self.composition.clone(), self.key.clone(), self.options.clone());
-        Box::pin(async move { composition.layers[layer].read_with(&key, &options).await })
+        let detached = self.detached[layer].get_or_init(Arc::default).clone();
+        Box::pin(async move {
+            let answer = composition.layers[layer].read_with(&key, &options).await;
+            detached.ended(&composition, &answer);
+            answer
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use super::Cacheable;
 use super::live::{self, Content};
 use crate::codec::{COMPRESSOR_NONE, Codec, Format, decompress};
 use crate::leaf::Leaf;
+use crate::stats::Event;
 
 /// Bytes of a value and how they came to be.
 #[derive(Clone)]
@@ -70,14 +71,26 @@ pub(super) fn make(
         plain_len: plain_len as u64,
         bytes: Bytes::new(),
     };
-    if codec.compressor.id() != COMPRESSOR_NONE && codec.rules.wants(plain_len, content_type) {
+    if codec.compressor.id() == COMPRESSOR_NONE {
+        encoded.bytes = plain;
+        return Ok(encoded);
+    }
+    let count = |event, amount| {
+        if let Some(leaf) = meter {
+            leaf.count(event, amount);
+        }
+    };
+    if codec.rules.wants(plain_len, content_type) {
         let packed = Leaf::time(meter, |m| &m.compress, || codec.compressor.compress(&plain))?;
         if let Some(packed) = packed.filter(|packed| codec.rules.keeps(packed.len(), plain_len)) {
             encoded.compressor = codec.compressor.id();
+            count(Event::CompressIn, plain_len as u64);
+            count(Event::CompressOut, packed.len() as u64);
             encoded.bytes = packed.into();
             return Ok(encoded);
         }
     }
+    count(Event::CompressSkipped, 1);
     encoded.bytes = plain;
     Ok(encoded)
 }

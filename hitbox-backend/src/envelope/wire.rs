@@ -7,10 +7,10 @@
 //!   6  flags u16                         96  payload before compression, bytes u64
 //!   8  format id u16                    104  payload, bytes u64
 //!  10  compressor id u16                112  attributes, bytes u64
-//!  12  schema version u32               120  checksum u64 (XXH3-64 of all other bytes)
-//!  16  stale, expire, retain u64        128  attributes: scopes, metadata
-//!  40  created u64                       …   payload
-//!  48  idle, load time u64 (milliseconds)
+//!  12  schema version u32               120  era u64 (epochs of "everything" and of namespaces)
+//!  16  stale, expire, retain u64        128  checksum u64 (XXH3-64 of all other bytes)
+//!  40  created u64                      136  attributes: scopes, metadata
+//!  48  idle, load time u64 (milliseconds)  …  payload
 //! ```
 //! Attributes are a count u32 of scopes, each a family u8, a name and an epoch u128, then a count u32 of
 //! metadata pairs, each two texts; a name or text is a length u32 and as many bytes of UTF-8. Without scopes
@@ -23,7 +23,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hitbox_core::{CacheKey, CacheValue, Details, Epoch, Lifetime, RecordKind, Scope, ScopeKind, Timestamp};
+use hitbox_core::{
+    CacheKey, CacheValue, Details, Epoch, Lifetime, Priority, RecordKind, Scope, ScopeKind, Timestamp,
+};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::{Encoded, Raw};
@@ -31,13 +33,13 @@ use crate::codec::{Codec, Format};
 use crate::leaf::Leaf;
 
 /// Bytes before the attributes.
-pub const HEADER_BYTES: usize = 128;
+pub const HEADER_BYTES: usize = 136;
 /// The newest format version that this release reads and writes.
 pub const FORMAT_VERSION: u8 = 1;
 /// Longer attributes are not read, and so not written.
 pub const MAX_ATTRIBUTES_BYTES: u64 = 64 * 1024;
 const MAGIC: [u8; 4] = *b"HBOX";
-const CHECKSUM_AT: usize = 120;
+const CHECKSUM_AT: usize = 128;
 
 const HAS_STALE: u16 = 1;
 const HAS_EXPIRE: u16 = 1 << 1;
@@ -47,7 +49,12 @@ const HAS_IDLE: u16 = 1 << 4;
 const HAS_LOAD_TIME: u16 = 1 << 5;
 const HAS_VERSION: u16 = 1 << 6;
 const HAS_TOUCHED: u16 = 1 << 7;
-const KNOWN_FLAGS: u16 = (1 << 8) - 1;
+const LOW_PRIORITY: u16 = 1 << 8;
+const HIGH_PRIORITY: u16 = 1 << 9;
+const KNOWN_FLAGS: u16 = (1 << 10) - 1;
+
+/// Those that speak of what is kept in [`Details`].
+const RARE_FLAGS: u16 = HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION | HAS_TOUCHED | LOW_PRIORITY | HIGH_PRIORITY;
 
 /// What some stored bytes turned out to be.
 #[derive(Debug)]
@@ -99,7 +106,12 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
         (HAS_VERSION, details.and_then(|d| d.version)),
         (HAS_TOUCHED, details.and_then(|d| d.touched).map(Timestamp::as_millis)),
     ];
-    let flags = optional.iter().filter(|(_, v)| v.is_some()).fold(0, |all, (flag, _)| all | flag);
+    let priority = match details.map_or(Priority::Normal, |d| d.priority) {
+        Priority::Low => LOW_PRIORITY,
+        Priority::Normal => 0,
+        Priority::High => HIGH_PRIORITY,
+    };
+    let flags = optional.iter().filter(|(_, v)| v.is_some()).fold(priority, |all, (flag, _)| all | flag);
     out.extend_from_slice(&MAGIC);
     out.push(FORMAT_VERSION);
     out.push(kind_id(details.map_or(RecordKind::Value, |d| d.kind)));
@@ -111,8 +123,8 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
         out.extend_from_slice(&field.unwrap_or(0).to_le_bytes());
     }
     out.extend_from_slice(&key_digest(key).to_le_bytes());
-    for length in [encoded.plain_len, encoded.bytes.len() as u64, attributes.len() as u64, 0] {
-        out.extend_from_slice(&length.to_le_bytes());
+    for field in [encoded.plain_len, encoded.bytes.len() as u64, attributes.len() as u64, value.era(), 0] {
+        out.extend_from_slice(&field.to_le_bytes());
     }
     out.extend_from_slice(&attributes);
     out.extend_from_slice(&encoded.bytes);
@@ -173,8 +185,6 @@ fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&
     let Some((scopes, metadata)) = decode_attributes(&bytes[HEADER_BYTES..payload_at]) else {
         return Record::Damaged;
     };
-    let instant = |flag| head.optional(flag).map(Timestamp::from_millis);
-    let duration = |flag| head.optional(flag).map(Duration::from_millis);
     let encoded = Encoded {
         format,
         compressor: head.compressor,
@@ -182,36 +192,40 @@ fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&
         plain_len: head.plain_len,
         bytes: bytes.slice(payload_at..),
     };
-    let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
-    let value = CacheValue::new(Raw::encoded(encoded, origin.cloned()))
-        .with_lifetime(lifetime)
-        .with_created(instant(HAS_CREATED));
-    let is_plain = kind == RecordKind::Value && head.attributes_len == 0;
-    if is_plain && head.flags & (HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION | HAS_TOUCHED) == 0 {
-        return Record::Value(value);
-    }
-    let mut details = Details::default();
-    details.kind = kind;
-    details.idle = duration(HAS_IDLE);
-    details.load_time = duration(HAS_LOAD_TIME);
-    details.version = head.optional(HAS_VERSION);
-    details.touched = instant(HAS_TOUCHED);
-    details.scopes = scopes;
-    details.metadata = metadata;
-    Record::Value(value.with_details(details))
+    Record::Value(head.entry(Raw::encoded(encoded, origin.cloned()), kind, scopes, metadata))
 }
 
-/// When the record with this header may be dropped, if it ends, without looking at anything else: for stores that
-/// rebuild an index. `None` if this is no record of this format version.
-pub fn peek_drop_at(header: &[u8]) -> Option<Option<Timestamp>> {
+/// What a record says without its payload: enough of its start to hold header and attributes, or `Err` with the bytes
+/// that are needed. `None` if this is no record that this release reads.
+///
+/// Nothing is verified: this is for look-ups and for stores that rebuild an index.
+pub fn peek(start: &[u8]) -> Option<Result<CacheValue<()>, usize>> {
+    let head = Head::parse(start).filter(|head| head.version == FORMAT_VERSION)?;
+    let kind = kind_of(head.kind)?;
+    if head.flags & !KNOWN_FLAGS != 0 || head.attributes_len > MAX_ATTRIBUTES_BYTES {
+        return None;
+    }
+    let payload_at = HEADER_BYTES + head.attributes_len as usize;
+    let Some(attributes) = start.get(HEADER_BYTES..payload_at) else { return Some(Err(payload_at)) };
+    let (scopes, metadata) = decode_attributes(attributes)?;
+    Some(Ok(head.entry((), kind, scopes, metadata)))
+}
+
+/// The schema version of the record that starts like this.
+pub fn schema_of(start: &[u8]) -> Option<u32> {
+    Head::parse(start).map(|head| head.schema)
+}
+
+/// The same for a record under a key, of a schema.
+pub fn peek_for(key: &CacheKey, start: &[u8], schema: u32) -> Option<Result<CacheValue<()>, usize>> {
+    let head = Head::parse(start)?;
+    (head.digest == key_digest(key) && head.schema == schema).then(|| peek(start))?
+}
+
+/// The same for a header alone: times, without scopes and metadata.
+pub fn peek_times(header: &[u8]) -> Option<CacheValue<()>> {
     let head = Head::parse(header).filter(|head| head.version == FORMAT_VERSION)?;
-    let instant = |flag| head.optional(flag).map(Timestamp::from_millis);
-    let mut details = Details::default();
-    details.idle = head.optional(HAS_IDLE).map(Duration::from_millis);
-    details.touched = instant(HAS_TOUCHED);
-    let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
-    let value = CacheValue::new(()).with_lifetime(lifetime).with_created(instant(HAS_CREATED));
-    Some(value.with_details(details).drop_at())
+    Some(head.entry((), kind_of(head.kind)?, Vec::new(), BTreeMap::new()))
 }
 
 struct Head {
@@ -227,6 +241,7 @@ struct Head {
     plain_len: u64,
     payload_len: u64,
     attributes_len: u64,
+    era: u64,
     checksum: u64,
 }
 
@@ -257,8 +272,48 @@ impl Head {
             plain_len: rest.u64()?,
             payload_len: rest.u64()?,
             attributes_len: rest.u64()?,
+            era: rest.u64()?,
             checksum: rest.u64()?,
         })
+    }
+
+    /// The entry around some data.
+    fn entry<T>(
+        &self,
+        data: T,
+        kind: RecordKind,
+        scopes: Vec<Scope>,
+        metadata: BTreeMap<String, String>,
+    ) -> CacheValue<T> {
+        let instant = |flag| self.optional(flag).map(Timestamp::from_millis);
+        let duration = |flag| self.optional(flag).map(Duration::from_millis);
+        let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
+        let value = CacheValue::new(data)
+            .with_lifetime(lifetime)
+            .with_created(instant(HAS_CREATED))
+            .with_era(self.era);
+        let is_plain = kind == RecordKind::Value && self.attributes_len == 0;
+        if is_plain && self.flags & RARE_FLAGS == 0 {
+            return value;
+        }
+        let mut details = Details::default();
+        details.kind = kind;
+        details.idle = duration(HAS_IDLE);
+        details.load_time = duration(HAS_LOAD_TIME);
+        details.version = self.optional(HAS_VERSION);
+        details.touched = instant(HAS_TOUCHED);
+        details.scopes = scopes;
+        details.metadata = metadata;
+        details.priority = self.priority();
+        value.with_details(details)
+    }
+
+    fn priority(&self) -> Priority {
+        match self.flags & (LOW_PRIORITY | HIGH_PRIORITY) {
+            LOW_PRIORITY => Priority::Low,
+            HIGH_PRIORITY => Priority::High,
+            _ => Priority::Normal,
+        }
     }
 
     fn optional(&self, flag: u16) -> Option<u64> {

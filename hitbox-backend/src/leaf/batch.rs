@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use hitbox_core::{CacheKey, CacheValue};
 
-use super::calls::{bytes_of, of, passes_by, remove};
+use super::calls::{bytes_of, of, passes_by, remove, remove_in_turn};
+use super::scoped;
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
 use crate::coherence::{Mutation, places};
 use crate::envelope::Raw;
@@ -36,8 +37,15 @@ pub(crate) async fn read_many<B: Backend + ?Sized>(
     let started = Timers::start(leaf.clock());
     let stored = backend.read_batch(&batch).await;
     leaf.0.timers.read.stop(leaf.clock(), started);
+    let found =
+        batch.iter().zip(&stored).filter_map(|(key, stored)| Some((key, stored.as_ref().ok()?.as_ref()?)));
+    if let Err(error) = scoped::make_known(backend, leaf, found).await {
+        let failed = leaf.failed(Event::ReadError, error);
+        asked.into_iter().for_each(|index| answers[index] = Err(failed.clone()));
+        return answers;
+    }
     for (index, stored) in asked.into_iter().zip(stored) {
-        answers[index] = leaf.answer(stored, options);
+        answers[index] = leaf.answer(&keys[index], stored, options);
     }
     answers
 }
@@ -92,13 +100,31 @@ pub(crate) async fn write_many<B: Backend + ?Sized>(backend: &B, mut items: Vec<
     let turns =
         mutations.iter().zip(&batch).map(|(mutation, (key, _))| mutation.turn(fence, key.process_hash()));
     let _turns = join_all(turns).await;
+    let mut stored = Vec::with_capacity(batch.len());
+    let mut open = Vec::with_capacity(batch.len());
+    for (((key, value), places), mutation) in batch.into_iter().zip(places).zip(&mutations) {
+        let receipt = match scoped::stamped(backend, leaf, &key, value, mutation.began()).await {
+            Ok(Some(value)) => {
+                stored.push((key, value));
+                open.push((places, mutation));
+                continue;
+            }
+            Ok(None) => remove_in_turn(backend, &key, mutation).await,
+            Err(error) => leaf.refuse(error),
+        };
+        places.into_iter().for_each(|index| receipts[index] = Some(receipt.clone()));
+    }
+    let batch = stored;
+    if batch.is_empty() {
+        return receipts.into_iter().map(Option::unwrap_or_default).collect();
+    }
     let facts: Vec<_> = batch.iter().map(|(key, value)| (key.clone(), bytes_of(value))).collect();
+    let _noted: Vec<_> = facts.iter().map(|(key, _)| leaf.coherence().note(key)).collect();
     let started = Timers::start(leaf.clock());
     let results = backend.write_batch(batch).await;
     leaf.0.timers.write.stop(leaf.clock(), started);
-    let written = facts.into_iter().zip(places).zip(&mutations);
-    for ((((key, bytes), places), mutation), result) in written.zip(results) {
-        let receipt = leaf.stored(&key, mutation, Event::Write, bytes, result);
+    for (((key, bytes), (places, mutation)), result) in facts.iter().zip(open).zip(results) {
+        let receipt = leaf.stored(key, mutation, Event::Write, *bytes, result);
         places.into_iter().for_each(|index| receipts[index] = Some(receipt.clone()));
     }
     receipts.into_iter().map(Option::unwrap_or_default).collect()

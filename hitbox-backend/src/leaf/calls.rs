@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use hitbox_core::{BackendResult, CacheKey, CacheValue, Freshness, RecordKind};
+use hitbox_core::{BackendResult, CacheKey, CacheValue, RecordKind, Scope};
 
-use super::{Leaf, LeafOptions};
+use super::{Leaf, LeafOptions, scoped};
 use crate::backend::{Backend, WriteOptions};
-use crate::coherence::{Coherence, Mutation, Ticket, places};
+use crate::coherence::epochs::Verdict;
+use crate::coherence::{self, Coherence, Mutation, Ticket, moment, places};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::Timers;
-use crate::read::{Answer, Presence, ReadOptions};
+use crate::read::{Answer, Peek, Presence, ReadOptions};
 use crate::receipt::{Outcome, Receipt};
 use crate::stats::Event;
 
@@ -40,7 +41,7 @@ pub(super) fn passes_by(leaf: &Leaf, key: &CacheKey, options: &ReadOptions) -> b
 }
 
 pub(crate) async fn read<B: Backend + ?Sized>(backend: &B, key: &CacheKey, options: &ReadOptions) -> Answer {
-    of(backend).read_with(key, options, || backend.read(key)).await
+    of(backend).read_with(backend, key, options, || backend.read(key)).await
 }
 
 impl Leaf {
@@ -49,8 +50,12 @@ impl Leaf {
     ///
     /// # Errors
     /// Those of `read`.
-    pub async fn read_with<F: Future<Output = BackendResult<Option<CacheValue<Raw>>>>>(
+    pub async fn read_with<
+        B: Backend + ?Sized,
+        F: Future<Output = BackendResult<Option<CacheValue<Raw>>>>,
+    >(
         &self,
+        backend: &B,
         key: &CacheKey,
         options: &ReadOptions,
         read: impl FnOnce() -> F,
@@ -62,9 +67,38 @@ impl Leaf {
             return Err(self.failed(Event::ReadError, error));
         }
         let started = Timers::start(self.clock());
-        let stored = read().await;
+        let due = scoped::due(backend, self, key);
+        let stored = if due.is_empty() {
+            read().await
+        } else {
+            // Rare, and not to be a part of every read's future.
+            Box::pin(self.read_with_epochs(backend, key, due)).await
+        };
         self.0.timers.read.stop(self.clock(), started);
-        self.answer(stored, options)
+        if let Ok(Some(value)) = &stored
+            && let Verdict::Unknown = self.known_verdict(key, value)
+            && let Err(error) =
+                Box::pin(scoped::make_known(backend, self, std::iter::once((key, value)))).await
+        {
+            return Err(self.failed(Event::ReadError, error));
+        }
+        self.answer(key, stored, options)
+    }
+
+    /// An entry, and in the same batch the epochs without which it cannot be judged.
+    async fn read_with_epochs<B: Backend + ?Sized>(
+        &self,
+        backend: &B,
+        key: &CacheKey,
+        due: Vec<Scope>,
+    ) -> BackendResult<Option<CacheValue<Raw>>> {
+        let asked_at = moment::now();
+        let mut keys = scoped::keys_of(&due);
+        keys.push(key.clone());
+        let mut answers = backend.read_batch(&keys).await;
+        let stored = answers.pop().unwrap_or(Ok(None));
+        scoped::learned(self, asked_at, due, answers)?;
+        stored
     }
 }
 
@@ -94,7 +128,13 @@ pub(crate) async fn write<B: Backend + ?Sized>(
     };
     let mutation = mutation(backend, key, options);
     let _turn = mutation.turn(&leaf.coherence().fence, key.process_hash()).await;
+    let value = match scoped::stamped(backend, leaf, key, value, mutation.began()).await {
+        Ok(Some(value)) => value,
+        Ok(None) => return remove_in_turn(backend, key, &mutation).await,
+        Err(error) => return leaf.refuse(error),
+    };
     let bytes = bytes_of(&value);
+    let _noted = leaf.coherence().note(key);
     let started = Timers::start(leaf.clock());
     let result = backend.write(key, value).await;
     leaf.0.timers.write.stop(leaf.clock(), started);
@@ -109,13 +149,29 @@ pub(crate) async fn remove<B: Backend + ?Sized>(
     let leaf = of(backend);
     let mutation = mutation(backend, key, options);
     let _turn = mutation.turn(&leaf.coherence().fence, key.process_hash()).await;
+    remove_in_turn(backend, key, &mutation).await
+}
+
+/// What has been invalidated since it began replaces what was there with nothing, too.
+pub(super) async fn remove_in_turn<B: Backend + ?Sized>(
+    backend: &B,
+    key: &CacheKey,
+    mutation: &Mutation,
+) -> Receipt {
+    let leaf = of(backend);
     if let Err(error) = leaf.check_key(key) {
-        return leaf.removed(key, &mutation, Err(error));
+        return leaf.removed(key, mutation, Err(error));
     }
     let started = Timers::start(leaf.clock());
     let result = backend.remove(key).await;
     leaf.0.timers.remove.stop(leaf.clock(), started);
-    leaf.removed(key, &mutation, result)
+    leaf.removed(key, mutation, result)
+}
+
+/// An entry is dropped for want of room: that brings no new state.
+pub(crate) async fn evict<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Receipt {
+    let mutation = Some(coherence::upkeep(backend, key));
+    remove(backend, key, &WriteOptions { mutation, ..WriteOptions::default() }).await
 }
 
 pub(crate) async fn install_if<B: Backend + ?Sized>(
@@ -136,39 +192,60 @@ pub(crate) async fn install_if<B: Backend + ?Sized>(
         Err(error) => return leaf.refuse(error),
     };
     let bytes = bytes_of(&value);
-    let Some(place) = fence.enter_refill(key.process_hash(), generation) else {
+    let superseded = || {
         leaf.count(Event::RefillSuperseded, 1);
-        return skipped();
+        skipped()
     };
+    let Some(place) = fence.enter_refill(key.process_hash(), generation) else { return superseded() };
+    let value = match scoped::stamped(backend, leaf, key, value, ticket.began()).await {
+        Ok(Some(value)) => value,
+        Ok(None) => return superseded(),
+        Err(error) => return leaf.refuse(error),
+    };
+    let _noted = leaf.coherence().note(key);
     let result = backend.write(key, value).await;
     leaf.stored(key, &place, Event::Refill, bytes, result)
 }
 
 pub(crate) async fn contains<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> BackendResult<Presence> {
     let leaf = of(backend);
+    let presence =
+        presence(backend, leaf, key).await.map_err(|error| leaf.failed(Event::ReadError, error))?;
+    leaf.count(
+        match presence {
+            Presence::Present => Event::Present,
+            Presence::Absent => Event::Absent,
+            Presence::Maybe => Event::Maybe,
+        },
+        1,
+    );
+    Ok(presence)
+}
+
+async fn presence<B: Backend + ?Sized>(backend: &B, leaf: &Leaf, key: &CacheKey) -> BackendResult<Presence> {
+    leaf.check_key(key)?;
     if leaf.coherence().is_hidden(key) {
         return Ok(Presence::Absent);
     }
-    let stored = backend.read(key).await.map_err(|error| error.at(leaf.path()))?;
-    let Some(value) = stored else { return Ok(Presence::Absent) };
-    let now = leaf.clock().now();
-    let readable = value.lifetime().freshness(now) <= Freshness::Stale && !value.is_gone(now);
-    let details = value.details();
-    if !readable || details.is_some_and(|d| d.kind != RecordKind::Value) {
-        return Ok(Presence::Absent);
-    }
-    // Whether its scopes are current is known to those who have the view.
-    let scoped = details.is_some_and(|d| !d.scopes.is_empty());
-    Ok(if scoped { Presence::Maybe } else { Presence::Present })
+    let entry = match backend.peek(key).await? {
+        Peek::Entry(entry) => entry,
+        Peek::Absent => return Ok(Presence::Absent),
+        Peek::Unknown => return Ok(Presence::Maybe),
+    };
+    let is_value = entry.details().is_none_or(|details| details.kind == RecordKind::Value);
+    let is_readable =
+        is_value && entry.is_readable(leaf.clock().now()) && leaf.counts(backend, key, &entry).await?;
+    Ok(if is_readable { Presence::Present } else { Presence::Absent })
 }
 
-pub(crate) async fn clear<B: Backend + ?Sized>(backend: &B) -> BackendResult<()> {
+pub(crate) async fn erase<B: Backend + ?Sized>(backend: &B) -> BackendResult<()> {
     let leaf = of(backend);
     let coherence = leaf.coherence();
     let closed = coherence.fence.close().await;
     let clearing = coherence.shadow.begin_clear();
-    let result = backend.clear().await.map_err(|error| leaf.failed(Event::RemoveError, error));
+    let result = backend.erase().await.map_err(|error| leaf.failed(Event::RemoveError, error));
     if result.is_ok() {
+        leaf.epochs().lose_all();
         coherence.shadow.cleared(clearing, |key, number| closed.is_before(key.process_hash(), number));
     }
     result

@@ -4,32 +4,42 @@
 
 mod batch;
 mod calls;
+mod matching;
 mod options;
+mod scoped;
 mod setters;
+mod version;
 mod view;
 
 use std::sync::{Arc, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hitbox_core::{
     BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Details, ErrorKind, Freshness,
-    ReadMode, RecordKind, Timestamp,
+    Limits, ReadMode, RecordKind, Timestamp,
 };
 
 use crate::backend::{Adoption, Backend};
 use crate::codec::Codec;
+use crate::coherence::epochs::{Epochs, Keeping, Verdict};
 use crate::coherence::{Coherence, Mutation};
 use crate::envelope::wire::{self, Record};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::{StoreNames, Timer, Timers};
-use crate::read::{Answer, Found, LeafPosition, LeafSet, ReadOptions, ScopeView, TryRead};
+use crate::read::{Answer, Found, LeafPosition, LeafSet, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Outcome, Receipt};
 use crate::stats::{Counters, Event, LeafStatistics, Occupancy, Occupied};
 
 pub(crate) use batch::{begin_batch, read_many, remove_many, write_many};
-pub(crate) use calls::{clear, contains, install_if, mutation, of, read, remove, write};
+pub(crate) use calls::{contains, erase, evict, install_if, mutation, of, read, remove, write};
+pub use matching::Matched;
+pub(crate) use matching::{close, remove_matching};
 pub use options::LeafOptions;
+pub use scoped::Invalidation;
+pub(crate) use scoped::invalidate;
+pub(crate) use version::write_if_newer;
 pub(crate) use view::View;
 
 /// What belongs to one view of a leaf: its path, codec, clock, limits, counters; and to its store: the
@@ -42,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) path: BackendLabel,
     position: LeafPosition,
     coherence: Arc<Coherence>,
+    epochs: Arc<Epochs>,
     pub(crate) counters: Counters,
     pub(crate) timers: Timers,
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the exporter"))]
@@ -68,6 +79,14 @@ pub enum Parsed {
     Remove,
 }
 
+/// What a copy is to a read.
+enum Judged {
+    Usable(Found),
+    Useless,
+    /// Whether it has been invalidated is not known here.
+    Unknown,
+}
+
 /// Whether what is rare about an entry lets this read use it.
 #[inline(never)]
 fn is_usable(
@@ -76,15 +95,12 @@ fn is_usable(
     options: &ReadOptions,
     clock: &dyn Clock,
 ) -> bool {
-    let is_current = |view: &Arc<dyn ScopeView>| details.scopes.iter().all(|scope| view.is_current(scope));
     let is_wanted = match details.kind {
         RecordKind::Value => true,
         RecordKind::Absent => options.absent,
         _ => false,
     };
-    is_wanted
-        && details.idle_end(created).is_none_or(|end| clock.now() < end)
-        && (details.scopes.is_empty() || options.view.as_ref().is_some_and(is_current))
+    is_wanted && details.idle_end(created).is_none_or(|end| clock.now() < end)
 }
 
 impl Leaf {
@@ -111,7 +127,8 @@ impl Leaf {
         options.codec.format.make_known();
         let (counters, timers) = (Counters::default(), Timers::new(path));
         let store = store.map(|(kind, store)| (StoreNames::of(kind), store));
-        let inner = Arc::new(Inner { options, path, position, coherence, counters, timers, store });
+        let epochs = coherence.epochs.clone();
+        let inner = Arc::new(Inner { options, path, position, coherence, epochs, counters, timers, store });
         crate::metrics::register(&inner);
         Self(inner)
     }
@@ -124,6 +141,33 @@ impl Leaf {
         };
         let path = adoption.prefix.join(own);
         Self::with(self.0.options.clone(), path, adoption.first, self.0.coherence.clone(), None)
+    }
+
+    /// The same for a view that makes one of its own: what shares its store beside it cannot be known if that has no
+    /// identity, so that epochs are in the store and are asked for each time.
+    pub(crate) fn adopted_alone(&self, adoption: &Adoption) -> Self {
+        let mut adopted = self.adopted(adoption);
+        if let (Keeping::Nowhere, Some(inner)) = (self.epochs().keeping(), Arc::get_mut(&mut adopted.0)) {
+            inner.epochs = Arc::new(Epochs::kept(Keeping::Shared));
+            inner.options.suspect_time = Duration::ZERO;
+        }
+        adopted
+    }
+
+    /// Whether it stands for all backends that bring none.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.epochs().keeping() == Keeping::Nowhere || self.suspect_time().is_zero()
+    }
+
+    /// The verdict, where entries of a shared store are not judged by what was believed long ago.
+    pub(super) fn known_verdict(&self, key: &CacheKey, value: &CacheValue<Raw>) -> Verdict {
+        let epochs = self.epochs();
+        let has_scopes = value.details().is_some_and(|details| !details.scopes.is_empty());
+        if epochs.keeping() == Keeping::Shared && has_scopes {
+            Verdict::Unknown
+        } else {
+            self.verdict(key, value)
+        }
     }
 
     /// The dotted path.
@@ -151,10 +195,36 @@ impl Leaf {
         &self.0.coherence
     }
 
+    /// The epochs of its scopes.
+    #[inline(always)]
+    pub(crate) fn epochs(&self) -> &Arc<Epochs> {
+        &self.0.epochs
+    }
+
+    /// The process's number of the last invalidation of any scope of the store, also of one that other processes made
+    /// and that is known here. Later ones have greater numbers.
+    pub fn last_invalidation(&self) -> u64 {
+        self.epochs().latest()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.options.limits
+    }
+
+    /// How long epochs of a store that others share are believed.
+    pub(crate) fn suspect_time(&self) -> Duration {
+        self.0.options.suspect_time
+    }
+
     /// Counts something.
     #[inline(always)]
     pub fn count(&self, event: Event, amount: u64) {
         self.0.counters.add(event, amount);
+    }
+
+    /// Takes back one that turned out to be another.
+    pub(crate) fn take_back(&self, event: Event) {
+        self.0.counters.take_back(event);
     }
 
     /// The counters as they are now.
@@ -204,18 +274,30 @@ impl Leaf {
             return TryRead::Miss;
         }
         let Poll::Ready(stored) = look() else { return TryRead::WouldWait(LeafSet::EMPTY) };
-        match stored.and_then(|value| self.judge(value, options)) {
-            Some(found) => TryRead::Hit(found),
-            None => {
+        match stored.map_or(Judged::Useless, |value| self.judge(key, value, options)) {
+            Judged::Usable(found) => TryRead::Hit(found),
+            Judged::Useless => {
                 self.count(Event::Miss, 1);
                 TryRead::Miss
             }
+            Judged::Unknown => TryRead::WouldWait(LeafSet::EMPTY),
         }
+    }
+
+    /// Whether the copy has been invalidated.
+    #[inline(always)]
+    fn verdict(&self, key: &CacheKey, value: &CacheValue<Raw>) -> Verdict {
+        let epochs = &*self.0.epochs;
+        let is_verified = |details: &Details| details.scopes.is_empty() || epochs.is_verified(details);
+        if epochs.is_plainly_current(key, value) && value.details().is_none_or(is_verified) {
+            return Verdict::Current;
+        }
+        epochs.verdict(key, value)
     }
 
     /// The copy, if this read may use it.
     #[inline(always)]
-    fn judge(&self, value: CacheValue<Raw>, options: &ReadOptions) -> Option<Found> {
+    fn judge(&self, key: &CacheKey, value: CacheValue<Raw>, options: &ReadOptions) -> Judged {
         let mut event = Event::Hit;
         let mut freshness = Freshness::Fresh;
         if !value.lifetime().is_forever() {
@@ -228,15 +310,24 @@ impl Leaf {
         if value.details().is_some_and(|details| !is_usable(details, value.created(), options, clock)) {
             event = Event::Outdated;
         }
-        self.count(event, 1);
-        if event == Event::Outdated {
-            return None;
+        if event != Event::Outdated {
+            match self.verdict(key, &value) {
+                Verdict::Current => {}
+                Verdict::Invalidated => event = Event::Invalidated,
+                Verdict::Unknown => return Judged::Unknown,
+            }
         }
-        Some(Found { value, freshness, label: self.0.path, leaf: self.0.position, mode: ReadMode::Direct })
+        self.count(event, 1);
+        if matches!(event, Event::Outdated | Event::Invalidated) {
+            return Judged::Useless;
+        }
+        let (label, leaf) = (self.0.path, self.0.position);
+        Judged::Usable(Found { value, freshness, label, leaf, mode: ReadMode::Direct })
     }
 
     pub(super) fn answer(
         &self,
+        key: &CacheKey,
         stored: BackendResult<Option<CacheValue<Raw>>>,
         options: &ReadOptions,
     ) -> Answer {
@@ -245,11 +336,14 @@ impl Leaf {
                 if let Some(encoded) = stored.as_ref().and_then(|value| value.data().as_encoded()) {
                     self.count(Event::BytesRead, encoded.bytes.len() as u64);
                 }
-                let found = stored.and_then(|value| self.judge(value, options));
-                if found.is_none() {
-                    self.count(Event::Miss, 1);
+                match stored.map(|value| self.judge(key, value, options)) {
+                    Some(Judged::Usable(found)) => Ok(Some(found)),
+                    // What is not known by now has been lost.
+                    _ => {
+                        self.count(Event::Miss, 1);
+                        Ok(None)
+                    }
                 }
-                Ok(found)
             }
             Err(error) => Err(self.failed(Event::ReadError, error)),
         }
@@ -314,7 +408,16 @@ impl Leaf {
     ) -> BackendResult<CacheValue<Raw>> {
         self.check_key(key)?;
         if let Some(details) = value.details() {
-            let limit = self.0.options.limits.attributes_bytes.min(wire::MAX_ATTRIBUTES_BYTES);
+            let limits = &self.0.options.limits;
+            for (what, count, limit) in [
+                ("pairs of metadata", details.metadata.len() as u64, limits.metadata),
+                ("tags and dependencies", details.scopes.len() as u64, limits.tags),
+            ] {
+                if count > limit {
+                    return Err(BackendError::too_many(what, count, limit));
+                }
+            }
+            let limit = limits.attributes_bytes.min(wire::MAX_ATTRIBUTES_BYTES);
             let size = wire::attributes_len(details);
             if size > limit {
                 return Err(BackendError::too_large("tags and metadata", size, limit));

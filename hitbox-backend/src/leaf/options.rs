@@ -1,6 +1,7 @@
 //! The settings that every leaf has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitbox_core::{BackendLabel, Clock, Limits};
 
@@ -18,6 +19,9 @@ pub struct LeafOptions {
     pub clock: Arc<dyn Clock>,
     /// What it accepts.
     pub limits: Limits,
+    /// How long the epochs of a store that other processes share are believed without asking it again. What another
+    /// process has invalidated is served for so long at most.
+    pub suspect_time: Duration,
 }
 
 impl LeafOptions {
@@ -28,6 +32,7 @@ impl LeafOptions {
             codec: Codec::default(),
             clock: Arc::new(SystemClock),
             limits: Limits::DEFAULT,
+            suspect_time: Duration::from_secs(1),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{Leaf, of};
 use crate::backend::{Adoption, Backend, Page, Sweep};
 use crate::capability::Capabilities;
 use crate::envelope::Raw;
+use crate::read::Peek;
 use crate::receipt::DeleteStatus;
 use crate::stats::Occupancy;
 
@@ -20,7 +21,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(store: Arc<dyn Backend>, adoption: &Adoption) -> Self {
-        let leaf = of(&*store).adopted(adoption);
+        let leaf = of(&*store).adopted_alone(adoption);
         Self { store, leaf }
     }
 }
@@ -39,6 +40,14 @@ impl Backend for View {
         self.store.remove(key).await
     }
 
+    async fn entry_count(&self) -> BackendResult<u64> {
+        self.store.entry_count().await
+    }
+
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        self.store.peek(key).await
+    }
+
     async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
         self.store.read_batch(keys).await
     }
@@ -51,8 +60,8 @@ impl Backend for View {
         self.store.remove_batch(keys).await
     }
 
-    async fn clear(&self) -> BackendResult<()> {
-        self.store.clear().await
+    async fn erase(&self) -> BackendResult<()> {
+        self.store.erase().await
     }
 
     async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {

@@ -9,7 +9,24 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 
 pub use expiry::Expiries;
 
+use crate::backend::Page;
 use crate::envelope::Raw;
+
+/// A page of a store's keys in the order of their hashes, so that it does not matter what is removed between two pages.
+/// The framework's own keys are left out.
+pub fn page_of(keys: impl Iterator<Item = CacheKey>, cursor: u64, limit: usize) -> Page {
+    let mut keys: Vec<CacheKey> =
+        keys.filter(|key| key.process_hash() >= cursor && !key.is_reserved()).collect();
+    if keys.len() <= limit {
+        return Page { keys, next: None };
+    }
+    let limit = limit.max(1);
+    keys.select_nth_unstable_by_key(limit - 1, CacheKey::process_hash);
+    // Keys with the hash of the last one are on its page.
+    let last = keys[limit - 1].process_hash();
+    keys.retain(|key| key.process_hash() <= last);
+    Page { keys, next: last.checked_add(1) }
+}
 
 /// What a bound in bytes counts for an entry.
 pub type Weigher = Arc<dyn Fn(&CacheKey, &CacheValue<Raw>) -> u64 + Send + Sync>;

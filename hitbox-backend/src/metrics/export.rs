@@ -149,6 +149,7 @@ impl Source for Inner {
         counter("hitbox_backend_write_bytes_total", none, get(Event::BytesWritten));
         for (event, reason) in [
             (Event::Outdated, "outdated"),
+            (Event::Invalidated, "invalidated"),
             (Event::Damaged, "damaged"),
             (Event::Foreign, "foreign"),
             (Event::Undecodable, "undecodable"),
@@ -156,6 +157,20 @@ impl Source for Inner {
         ] {
             counter("hitbox_backend_unusable_total", ("reason", reason), get(event));
         }
+        counter("hitbox_backend_unserved_total", none, get(Event::Unserved));
+        counter("hitbox_backend_version_mismatch_total", none, get(Event::VersionMismatch));
+        counter("hitbox_backend_not_admitted_total", none, get(Event::NotAdmitted));
+        for (event, presence) in
+            [(Event::Present, "present"), (Event::Absent, "absent"), (Event::Maybe, "maybe")]
+        {
+            counter("hitbox_backend_lookup_total", ("presence", presence), get(event));
+        }
+        counter("hitbox_filter_answered_total", none, get(Event::Filtered));
+        counter("hitbox_filter_false_positive_total", none, get(Event::FalsePositive));
+        counter("hitbox_backend_compress_input_bytes_total", none, get(Event::CompressIn));
+        counter("hitbox_backend_compress_output_bytes_total", none, get(Event::CompressOut));
+        counter("hitbox_backend_compress_skipped_total", none, get(Event::CompressSkipped));
+        counter("hitbox_invalidation_total", none, get(Event::Invalidation));
         counter("hitbox_refill_installed_total", none, get(Event::Refill));
         counter("hitbox_refill_superseded_total", none, get(Event::RefillSuperseded));
         const ERRORS: [&str; 3] = [
@@ -171,6 +186,7 @@ impl Source for Inner {
         show(Shown { name: names.entries, labels, value: Value::Gauge(held.entries) });
         show(Shown { name: names.bytes, labels, value: Value::Gauge(held.bytes) });
         show(Shown { name: names.evictions, labels, value: Value::Counter(held.evictions) });
+        show(Shown { name: names.expirations, labels, value: Value::Counter(held.expirations) });
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use hitbox_core::{Accept, BackendResult, BoxFuture, CacheKey, CacheValue};
+use hitbox_core::{Accept, BackendResult, BoxFuture, CacheKey, CacheValue, Scope};
 
 use crate::backend::{Adoption, Backend, RemoveItem, WriteItem, WriteOptions, adopt};
-use crate::coherence::Ticket;
+use crate::coherence::{Ticket, moment};
 use crate::envelope::Raw;
+use crate::leaf::Invalidation;
 use crate::read::{Answer, LeafSet, Presence, ReadOptions, TryRead};
 use crate::receipt::Receipt;
 use crate::stream::BodyReader;
@@ -21,7 +22,7 @@ type Name = (CacheKey, Accept);
 /// Flights under way by what they read, each with its number.
 #[derive(Default)]
 struct Flights {
-    under_way: HashMap<Name, (u64, WeakShared<Flight>)>,
+    under_way: HashMap<Name, (u64, u64, WeakShared<Flight>)>,
     next: u64,
 }
 
@@ -44,7 +45,10 @@ impl Coalesce {
     fn join(&self, key: &CacheKey, options: &ReadOptions) -> Shared<Flight> {
         let name = (key.clone(), options.accept);
         let mut flights = lock(&self.flights);
-        if let Some(flight) = flights.under_way.get(&name).and_then(|(_, flight)| flight.upgrade()) {
+        // What a read that began before an invalidation brings is not for one that starts after it.
+        let moment = moment::now();
+        let under_way = flights.under_way.get(&name).filter(|(_, began, _)| *began == moment);
+        if let Some(flight) = under_way.and_then(|(.., flight)| flight.upgrade()) {
             return flight;
         }
         let number = flights.next;
@@ -58,7 +62,7 @@ impl Coalesce {
         };
         let flight: Shared<Flight> = FutureExt::boxed(call).shared();
         if let Some(weak) = flight.downgrade() {
-            flights.under_way.insert(name, (number, weak));
+            flights.under_way.insert(name, (number, moment, weak));
         }
         flight
     }
@@ -87,7 +91,7 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights);
-        if flights.under_way.get(&self.name).is_some_and(|(number, _)| *number == self.number) {
+        if flights.under_way.get(&self.name).is_some_and(|(number, ..)| *number == self.number) {
             flights.under_way.remove(&self.name);
         }
     }
@@ -103,7 +107,7 @@ impl Backend for Coalesce {
 
     async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
         // Reads that leave leaves out, or look through a view of their own, are theirs alone.
-        if options.skip != LeafSet::EMPTY || options.view.is_some() {
+        if options.skip != LeafSet::EMPTY {
             return self.inner.read_with(key, options).await;
         }
         let flight = self.join(key, options);
@@ -150,6 +154,27 @@ impl Backend for Coalesce {
         let receipts = self.inner.remove_many(items).await;
         keys.iter().for_each(|key| self.part(key));
         receipts
+    }
+
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let receipt = self.inner.write_if_newer_with(key, value, options).await;
+        self.part(key);
+        receipt
+    }
+
+    async fn evict_with(&self, key: &CacheKey) -> Receipt {
+        let receipt = self.inner.evict_with(key).await;
+        self.part(key);
+        receipt
+    }
+
+    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
+        self.inner.invalidate(scopes, under).await
     }
 
     async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{Either, select};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Scope};
 
 use crate::backend::{Adoption, Backend, Page, RemoveItem, WriteItem, WriteOptions, adopt};
 use crate::clock::SystemClock;
 use crate::coherence::Ticket;
 use crate::envelope::Raw;
-use crate::leaf::Leaf;
-use crate::read::{Answer, Presence, ReadOptions, TryRead};
+use crate::leaf::{Invalidation, Leaf};
+use crate::read::{Answer, Peek, Presence, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Outcome, Receipt};
 use crate::stats::Event;
 use crate::stream::BodyReader;
@@ -97,6 +97,14 @@ impl Backend for Deadline {
         self.cut("a delete", self.inner.remove(key)).await?
     }
 
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        self.cut("a look-up", self.inner.peek(key)).await?
+    }
+
+    async fn entry_count(&self) -> BackendResult<u64> {
+        self.cut("a count", self.inner.entry_count()).await?
+    }
+
     async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
         self.cut("a page of keys", self.inner.enumerate(cursor, limit)).await?
     }
@@ -160,6 +168,26 @@ impl Backend for Deadline {
                 (0..count).map(|_| self.cut_receipt(Event::RemoveError, Err(error.clone()))).collect()
             }
         }
+    }
+
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let work = self.inner.write_if_newer_with(key, value, options);
+        self.cut_receipt(Event::WriteError, self.cut("a conditional write", work).await)
+    }
+
+    async fn evict_with(&self, key: &CacheKey) -> Receipt {
+        let result = self.cut("a delete", self.inner.evict_with(key)).await;
+        self.cut_receipt(Event::RemoveError, result)
+    }
+
+    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
+        let result = self.cut("an invalidation", self.inner.invalidate(scopes, under)).await;
+        self.cut_receipt(Event::WriteError, result)
     }
 
     async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, KeyPattern, Scope, ScopeKind};
 
 use crate::backend::{Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
 use crate::capability::Capabilities;
 use crate::coherence::Ticket;
 use crate::envelope::Raw;
-use crate::leaf::Leaf;
-use crate::read::{Answer, Presence, ReadOptions, TryRead};
+use crate::leaf::{Invalidation, Leaf, Matched};
+use crate::read::{Answer, Peek, Presence, ReadOptions, TryRead};
 use crate::receipt::{DeleteStatus, Receipt};
-use crate::stats::{LeafStatistics, Occupancy};
+use crate::stats::{LeafLen, LeafStatistics, Occupancy};
 use crate::stream::BodyReader;
 
 /// A backend whose keys are kept apart from those of other namespaces in the same store.
@@ -36,6 +36,12 @@ impl Namespace {
     }
 }
 
+/// The path of a namespace within another, as keys have it.
+fn within(outer: &str, inner: &str) -> String {
+    let key = CacheKey::new("").in_namespace(outer);
+    if inner.is_empty() { key.namespace().to_owned() } else { format!("{}/{inner}", key.namespace()) }
+}
+
 #[async_trait]
 impl Backend for Namespace {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
@@ -50,6 +56,10 @@ impl Backend for Namespace {
         self.inner.remove(&self.key(key)).await
     }
 
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        self.inner.peek(&self.key(key)).await
+    }
+
     async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
         self.inner.read_batch(&self.keys(keys)).await
     }
@@ -58,13 +68,38 @@ impl Backend for Namespace {
         self.inner.write_if_newer(&self.key(key), value).await
     }
 
-    async fn enumerate(&self, _: u64, _: usize) -> BackendResult<Page> {
-        Err(BackendError::unsupported("enumerate within a namespace"))
+    /// The keys of this namespace; a page may hold fewer than it was asked for.
+    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let mut page = self.inner.enumerate(cursor, limit).await?;
+        page.keys = page.keys.iter().filter_map(|key| key.without_namespace(&self.name)).collect();
+        Ok(page)
+    }
+
+    async fn evict_with(&self, key: &CacheKey) -> Receipt {
+        self.inner.evict_with(&self.key(key)).await
+    }
+
+    /// Of the whole store.
+    async fn lens(&self) -> Vec<LeafLen> {
+        self.inner.lens().await
+    }
+
+    async fn remove_matching(&self, pattern: &KeyPattern, matched: &Matched) -> BackendResult<()> {
+        self.inner.remove_matching(&pattern.clone().within(&self.name), matched).await
+    }
+
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        self.inner.write_if_newer_with(&self.key(key), value, options).await
     }
 
     /// Would reach the other namespaces of the store.
-    async fn clear_with(&self) -> BackendResult<()> {
-        Err(BackendError::unsupported("clear within a namespace"))
+    async fn erase_with(&self) -> BackendResult<()> {
+        Err(BackendError::unsupported("erasing a part of a store"))
     }
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
@@ -109,6 +144,17 @@ impl Backend for Namespace {
         self.inner.remove_many(items.into_iter().map(inside).collect()).await
     }
 
+    /// Everything is this namespace, and namespaces are within it.
+    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
+        let inside = |scope: &Scope| match scope.kind {
+            ScopeKind::Everything => Scope::namespace(within(&self.name, "")),
+            ScopeKind::Namespace => Scope::namespace(within(&self.name, &scope.name)),
+            _ => scope.clone(),
+        };
+        let scopes: Vec<Scope> = scopes.iter().map(inside).collect();
+        self.inner.invalidate(&scopes, under).await
+    }
+
     async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
         self.inner.install_if(&self.key(key), value, ticket).await
     }
@@ -126,7 +172,7 @@ impl Backend for Namespace {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { enumerates: false, clears: false, ..self.inner.capabilities() }
+        Capabilities { erases: false, ..self.inner.capabilities() }
     }
 
     fn leaf(&self) -> Option<&Leaf> {

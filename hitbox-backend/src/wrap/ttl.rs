@@ -62,7 +62,7 @@ impl Ttl {
 
 #[async_trait]
 impl Backend for Ttl {
-    crate::forward!(self => self.inner; store, reads, facts);
+    crate::forward!(self => self.inner; store, reads, facts, names);
 
     fn capabilities(&self) -> Capabilities {
         let longest = match self.rule {
@@ -87,6 +87,15 @@ impl Backend for Ttl {
 
     async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
         self.inner.remove_many(items).await
+    }
+
+    async fn write_if_newer_with(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        self.inner.write_if_newer_with(key, self.apply(key, value), options).await
     }
 
     async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {

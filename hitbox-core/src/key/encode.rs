@@ -111,14 +111,24 @@ pub(super) fn in_namespace(key: &CacheKey, namespace: &str) -> CacheKey {
     if namespace.is_empty() {
         return key.clone();
     }
-    let inner = head(&key.encoded);
-    // Segments are escaped and joined with a slash: `a` around `b` differs from `a/b`.
-    let mut path = namespace.replace('%', "%25").replace('/', "%2F");
-    if !inner.namespace.is_empty() {
-        path.push('/');
-        path.push_str(inner.namespace);
+    with_namespace(key, &join_namespace(namespace, head(&key.encoded).namespace))
+}
+
+/// The path of a namespace within another. Segments are escaped and joined with a slash: `a` around `b` differs from
+/// `a/b`.
+pub(super) fn join_namespace(outer: &str, path: &str) -> String {
+    let mut joined = outer.replace('%', "%25").replace('/', "%2F");
+    if !path.is_empty() {
+        joined.push('/');
+        joined.push_str(path);
     }
-    let mut builder = CacheKeyBuilder::new(&path, inner.prefix).version(inner.version);
+    joined
+}
+
+/// The key with this path for its namespace.
+pub(super) fn with_namespace(key: &CacheKey, path: &str) -> CacheKey {
+    let inner = head(&key.encoded);
+    let mut builder = CacheKeyBuilder::new(path, inner.prefix).version(inner.version);
     builder.encoded[0] = key.encoded[0];
     builder.encoded.extend_from_slice(inner.rest);
     builder.build()

@@ -5,6 +5,7 @@
 //! Reserved keys differ from every user's key in the first byte, which no text reaches.
 
 mod encode;
+mod pattern;
 mod text;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
 pub use encode::{CacheKeyBuilder, KeyError, KeyPart};
+pub use pattern::KeyPattern;
 
 /// Identifies an entry. `clone` and `hash` are O(1).
 ///
@@ -67,6 +69,14 @@ impl CacheKey {
         encode::in_namespace(self, namespace)
     }
 
+    /// The key that [`in_namespace`](Self::in_namespace) made this one of; nothing if it did not.
+    pub fn without_namespace(&self, namespace: &str) -> Option<Self> {
+        let outer = encode::join_namespace(namespace, "");
+        let rest = self.namespace().strip_prefix(outer.as_str())?;
+        let inner = if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }?;
+        Some(encode::with_namespace(self, inner))
+    }
+
     /// The namespace, empty if there is none; nested ones are joined with `/`, outermost first.
     pub fn namespace(&self) -> &str {
         encode::head(&self.encoded).namespace
@@ -90,6 +100,11 @@ impl CacheKey {
     /// Appends the readable form, as [`Display`](fmt::Display) shows it: for stores whose keys are bytes.
     pub fn write_text(&self, out: &mut Vec<u8>) {
         text::write(self, out);
+    }
+
+    /// Reads the form that [`write_text`](Self::write_text) appends; nothing if it is not that.
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        text::read(text)
     }
 
     /// Whether the framework keeps its own state under this key.

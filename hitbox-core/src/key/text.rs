@@ -59,3 +59,42 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Reads the readable form back.
+pub(super) fn read(text: &[u8]) -> Option<CacheKey> {
+    let (text, is_reserved) = match text.strip_prefix(b"!") {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
+    let (namespace, rest) = match text.iter().position(|byte| *byte == b'/') {
+        Some(at) => (unescape(&text[..at])?, &text[at + 1..]),
+        None => (Vec::new(), text),
+    };
+    let mut fields = rest.split(|byte| *byte == b':');
+    let (namespace, prefix) =
+        (String::from_utf8(namespace).ok()?, String::from_utf8(unescape(fields.next()?)?).ok()?);
+    let version = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let mut key = encode::CacheKeyBuilder::new(&namespace, &prefix).version(version);
+    for field in fields {
+        let mut halves = field.splitn(2, |byte| *byte == b'=');
+        let name = String::from_utf8(unescape(halves.next()?)?).ok()?;
+        key = match halves.next() {
+            Some(value) => key.part_bytes(&name, &unescape(value)?),
+            None => key.flag(&name),
+        };
+    }
+    Some(if is_reserved { key.reserved().build() } else { key.build() })
+}
+
+fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => (digit(*rest.next()?)? * 16 + digit(*rest.next()?)?) as u8,
+            byte => *byte,
+        });
+    }
+    Some(bytes)
+}

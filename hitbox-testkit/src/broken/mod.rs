@@ -2,6 +2,7 @@
 //! reject.
 
 mod files;
+mod lapse;
 mod leaf;
 mod naive;
 mod offload;
@@ -14,6 +15,7 @@ use hitbox_backend::Backend;
 use crate::{Factory, Setup, Subject, World, factory};
 
 pub use files::NakedFiles;
+pub use lapse::{Lapse, Lapsed, PlainMap};
 pub use leaf::{Defect, Defective};
 pub use naive::Naive;
 pub use offload::{LeaksSubjects, SpawnsEverything};
@@ -42,6 +44,26 @@ pub fn upper(defect: Defect) -> Subject {
 /// A defective leaf below a sound one.
 pub fn lower(defect: Defect) -> Subject {
     Subject::pair(&format!("sound over {defect:?}"), &sound(), &leaf(defect))
+}
+
+/// A leaf with a lapse.
+pub fn lapsed(lapse: Lapse) -> Factory {
+    factory(move |world: World| async move { Lapsed::new(lapse, world.shared_clock()) })
+}
+
+/// A leaf with a lapse as a subject of its own.
+pub fn lapsed_alone(lapse: Lapse) -> Subject {
+    Subject::leaf(&format!("{lapse:?}"), lapsed(lapse))
+}
+
+/// A leaf with a lapse over a sound one.
+pub fn lapsed_upper(lapse: Lapse) -> Subject {
+    Subject::pair(&format!("{lapse:?} over sound"), &lapsed(lapse), &sound())
+}
+
+/// A leaf with a lapse below a sound one.
+pub fn lapsed_lower(lapse: Lapse) -> Subject {
+    Subject::pair(&format!("sound over {lapse:?}"), &sound(), &lapsed(lapse))
 }
 
 /// Sound layers, composed by a first attempt.

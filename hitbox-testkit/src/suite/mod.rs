@@ -6,6 +6,8 @@
 
 mod compose;
 mod errors;
+mod facts;
+mod invalidate;
 mod key;
 mod refill;
 mod support;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use hitbox_core::BoxFuture;
 
 use crate::Subject;
-use crate::broken::{self, Defect};
+use crate::broken::{self, Defect, Lapse};
 
 pub use key::reserved_keys_are_out_of_reach;
 pub use support::{Item, Verdict};
@@ -138,6 +140,34 @@ behaviours! {
     "refill_06" refill::refill_06_never_resurrects rejects [
         broken::upper(Defect::IgnoresTickets), broken::naive()];
     "refill_07" refill::refill_07_simultaneous_hits_fill_once rejects [broken::upper(Defect::IgnoresTickets)];
+    "value_12" facts::value_12_what_is_too_large_is_refused rejects [
+        broken::lapsed_alone(Lapse::TakesAnything)];
+    "compose_16" invalidate::compose_16_a_layer_may_be_write_disabled rejects [
+        broken::lapsed_upper(Lapse::KeepsRemoved)];
+    "refill_09" invalidate::refill_09_admission_decides_what_is_filled rejects [
+        broken::lapsed_upper(Lapse::KeepsRemoved)];
+    "invalidate_01" invalidate::invalidate_01_by_every_name rejects [
+        broken::lapsed_alone(Lapse::IgnoresInvalidation), broken::lapsed_alone(Lapse::MatchesText)];
+    "invalidate_02" invalidate::invalidate_02_takes_no_time_that_grows rejects [
+        broken::lapsed_alone(Lapse::RemovesEach), broken::lapsed_lower(Lapse::RemovesEach)];
+    "invalidate_03" invalidate::invalidate_03_reaches_what_only_lower_layers_have rejects [
+        broken::lapsed_lower(Lapse::IgnoresInvalidation)];
+    "invalidate_04" invalidate::invalidate_04_what_began_before_is_not_installed rejects [
+        broken::lapsed_alone(Lapse::StoresLate), broken::upper(Defect::IgnoresTickets)];
+    "invalidate_05" invalidate::invalidate_05_counts_are_distinct_keys rejects [
+        broken::lapsed_alone(Lapse::CountsAll)];
+    "invalidate_06" invalidate::invalidate_06_a_layer_that_did_not_record_it_is_named rejects [broken::naive()];
+    "invalidate_07" invalidate::invalidate_07_an_overwrite_takes_tags_away rejects [
+        broken::lapsed_alone(Lapse::KeepsScopes)];
+    "invalidate_08" invalidate::invalidate_08_versions_guard_writes rejects [
+        broken::lapsed_alone(Lapse::IgnoresVersions), broken::lapsed_lower(Lapse::IgnoresVersions)];
+    "invalidate_10" invalidate::invalidate_10_eviction_is_demotion rejects [broken::naive()];
+    "presence_01" facts::presence_01_is_three_valued_and_agrees_with_get rejects [
+        broken::lapsed_alone(Lapse::TellsOfExpired)];
+    "stats_01" facts::stats_01_a_snapshot_counts_every_leaf rejects [
+        broken::lapsed_alone(Lapse::CountsNothing)];
+    "stats_03" facts::stats_03_hits_of_layers_add_up rejects [broken::lapsed_lower(Lapse::CountsTwice)];
+    "stats_05" facts::stats_05_lengths_name_their_leaf rejects [broken::lapsed_alone(Lapse::CountsExpired)];
     "errors_01" errors::errors_01_kinds_paths_and_sources rejects [
         broken::upper(Defect::AnonymousErrors), broken::alone(Defect::AnonymousErrors)];
     "errors_02" errors::errors_02_a_hanging_layer_is_a_timeout rejects [broken::naive()];

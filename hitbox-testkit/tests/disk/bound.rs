@@ -61,7 +61,7 @@ async fn check(store: Store) -> Verdict {
         return Err("a refused write removed the entry".to_owned());
     }
     // What is deleted is room again.
-    open.clear_with().await.map_err(|error| error.to_string())?;
+    open.erase_with().await.map_err(|error| error.to_string())?;
     let left = used(folder.path());
     if left > OVERHEAD { Err(format!("{left} bytes are left after a clear")) } else { Ok(()) }
 }

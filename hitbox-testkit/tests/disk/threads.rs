@@ -58,7 +58,7 @@ fn check(store: Store) -> Verdict {
         let mut calls: Vec<(&str, BoxFuture<'_, Verdict>)> = vec![
             ("write", Box::pin(set(&*open, 2, Bytes::from_static(b"new")))),
             ("remove", Box::pin(delete(&*open, 3))),
-            ("clear", Box::pin(async { open.clear_with().await.map_err(|error| error.to_string()) })),
+            ("clear", Box::pin(async { open.erase_with().await.map_err(|error| error.to_string()) })),
         ];
         if has_to_wait {
             calls.insert(0, ("read", Box::pin(async { get(&*open, 1).await.map(|_| ()) })));

@@ -75,7 +75,7 @@ impl Careless {
 
 /// An answer without any story.
 fn served(value: u64, outcome: hitbox::Outcome) -> Served<u64> {
-    Served { value, outcome }
+    Served::new(value, outcome)
 }
 
 async fn outcome() -> hitbox::Outcome {

@@ -1,10 +1,14 @@
 //! Counters: ours, striped so that no two threads write one cache line, and the truth that metrics show.
 
+mod snapshot;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use hitbox_core::{BackendLabel, ErrorKind};
+use hitbox_core::ErrorKind;
+
+pub use snapshot::{LeafLen, LeafStatistics, Occupancy, Occupied, Statistics};
 
 /// What a leaf counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +20,10 @@ pub enum Event {
     Miss,
     /// A read was answered with a stale copy.
     Stale,
-    /// A read found a copy past its time, or one whose scopes were invalidated.
+    /// A read found a copy past its time.
     Outdated,
+    /// A read found a copy of which a scope was invalidated.
+    Invalidated,
     /// A read found a damaged record.
     Damaged,
     /// A read found a record that it cannot use and must not touch.
@@ -34,6 +40,30 @@ pub enum Event {
     RefillSuperseded,
     /// A delete was carried out.
     Remove,
+    /// A scope was given a new epoch.
+    Invalidation,
+    /// A conditional write met an equal or newer version.
+    VersionMismatch,
+    /// A look found an entry that a read would find.
+    Present,
+    /// A look found none.
+    Absent,
+    /// A look could not tell.
+    Maybe,
+    /// A value was left out by the layer's rule of admission.
+    NotAdmitted,
+    /// A filter kept a read from asking for a key that is not there.
+    Filtered,
+    /// A filter let a read pass for a key that is not there.
+    FalsePositive,
+    /// A copy was found and not served, since another layer's was: counted here instead of as a hit.
+    Unserved,
+    /// Bytes before compression.
+    CompressIn,
+    /// Bytes after compression.
+    CompressOut,
+    /// Values that were not compressed, since they are small, compressed already, or it did not pay.
+    CompressSkipped,
     /// A read failed.
     ReadError,
     /// A write failed or was refused.
@@ -120,8 +150,14 @@ impl Counters {
         }
     }
 
+    /// Takes back one that turned out to be another: stripes wrap around, their sum does not.
+    pub(crate) fn take_back(&self, event: Event) {
+        self.add(event, 1_u64.wrapping_neg());
+    }
+
     pub(crate) fn get(&self, event: Event) -> u64 {
-        self.stripes.iter().map(|stripe| stripe.0[event as usize].load(Ordering::Relaxed)).sum()
+        let stripes = self.stripes.iter().map(|stripe| stripe.0[event as usize].load(Ordering::Relaxed));
+        stripes.fold(0, u64::wrapping_add)
     }
 
     /// Counts a failure: `event` says of what.
@@ -171,106 +207,5 @@ impl ErrorKinds {
 
     fn index(kind: ErrorKind) -> usize {
         Self::ALL.iter().position(|known| *known == kind).unwrap_or(Self::COUNT - 1)
-    }
-}
-
-/// A store that can say what it holds.
-pub trait Occupied: Send + Sync {
-    /// What it holds now.
-    fn occupancy(&self) -> Occupancy;
-}
-
-/// What a leaf holds now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Occupancy {
-    /// Entries, expired ones that are still stored included.
-    pub entries: u64,
-    /// Bytes, in the leaf's own measure.
-    pub bytes: u64,
-    /// The bound on entries, if there is one.
-    pub max_entries: Option<u64>,
-    /// The bound on bytes, if there is one.
-    pub max_bytes: Option<u64>,
-    /// Entries put out for want of room.
-    pub evictions: u64,
-    /// Entries dropped since their time was over.
-    pub expirations: u64,
-}
-
-impl Occupancy {
-    /// So many entries of so many bytes.
-    pub fn new(entries: u64, bytes: u64) -> Self {
-        Self { entries, bytes, ..Self::default() }
-    }
-
-    /// The same with these bounds.
-    pub fn with_bounds(self, max_entries: Option<u64>, max_bytes: Option<u64>) -> Self {
-        Self { max_entries, max_bytes, ..self }
-    }
-
-    /// The same with these counts of dropped entries.
-    pub fn with_dropped(self, evictions: u64, expirations: u64) -> Self {
-        Self { evictions, expirations, ..self }
-    }
-}
-
-/// A leaf's statistics at one moment. Counts are since the view of the leaf was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeafStatistics {
-    /// The leaf's dotted path.
-    pub label: BackendLabel,
-    /// Reads answered with a fresh copy.
-    pub hits: u64,
-    /// Reads answered with a stale copy.
-    pub stale_hits: u64,
-    /// Reads answered with nothing.
-    pub misses: u64,
-    /// Copies that were met and not served: past their time, invalidated, hidden, damaged, foreign or
-    /// not decodable.
-    pub unusable: u64,
-    /// Values stored by writes.
-    pub writes: u64,
-    /// Values stored by refills.
-    pub refills: u64,
-    /// Refills given up since something was written meanwhile.
-    pub refills_superseded: u64,
-    /// Deletes carried out.
-    pub removes: u64,
-    /// Calls that failed.
-    pub errors: u64,
-    /// Bytes handed out (byte-storing leaves).
-    pub bytes_read: u64,
-    /// Bytes taken in (byte-storing leaves).
-    pub bytes_written: u64,
-    /// What it holds, if it can say.
-    pub occupancy: Option<Occupancy>,
-}
-
-impl Counters {
-    pub(crate) fn snapshot(&self, label: BackendLabel, occupancy: Option<Occupancy>) -> LeafStatistics {
-        let sum = |events: &[Event]| events.iter().map(|event| self.get(*event)).sum();
-        LeafStatistics {
-            label,
-            hits: self.get(Event::Hit),
-            stale_hits: self.get(Event::Stale),
-            misses: self.get(Event::Miss),
-            unusable: sum(&[
-                Event::Outdated,
-                Event::Damaged,
-                Event::Foreign,
-                Event::Undecodable,
-                Event::Hidden,
-            ]),
-            writes: self.get(Event::Write),
-            refills: self.get(Event::Refill),
-            refills_superseded: self.get(Event::RefillSuperseded),
-            removes: self.get(Event::Remove),
-            errors: sum(&[Event::ReadError, Event::WriteError, Event::RemoveError]),
-            bytes_read: self.get(Event::BytesRead),
-            bytes_written: self.get(Event::BytesWritten),
-            occupancy,
-        }
     }
 }

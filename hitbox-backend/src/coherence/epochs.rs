@@ -1,0 +1,512 @@
+//! The epochs of a store's scopes: which of its entries have been invalidated.
+//!
+//! "Everything", namespaces, tags and dependencies are scopes. A scope has an epoch, a unique token; an entry is
+//! stored with the epochs that its scopes have in that store, and is valid while they are the same. To invalidate a
+//! scope is to give it another epoch, which takes no time, however many entries it has.
+//!
+//! Epochs of "everything" and of an entry's namespaces are kept in it as one number, its *era*; those of tags and
+//! dependencies one by one. In a store that ends with the process, this table is the truth. Where entries outlive the
+//! process the epochs stand in the store under reserved keys, and this table is a copy of them: of what it does not
+//! hold the store is asked, and what the store has lost gets a new epoch, which costs misses and nothing else. If other
+//! processes share the store, the copy is believed for a limited time.
+//!
+//! A write tells when it, or the load that it ends, began ([`Began`]). If one of its scopes was invalidated since, it
+//! is not stored.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use hitbox_core::{CacheKey, CacheValue, Details, Epoch, Scope, ScopeKind};
+use twox_hash::XxHash3_64;
+
+use super::moment::{self, Began, UNDER_WAY};
+
+/// Tags and dependencies that a table holds. When there are more it forgets them all.
+const MAX_TOKENS: usize = 1 << 18;
+
+/// Between two attempts to record what a store did not take.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Where the epochs of a store are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Keeping {
+    /// Nobody has asked yet.
+    Unknown,
+    /// Nowhere: a backend without identity, of which nobody knows what else shares it.
+    Nowhere,
+    /// Here: the entries end with the process.
+    Here,
+    /// In the store, which this process has for itself.
+    Own,
+    /// In the store, which others share.
+    Shared,
+}
+
+/// What is known of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Current,
+    Invalidated,
+    /// The store has to be asked for an epoch.
+    Unknown,
+}
+
+/// What a write makes of its entry.
+#[derive(Debug)]
+pub(crate) enum Stamp<T> {
+    /// With the epochs of its scopes.
+    Stamped(CacheValue<T>),
+    /// A scope of it has been invalidated since it began.
+    Superseded,
+    /// The store has to be asked for these, and given those that it does not have.
+    Missing(CacheValue<T>, Vec<Scope>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Epochs {
+    /// The era of keys without a namespace.
+    era: AtomicU64,
+    has_namespaces: AtomicBool,
+    keeping: AtomicU8,
+    /// The moment of the last change.
+    latest: AtomicU64,
+    /// Epochs that the store has not recorded yet.
+    unrecorded: AtomicUsize,
+    /// Monotonic milliseconds before which it is not asked again to record them.
+    not_before: AtomicU64,
+    table: RwLock<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    /// By family.
+    tokens: [HashMap<Box<str>, Token>; 4],
+    /// Those that entries were stored in.
+    namespaces: HashSet<Box<str>>,
+    /// The epoch of tags and dependencies that were never invalidated, where the truth is here.
+    first: Epoch,
+    /// What began earlier and carries a tag is not stored: it may have been forgotten that it was invalidated.
+    floor: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    /// `None` if the store has none.
+    epoch: Option<Epoch>,
+    /// The moment of its last change, as far as is known.
+    changed: u64,
+    /// The moment since which it is known.
+    known: u64,
+    /// When the store was asked, on the monotonic clock.
+    asked: Duration,
+    /// The store has not taken it yet.
+    unrecorded: bool,
+}
+
+impl Token {
+    const fn first(epoch: Epoch, floor: u64) -> Self {
+        Self { epoch: Some(epoch), changed: floor, known: 0, asked: Duration::ZERO, unrecorded: false }
+    }
+
+    fn is_since(&self, began: Began) -> bool {
+        self.changed > began.moment || (began.brings_older && self.known > began.moment)
+    }
+}
+
+/// A token that no other has, here or elsewhere.
+pub(crate) fn unique() -> Epoch {
+    let half = || u128::from(RandomState::new().hash_one(fastrand::u64(..)));
+    Epoch(half() << 64 | half() | 1)
+}
+
+/// The scopes that an entry has by its key, outermost first: "everything" and its namespaces.
+fn implied(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &str)> {
+    let path = key.namespace();
+    let ends = path.match_indices('/').map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
+    let namespaces = ends.map(move |end| (ScopeKind::Namespace, &path[..end]));
+    std::iter::once((ScopeKind::Everything, "")).chain(namespaces)
+}
+
+const fn is_implied(kind: ScopeKind) -> bool {
+    matches!(kind, ScopeKind::Everything | ScopeKind::Namespace)
+}
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Self::kept(Keeping::Unknown)
+    }
+}
+
+impl Epochs {
+    pub(crate) fn kept(keeping: Keeping) -> Self {
+        let table =
+            Table { tokens: Default::default(), namespaces: HashSet::new(), first: Epoch::NONE, floor: 0 };
+        Self {
+            era: AtomicU64::new(0),
+            has_namespaces: AtomicBool::new(false),
+            keeping: AtomicU8::new(keeping as u8),
+            latest: AtomicU64::new(moment::now()),
+            unrecorded: AtomicUsize::new(0),
+            not_before: AtomicU64::new(0),
+            table: RwLock::new(table),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn keeping(&self) -> Keeping {
+        match self.keeping.load(Ordering::Relaxed) {
+            1 => Keeping::Nowhere,
+            2 => Keeping::Here,
+            3 => Keeping::Own,
+            4 => Keeping::Shared,
+            _ => Keeping::Unknown,
+        }
+    }
+
+    pub(crate) fn keep(&self, keeping: Keeping) {
+        self.keeping.store(keeping as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the store is asked for what is not known here.
+    pub(crate) fn is_in_store(&self) -> bool {
+        matches!(self.keeping(), Keeping::Own | Keeping::Shared)
+    }
+
+    /// The moment of the last invalidation of any of its scopes.
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest.load(Ordering::Acquire)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an entry without tags is current, if one comparison can tell.
+    #[inline(always)]
+    pub(crate) fn is_plainly_current<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> bool {
+        value.era() == self.era.load(Ordering::Acquire)
+            && (!self.has_namespaces.load(Ordering::Relaxed) || key.namespace().is_empty())
+    }
+
+    /// Whether an entry of this store has been invalidated. Where the epochs are believed for a limited time that must
+    /// have been seen to before.
+    pub(crate) fn verdict<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> Verdict {
+        let keeping = self.keeping();
+        let scopes = value.details().map_or(&[][..], |details| &details.scopes);
+        if keeping == Keeping::Nowhere {
+            return if scopes.is_empty() { Verdict::Current } else { Verdict::Invalidated };
+        }
+        let latest = self.latest();
+        let table = self.read();
+        match table.era(key, keeping) {
+            None => return Verdict::Unknown,
+            Some(era) if era != value.era() => return Verdict::Invalidated,
+            Some(_) => {}
+        }
+        let Some(details) = value.details().filter(|_| !scopes.is_empty()) else { return Verdict::Current };
+        if details.verified.get() == latest {
+            return Verdict::Current;
+        }
+        let mut verdict = Verdict::Current;
+        for scope in scopes {
+            match table.token(scope.kind, &scope.name, keeping) {
+                None => verdict = Verdict::Unknown,
+                Some(token) if token.epoch != Some(scope.epoch) => return Verdict::Invalidated,
+                Some(_) => {}
+            }
+        }
+        if verdict == Verdict::Current {
+            details.verified.set(latest);
+        }
+        verdict
+    }
+
+    /// Whether an entry with scopes of its own was found current since the last change, and so still is.
+    #[inline(always)]
+    pub(crate) fn is_verified(&self, details: &Details) -> bool {
+        details.verified.get() == self.latest.load(Ordering::Acquire)
+    }
+
+    /// What the store has to be asked for before an entry can be judged: what is not known, or was asked for longer
+    /// ago than `trust`.
+    pub(crate) fn missing(
+        &self,
+        key: Option<&CacheKey>,
+        scopes: &[Scope],
+        now: Duration,
+        trust: Duration,
+    ) -> Vec<Scope> {
+        let keeping = self.keeping();
+        let table = self.read();
+        let is_due = |token: &Token| {
+            let age = now.saturating_sub(token.asked);
+            keeping == Keeping::Shared && !token.unrecorded && (age > trust || trust.is_zero())
+        };
+        let by_key = key.into_iter().flat_map(implied);
+        let needed = by_key.chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
+        let missing =
+            needed.filter(|(kind, name)| table.token(*kind, name, keeping).as_ref().is_none_or(is_due));
+        missing.map(|(kind, name)| Scope::new(kind, name)).collect()
+    }
+
+    /// Puts the epochs of its scopes to an entry that is about to be stored.
+    pub(crate) fn stamp<T>(&self, key: &CacheKey, value: CacheValue<T>, began: Began) -> Stamp<T> {
+        let keeping = self.keeping();
+        if keeping == Keeping::Nowhere {
+            return Stamp::Stamped(value.with_era(0));
+        }
+        let scopes = value.details().map_or(&[][..], |details| &details.scopes);
+        let table = self.read();
+        let mut missing = Vec::new();
+        let mut epochs = Vec::with_capacity(scopes.len());
+        let needed = implied(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
+        for (kind, name) in needed {
+            match table.token(kind, name, keeping) {
+                Some(token) if token.is_since(began) => return Stamp::Superseded,
+                Some(Token { epoch: Some(epoch), .. }) => epochs.push(epoch),
+                _ => missing.push(Scope::new(kind, name)),
+            }
+        }
+        if !missing.is_empty() {
+            return Stamp::Missing(value, missing);
+        }
+        let era = table.era(key, keeping).unwrap_or(0);
+        drop(table);
+        if scopes.is_empty() {
+            return Stamp::Stamped(value.with_era(era));
+        }
+        let mut details = value.details().cloned().unwrap_or_default();
+        let own = epochs.len() - details.scopes.len();
+        for (scope, epoch) in details.scopes.iter_mut().zip(&epochs[own..]) {
+            scope.epoch = *epoch;
+        }
+        Stamp::Stamped(value.with_details(details).with_era(era))
+    }
+
+    /// Whether one of these scopes has been invalidated since.
+    pub(crate) fn is_superseded(&self, key: &CacheKey, scopes: &[Scope], began: Began) -> bool {
+        let keeping = self.keeping();
+        let table = self.read();
+        let mut needed = implied(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
+        needed.any(|(kind, name)| table.token(kind, name, keeping).is_some_and(|token| token.is_since(began)))
+    }
+
+    /// Takes note of what the store answered, which was asked at this moment. `None` stands for no answer.
+    pub(crate) fn learn(&self, asked_at: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
+        let is_shared = self.keeping() == Keeping::Shared;
+        let mut table = self.write();
+        table.make_room(self, found.len());
+        for (scope, epoch) in found {
+            let known = table.tokens[scope.kind as usize].get(&scope.name).copied();
+            let token = match known {
+                // What has been changed here since is newer than the answer.
+                Some(known) if known.changed > asked_at || known.unrecorded => continue,
+                Some(known) if known.epoch == *epoch => Token { asked: now, ..known },
+                // Somebody else has changed it.
+                Some(_) => {
+                    let changed = moment::next();
+                    self.latest.store(changed, Ordering::Release);
+                    Token { epoch: *epoch, changed, known: changed, asked: now, unrecorded: false }
+                }
+                None => {
+                    let known = if is_shared && epoch.is_some() { moment::next() } else { 0 };
+                    Token {
+                        epoch: *epoch,
+                        changed: table.floor_of(scope.kind),
+                        known,
+                        asked: now,
+                        unrecorded: false,
+                    }
+                }
+            };
+            table.tokens[scope.kind as usize].insert(scope.name.clone(), token);
+        }
+        self.refresh(&table);
+    }
+
+    /// Gives those of these scopes an epoch that have none; says which, for the store to record.
+    pub(crate) fn mint(&self, now: Duration, scopes: &[Scope]) -> Vec<Scope> {
+        let mut table = self.write();
+        let mut minted = Vec::new();
+        for scope in scopes {
+            let floor = table.floor_of(scope.kind);
+            let tokens = &mut table.tokens[scope.kind as usize];
+            if tokens.get(&scope.name).is_some_and(|token| token.epoch.is_some()) {
+                continue;
+            }
+            let epoch = unique();
+            let changed = tokens.get(&scope.name).map_or(floor, |token| token.changed);
+            let token = Token { epoch: Some(epoch), changed, known: 0, asked: now, unrecorded: true };
+            tokens.insert(scope.name.clone(), token);
+            self.unrecorded.fetch_add(1, Ordering::AcqRel);
+            minted.push(Scope { epoch, ..scope.clone() });
+        }
+        self.refresh(&table);
+        minted
+    }
+
+    /// Gives a scope a new epoch. Nothing that carries it is stored before [`Self::end`].
+    pub(crate) fn begin(&self, scope: &Scope, now: Duration) -> Epoch {
+        let epoch = unique();
+        let mut table = self.write();
+        table.make_room(self, 1);
+        let token = Token {
+            epoch: Some(epoch),
+            changed: UNDER_WAY,
+            known: 0,
+            asked: now,
+            unrecorded: self.is_in_store(),
+        };
+        let old = table.tokens[scope.kind as usize].insert(scope.name.clone(), token);
+        if token.unrecorded && !old.is_some_and(|old| old.unrecorded) {
+            self.unrecorded.fetch_add(1, Ordering::AcqRel);
+        }
+        self.latest.store(moment::next(), Ordering::Release);
+        self.refresh(&table);
+        epoch
+    }
+
+    /// The invalidation that gave a scope this epoch is over.
+    pub(crate) fn end(&self, scope: &Scope, epoch: Epoch, at: u64) {
+        let mut table = self.write();
+        if let Some(token) = table.tokens[scope.kind as usize].get_mut(&scope.name)
+            && token.epoch == Some(epoch)
+        {
+            token.changed = at;
+        }
+        self.latest.store(at, Ordering::Release);
+    }
+
+    /// The store has recorded this epoch.
+    pub(crate) fn recorded(&self, scope: &Scope) {
+        let mut table = self.write();
+        if let Some(token) = table.tokens[scope.kind as usize].get_mut(&scope.name)
+            && token.epoch == Some(scope.epoch)
+            && std::mem::replace(&mut token.unrecorded, false)
+        {
+            self.unrecorded.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// What the store has to record still.
+    pub(crate) fn unrecorded(&self) -> Vec<Scope> {
+        if self.unrecorded.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let table = self.read();
+        let all =
+            KINDS.iter().flat_map(|kind| table.tokens[*kind as usize].iter().map(move |item| (*kind, item)));
+        let open = all.filter(|(_, (_, token))| token.unrecorded && token.changed != UNDER_WAY);
+        open.filter_map(|(kind, (name, token))| Some(Scope { kind, name: name.clone(), epoch: token.epoch? }))
+            .collect()
+    }
+
+    /// Whether the store may be asked again to record what it has not: now and then.
+    pub(crate) fn may_retry(&self, now: Duration) -> bool {
+        let now = now.as_millis() as u64;
+        let not_before = self.not_before.load(Ordering::Relaxed);
+        let next = now + RETRY.as_millis() as u64;
+        now >= not_before
+            && self
+                .not_before
+                .compare_exchange(not_before, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// The store has been emptied, epochs and all: every one is lost.
+    pub(crate) fn lose_all(&self) {
+        let mut table = self.write();
+        if self.is_in_store() {
+            table.tokens = Default::default();
+            self.unrecorded.store(0, Ordering::Release);
+        }
+        table.floor = moment::next();
+        self.latest.store(table.floor, Ordering::Release);
+        self.refresh(&table);
+    }
+
+    /// Notes the namespaces of a key that is about to be stored, unless they would be more than `limit`: then it says
+    /// how many.
+    pub(crate) fn admit(&self, key: &CacheKey, limit: u64) -> Result<(), u64> {
+        if key.namespace().is_empty() {
+            return Ok(());
+        }
+        let names = || implied(key).filter(|(kind, _)| *kind == ScopeKind::Namespace).map(|(_, name)| name);
+        let new = {
+            let table = self.read();
+            names().filter(|name| !table.namespaces.contains(*name)).count()
+        };
+        if new == 0 {
+            return Ok(());
+        }
+        let mut table = self.write();
+        let count = (table.namespaces.len() + new) as u64;
+        if count > limit {
+            return Err(count);
+        }
+        table.namespaces.extend(names().map(Box::from));
+        Ok(())
+    }
+
+    fn refresh(&self, table: &Table) {
+        let everything = table.tokens[ScopeKind::Everything as usize].get("").and_then(|token| token.epoch);
+        self.era.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
+        let has_namespaces = !table.tokens[ScopeKind::Namespace as usize].is_empty();
+        self.has_namespaces.store(has_namespaces, Ordering::Release);
+    }
+}
+
+const KINDS: [ScopeKind; 4] =
+    [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
+
+impl Table {
+    /// What is known of a scope; where the truth is here, that is everything.
+    fn token(&self, kind: ScopeKind, name: &str, keeping: Keeping) -> Option<Token> {
+        let known = self.tokens[kind as usize].get(name).copied();
+        if keeping != Keeping::Here {
+            return known;
+        }
+        let first = if is_implied(kind) { Epoch::NONE } else { self.first };
+        Some(known.unwrap_or(Token::first(first, self.floor_of(kind))))
+    }
+
+    /// The era of a key; `None` if the store has to be asked. No entry has an era of 0 where epochs are in the store.
+    fn era(&self, key: &CacheKey, keeping: Keeping) -> Option<u64> {
+        let mut era = 0;
+        for (kind, name) in implied(key) {
+            let epoch = self.token(kind, name, keeping)?.epoch.unwrap_or(Epoch::NONE);
+            if kind == ScopeKind::Everything {
+                era = epoch.0 as u64;
+            } else if epoch != Epoch::NONE {
+                era = XxHash3_64::oneshot_with_seed(era, &epoch.0.to_le_bytes());
+            }
+        }
+        Some(era)
+    }
+
+    fn floor_of(&self, kind: ScopeKind) -> u64 {
+        if is_implied(kind) { 0 } else { self.floor }
+    }
+
+    /// Forgets tags and dependencies if there are too many: their entries become misses.
+    fn make_room(&mut self, epochs: &Epochs, more: usize) {
+        let (tags, others) = (ScopeKind::Tag as usize, ScopeKind::Dependency as usize);
+        if self.tokens[tags].len() + self.tokens[others].len() + more <= MAX_TOKENS {
+            return;
+        }
+        for family in [tags, others] {
+            self.tokens[family].retain(|_, token| token.unrecorded || token.changed == UNDER_WAY);
+        }
+        self.first = unique();
+        self.floor = moment::next();
+        epochs.latest.store(self.floor, Ordering::Release);
+    }
+}

@@ -1,0 +1,86 @@
+//! The start of an object: its head, its key, and its entry without the payload.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::SystemTime;
+
+use hitbox_backend::envelope::wire;
+use hitbox_core::{CacheKey, CacheValue, ScopeKind};
+
+use crate::object::{HEAD_BYTES, Head, Newer};
+
+/// What an object says without its payload, which is not verified.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// The encoding of its key.
+    pub(crate) key: Vec<u8>,
+    pub(crate) entry: CacheValue<()>,
+    /// The schema version of its record.
+    pub(crate) schema: u32,
+    /// The length of the file.
+    pub(crate) bytes: u64,
+    pub(crate) modified: Option<SystemTime>,
+}
+
+/// What a file turned out to be.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Entry(Start),
+    Newer,
+    Damaged,
+}
+
+impl Start {
+    /// Reads the start of a file.
+    pub(crate) fn read(path: &Path) -> io::Result<Look> {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let mut start = vec![0; HEAD_BYTES];
+        if file.read_exact(&mut start).is_err() {
+            return Ok(Look::Damaged);
+        }
+        let head = match Head::parse(&start, metadata.len()) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(Look::Damaged),
+            Err(Newer) => return Ok(Look::Newer),
+        };
+        let mut key = Vec::new();
+        let read_key = Read::by_ref(&mut file).take(head.key_len as u64).read_to_end(&mut key);
+        let skip = head.record_at.saturating_sub((HEAD_BYTES + head.key_len) as u64);
+        let skipped = io::copy(&mut Read::by_ref(&mut file).take(skip), &mut io::sink());
+        let mut record = Vec::with_capacity(wire::HEADER_BYTES);
+        let mut read = read_key.and(skipped).and_then(|_| grow(&mut file, &mut record, wire::HEADER_BYTES));
+        if let Some(Err(wanted)) = wire::peek(&record) {
+            read = read.and_then(|_| grow(&mut file, &mut record, wanted));
+        }
+        let entry = match (read, wire::peek(&record)) {
+            (Ok(_), Some(Ok(entry))) if key.len() == head.key_len => entry,
+            _ if (record.len() as u64) < head.record_len.min(wire::HEADER_BYTES as u64) => {
+                return Ok(Look::Damaged);
+            }
+            // Of no use to this release, and left as it is.
+            _ => CacheValue::new(()),
+        };
+        let schema = wire::schema_of(&record).unwrap_or(0);
+        let (bytes, modified) = (metadata.len(), metadata.modified().ok());
+        Ok(Look::Entry(Self { key, entry, schema, bytes, modified }))
+    }
+}
+
+/// Reads on until there are `wanted` bytes, or the file ends.
+fn grow(file: &mut File, into: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
+    let more = wanted.saturating_sub(into.len()) as u64;
+    file.take(more).read_to_end(into)
+}
+
+/// Whether this is the key of an epoch that all entries have, or all of a namespace: without it they would all be
+/// misses.
+pub(crate) fn is_pinned(key: &[u8]) -> bool {
+    let Ok(key) = CacheKey::from_encoded(key) else { return false };
+    let is_kind = |kind: ScopeKind| {
+        let name = (kind as u8).to_string();
+        key.parts().next().is_some_and(|part| part.value == Some(name.as_bytes()))
+    };
+    key.is_reserved() && (is_kind(ScopeKind::Everything) || is_kind(ScopeKind::Namespace))
+}
