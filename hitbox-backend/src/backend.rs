@@ -291,6 +291,14 @@ pub fn adopt(backend: &Arc<dyn Backend>, adoption: &Adoption) -> Arc<dyn Backend
     backend.adopted(adoption).unwrap_or_else(|| Arc::new(leaf::View::new(backend.clone(), adoption)))
 }
 
+/// The backend; behind a view of its own if it brings no leaf, so that its entries can carry scopes.
+pub fn with_identity(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    match &backend.leaves()[..] {
+        [leaf] if backend.leaf().is_none() && leaf.is_nobodys() => Arc::new(leaf::View::alone(backend)),
+        _ => backend,
+    }
+}
+
 /// Options of one write or delete.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {

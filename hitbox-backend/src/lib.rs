@@ -27,7 +27,15 @@ mod wrap;
 
 pub use hitbox_core as core;
 
-pub use backend::{Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt};
+/// The cache line in which the calling thread counts hits of a leaf. For tests that look behind it.
+#[doc(hidden)]
+pub fn counting_line(leaf: &Leaf) -> usize {
+    leaf.counters().line(Event::Hit)
+}
+
+pub use backend::{
+    Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt, with_identity,
+};
 pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;

@@ -15,12 +15,11 @@ pub struct CacheValue<T> {
     data: T,
     lifetime: Lifetime,
     created: OptionalTimestamp,
-    era: u64,
     details: Option<Arc<Details>>,
 }
 
 /// The rarer facts of an entry. Entries without any of them share nothing and allocate nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Details {
     /// What the record stands for.
@@ -39,6 +38,9 @@ pub struct Details {
     pub metadata: BTreeMap<String, String>,
     /// Who goes first when room is needed.
     pub priority: Priority,
+    /// The epochs of "everything" and of its namespaces in the layer that keeps it, as one number; 0 for none. Put there
+    /// by the layer.
+    pub era: u64,
     /// When its scopes were last found current, in a measure of the layer that keeps it.
     pub verified: Verified,
 }
@@ -78,9 +80,11 @@ impl Clone for Verified {
     }
 }
 
-impl PartialEq for Verified {
-    fn eq(&self, _: &Self) -> bool {
-        true
+/// By what they say, not by what a layer has put to them.
+impl PartialEq for Details {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |d: &Self| (d.kind, d.idle, d.touched, d.load_time, d.version, d.priority);
+        facts(self) == facts(other) && self.scopes == other.scopes && self.metadata == other.metadata
     }
 }
 
@@ -177,15 +181,16 @@ impl Details {
 
 impl<T: PartialEq> PartialEq for CacheValue<T> {
     fn eq(&self, other: &Self) -> bool {
-        let facts = |value: &Self| (value.lifetime, value.created, value.details.clone());
-        self.data == other.data && facts(self) == facts(other)
+        let details = |value: &Self| value.details.as_deref().cloned().unwrap_or_default();
+        let facts = |value: &Self| (value.lifetime, value.created);
+        self.data == other.data && facts(self) == facts(other) && details(self) == details(other)
     }
 }
 
 impl<T> CacheValue<T> {
     /// A value that never ends.
     pub const fn new(data: T) -> Self {
-        Self { data, lifetime: Lifetime::FOREVER, created: OptionalTimestamp::ABSENT, era: 0, details: None }
+        Self { data, lifetime: Lifetime::FOREVER, created: OptionalTimestamp::ABSENT, details: None }
     }
 
     /// The same with these instants.
@@ -200,21 +205,26 @@ impl<T> CacheValue<T> {
         self
     }
 
-    /// The same with the layer's epochs of "everything" and of the entry's namespaces, as one number.
-    pub const fn with_era(mut self, era: u64) -> Self {
-        self.era = era;
+    /// The same with the layer's epochs of "everything" and of the entry's namespaces, as one number. It is kept with
+    /// the details; 0 needs none.
+    pub fn with_era(mut self, era: u64) -> Self {
+        if self.era() != era {
+            let mut details = self.details.as_deref().cloned().unwrap_or_default();
+            details.era = era;
+            self.details = (era != 0 || details != Details::default()).then(|| Arc::new(details));
+        }
         self
     }
 
     /// What [`with_era`](Self::with_era) put there; 0 if nobody did.
-    #[inline(always)]
-    pub const fn era(&self) -> u64 {
-        self.era
+    #[inline]
+    pub fn era(&self) -> u64 {
+        self.details.as_ref().map_or(0, |details| details.era)
     }
 
     /// The same with these details. Empty ones are not kept.
     pub fn with_details(mut self, details: Details) -> Self {
-        self.details = (details != Details::default()).then(|| Arc::new(details));
+        self.details = (details.era != 0 || details != Details::default()).then(|| Arc::new(details));
         self
     }
 
@@ -241,6 +251,12 @@ impl<T> CacheValue<T> {
     /// The rarer facts, if there are any.
     pub fn details(&self) -> Option<&Details> {
         self.details.as_deref()
+    }
+
+    /// The same, shared.
+    #[inline]
+    pub fn shared_details(&self) -> Option<Arc<Details>> {
+        self.details.clone()
     }
 
     /// The instant from which on a store may drop the entry: the end of its life, or of its idle time if
@@ -270,7 +286,6 @@ impl<T> CacheValue<T> {
             data: change(self.data),
             lifetime: self.lifetime,
             created: self.created,
-            era: self.era,
             details: self.details,
         }
     }
@@ -285,7 +300,6 @@ impl<T> CacheValue<T> {
             data: change(self.data)?,
             lifetime: self.lifetime,
             created: self.created,
-            era: self.era,
             details: self.details,
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitbox_backend::metrics::register_source;
-use hitbox_backend::{Backend, Cacheable, Jitter, OffloadPool, SystemClock};
+use hitbox_backend::{Backend, Cacheable, Jitter, OffloadPool, SystemClock, with_identity};
 use hitbox_core::{BackendError, BackendResult, Clock, ErrorKind, Offload};
 
 use crate::advisor;
@@ -177,7 +177,7 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// # Panics
     /// Outside a tokio runtime, unless an offload was given.
     pub fn build(self) -> BackendResult<Cache<V>> {
-        let backend: Arc<dyn Backend> = self.backend.clone();
+        let backend = with_identity(self.backend.clone());
         self.build_over(backend)
     }
 

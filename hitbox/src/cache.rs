@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use hitbox_backend::{
-    Backend, CacheBackend, Cacheable, DeleteStatus, LeafLen, Presence, Raw, ReadOptions, Receipt,
+    Backend, CacheBackend, Cacheable, DeleteStatus, LeafLen, LeafSet, Presence, Raw, ReadOptions, Receipt,
     WriteOptions, mutation,
 };
 use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness, KeyPattern};
@@ -84,7 +84,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// Leaves nothing.
     pub async fn get(&self, key: impl ToKey) -> BackendResult<Option<V>> {
         let key = self.key(&key);
-        Ok(self.find(&key).await?.value)
+        match self.shared.try_look(&key, &ReadOptions::NORMAL) {
+            // Nobody asks how it was answered.
+            Ok(Some(copy)) if copy.entry.details().is_none() => {
+                self.shared.tell_hit(&key, copy.freshness);
+                Ok(copy.entry.into_data())
+            }
+            first => Ok(self.find_after(&key, first).await?.value),
+        }
     }
 
     /// The value under a key, loaded if no layer has it. All who ask for it meanwhile wait for one load, which is
@@ -377,11 +384,20 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Served<Option<V>>> {
+        match self.shared.try_look(key, &ReadOptions::NORMAL) {
+            Ok(Some(copy)) if copy.entry.details().is_none() => Ok(Self::found(&self.shared, key, copy)),
+            first => self.find_after(key, first).await,
+        }
+    }
+
+    /// What comes of a look that did not find a plain copy at once.
+    async fn find_after(
+        &self,
+        key: &CacheKey,
+        first: Result<Option<Copy<V>>, LeafSet>,
+    ) -> BackendResult<Served<Option<V>>> {
         let shared = &self.shared;
-        let copy = match shared.try_look(key, &ReadOptions::NORMAL) {
-            Ok(Some(copy)) if copy.entry.details().is_none() => {
-                return Ok(Self::found(shared, key, copy));
-            }
+        let copy = match first {
             Ok(copy) => copy,
             Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..ReadOptions::NORMAL })).await?,
         };

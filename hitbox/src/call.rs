@@ -249,11 +249,8 @@ async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
     loader: impl FnOnce() -> Loader<'l, V> + Send,
 ) -> Result<Served<V>, LoadError> {
     let key = cache.key(key);
-    let Served { value, outcome, metadata, version } = cache.shared.obtain(&key, call, false, loader).await?;
-    match value {
-        Some(value) => Ok(Served { value, outcome, metadata, version }),
-        None => Err(LoadError::new(LoadErrorKind::Absent, &key)),
-    }
+    let served = cache.shared.obtain(&key, call, false, loader).await?;
+    served.and_then(|value| value).ok_or_else(|| LoadError::new(LoadErrorKind::Absent, &key))
 }
 
 /// A loader as loads take it.

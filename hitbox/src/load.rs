@@ -106,6 +106,14 @@ impl Remarks {
         self
     }
 
+    /// What callers are told beside the value, if there is anything.
+    pub(crate) fn details(&self) -> Option<Arc<Details>> {
+        let mut details = Details::default();
+        details.metadata.clone_from(&self.metadata);
+        details.version = self.version;
+        (details != Details::default()).then(|| Arc::new(details))
+    }
+
     /// What an entry that is stored says of itself.
     fn of(details: &Details) -> Self {
         Self {
@@ -325,10 +333,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let is_kept = store && (!absent || self.settings.absent.is_some());
         let lifetime = self.settings.lifetime(key, life.or(plan.life), absent, now).filter(|_| is_kept);
         let expires = lifetime.and_then(|lifetime| lifetime.expire());
-        let mut details = Details::default();
-        details.metadata.clone_from(&remarks.metadata);
-        details.version = remarks.version;
-        let details = (details != Details::default()).then(|| Arc::new(details));
+        let details = remarks.details();
         let delivered = Delivered { value: value.clone(), expires, is_fallback: false, details };
         // What is not stored still ends what was there.
         let has_older = plan.ahead.is_some() || plan.is_forced || !self.settings.fail_safe.is_zero();
@@ -391,7 +396,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
 impl<V> Delivered<V> {
     pub(crate) fn fallback(copy: Copy<V>) -> Self {
-        let details = copy.entry.details().cloned().map(Arc::new);
+        let details = copy.entry.shared_details();
         let expires = copy.entry.lifetime().expire();
         Self { value: copy.entry.into_data(), expires, is_fallback: true, details }
     }
@@ -400,7 +405,7 @@ impl<V> Delivered<V> {
 impl<V: Clone> Delivered<V> {
     /// What an entry that is stored says.
     pub(crate) fn of(entry: &CacheValue<Option<V>>) -> Self {
-        let details = entry.details().cloned().map(Arc::new);
+        let details = entry.shared_details();
         let expires = entry.lifetime().expire();
         Self { value: entry.data().clone(), expires, is_fallback: false, details }
     }

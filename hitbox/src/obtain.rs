@@ -245,7 +245,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             (false, true) => How::Loaded,
             (false, false) => How::Coalesced,
         };
-        Served::new(value, Outcome::of_source(how, expires)).with(details.as_deref())
+        Served::new(value, Outcome::of_source(how, expires)).with(details)
     }
 
     /// Waits for a flight, at most as long as this call may; performs the load meanwhile, if that is this call's to
@@ -308,8 +308,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Payload::Absent => None,
             Payload::NotModified => return Err(LoadError::new(LoadErrorKind::NothingToKeep, key)),
         };
-        let mut served = Served::new(value, Outcome::of_source(How::Bypassed, None));
-        served.metadata = loaded.remarks.metadata;
-        Ok(served)
+        let details = loaded.remarks.details();
+        Ok(Served::new(value, Outcome::of_source(How::Bypassed, None)).with(details))
     }
 }

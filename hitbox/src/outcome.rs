@@ -2,38 +2,50 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hitbox_core::{CacheStatus, Details, ResponseSource, Timestamp};
 
 /// A value and how it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Served<T> {
     /// What was asked for.
     pub value: T,
     /// How it came.
     pub outcome: Outcome,
-    /// The remarks that are kept with the entry.
-    pub metadata: BTreeMap<String, String>,
-    /// The version it was written under.
-    pub version: Option<u64>,
+    details: Option<Arc<Details>>,
 }
 
 impl<T> Served<T> {
-    /// A value without metadata or version.
+    /// A value without anything beside it.
     pub const fn new(value: T, outcome: Outcome) -> Self {
-        Self { value, outcome, metadata: BTreeMap::new(), version: None }
+        Self { value, outcome, details: None }
     }
 
-    /// With what is kept beside the value.
+    /// The same with what is kept beside the value.
     #[inline]
-    pub(crate) fn with(mut self, details: Option<&Details>) -> Self {
-        if let Some(details) = details {
-            self.metadata.clone_from(&details.metadata);
-            self.version = details.version;
-        }
+    pub(crate) fn with(mut self, details: Option<Arc<Details>>) -> Self {
+        self.details = details;
         self
+    }
+
+    /// The same around what `change` makes of the value; nothing if that is nothing.
+    pub(crate) fn and_then<U>(self, change: impl FnOnce(T) -> Option<U>) -> Option<Served<U>> {
+        let Self { value, outcome, details } = self;
+        Some(Served { value: change(value)?, outcome, details })
+    }
+
+    /// The remarks that are kept with the entry.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.details.as_ref().map_or(&NONE, |details| &details.metadata)
+    }
+
+    /// The version that the entry was written under.
+    pub fn version(&self) -> Option<u64> {
+        self.details.as_ref()?.version
     }
 }
 

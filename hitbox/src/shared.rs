@@ -51,8 +51,8 @@ impl<V> Copy<V> {
     pub(crate) fn served(self, how: How) -> Served<Option<V>> {
         let expires = self.entry.lifetime().expire();
         let outcome = Outcome { how, source: ResponseSource::Backend(self.label), expires };
-        let details = self.entry.details().cloned();
-        Served::new(self.entry.into_data(), outcome).with(details.as_ref())
+        let details = self.entry.shared_details();
+        Served::new(self.entry.into_data(), outcome).with(details)
     }
 }
 

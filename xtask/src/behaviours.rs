@@ -10,6 +10,9 @@ use crate::run::{self, Outcome, sources};
 /// and one named `<id>_rejects_…` that shows a broken backend to be rejected.
 const ELSEWHERE: &[&str] = &[
     "value_13",
+    "compose_17",
+    "presence_02",
+    "stats_02",
     "stats_04",
     "background_01",
     "background_02",

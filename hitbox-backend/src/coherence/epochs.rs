@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use hitbox_core::{CacheKey, CacheValue, Details, Epoch, Scope, ScopeKind};
+use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind};
 use twox_hash::XxHash3_64;
 
 use super::moment::{self, Began, UNDER_WAY};
@@ -68,9 +68,10 @@ pub(crate) enum Stamp<T> {
 
 #[derive(Debug)]
 pub(crate) struct Epochs {
+    /// Neither "everything" nor a namespace has an epoch.
+    is_plain: AtomicBool,
     /// The era of keys without a namespace.
     era: AtomicU64,
-    has_namespaces: AtomicBool,
     keeping: AtomicU8,
     /// The moment of the last change.
     latest: AtomicU64,
@@ -146,8 +147,8 @@ impl Epochs {
         let table =
             Table { tokens: Default::default(), namespaces: HashSet::new(), first: Epoch::NONE, floor: 0 };
         Self {
+            is_plain: AtomicBool::new(true),
             era: AtomicU64::new(0),
-            has_namespaces: AtomicBool::new(false),
             keeping: AtomicU8::new(keeping as u8),
             latest: AtomicU64::new(moment::now()),
             unrecorded: AtomicUsize::new(0),
@@ -189,11 +190,11 @@ impl Epochs {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an entry without tags is current, if one comparison can tell.
+    /// Whether nothing that entries have by their keys was ever invalidated here, so that those without details are
+    /// current.
     #[inline(always)]
-    pub(crate) fn is_plainly_current<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> bool {
-        value.era() == self.era.load(Ordering::Acquire)
-            && (!self.has_namespaces.load(Ordering::Relaxed) || key.namespace().is_empty())
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain.load(Ordering::Acquire)
     }
 
     /// Whether an entry of this store has been invalidated. Where the epochs are believed for a limited time that must
@@ -204,17 +205,25 @@ impl Epochs {
         if keeping == Keeping::Nowhere {
             return if scopes.is_empty() { Verdict::Current } else { Verdict::Invalidated };
         }
+        if scopes.is_empty() && value.era() == self.era.load(Ordering::Acquire) && key.namespace().is_empty()
+        {
+            let is_known = keeping == Keeping::Here || value.era() != 0;
+            if is_known {
+                return Verdict::Current;
+            }
+        }
         let latest = self.latest();
+        // What was found current after the last change is so still.
+        if value.details().is_some_and(|details| details.verified.get() == latest) {
+            return Verdict::Current;
+        }
         let table = self.read();
         match table.era(key, keeping) {
             None => return Verdict::Unknown,
             Some(era) if era != value.era() => return Verdict::Invalidated,
             Some(_) => {}
         }
-        let Some(details) = value.details().filter(|_| !scopes.is_empty()) else { return Verdict::Current };
-        if details.verified.get() == latest {
-            return Verdict::Current;
-        }
+        let Some(details) = value.details() else { return Verdict::Current };
         let mut verdict = Verdict::Current;
         for scope in scopes {
             match table.token(scope.kind, &scope.name, keeping) {
@@ -227,12 +236,6 @@ impl Epochs {
             details.verified.set(latest);
         }
         verdict
-    }
-
-    /// Whether an entry with scopes of its own was found current since the last change, and so still is.
-    #[inline(always)]
-    pub(crate) fn is_verified(&self, details: &Details) -> bool {
-        details.verified.get() == self.latest.load(Ordering::Acquire)
     }
 
     /// What the store has to be asked for before an entry can be judged: what is not known, or was asked for longer
@@ -460,7 +463,7 @@ impl Epochs {
         let everything = table.tokens[ScopeKind::Everything as usize].get("").and_then(|token| token.epoch);
         self.era.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
         let has_namespaces = !table.tokens[ScopeKind::Namespace as usize].is_empty();
-        self.has_namespaces.store(has_namespaces, Ordering::Release);
+        self.is_plain.store(everything.is_none() && !has_namespaces, Ordering::Release);
     }
 }
 

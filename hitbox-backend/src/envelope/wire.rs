@@ -288,11 +288,8 @@ impl Head {
         let instant = |flag| self.optional(flag).map(Timestamp::from_millis);
         let duration = |flag| self.optional(flag).map(Duration::from_millis);
         let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
-        let value = CacheValue::new(data)
-            .with_lifetime(lifetime)
-            .with_created(instant(HAS_CREATED))
-            .with_era(self.era);
-        let is_plain = kind == RecordKind::Value && self.attributes_len == 0;
+        let value = CacheValue::new(data).with_lifetime(lifetime).with_created(instant(HAS_CREATED));
+        let is_plain = kind == RecordKind::Value && self.attributes_len == 0 && self.era == 0;
         if is_plain && self.flags & RARE_FLAGS == 0 {
             return value;
         }
@@ -305,6 +302,7 @@ impl Head {
         details.scopes = scopes;
         details.metadata = metadata;
         details.priority = self.priority();
+        details.era = self.era;
         value.with_details(details)
     }
 

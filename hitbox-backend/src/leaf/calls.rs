@@ -18,7 +18,7 @@ use crate::stats::Event;
 pub(crate) fn of<B: Backend + ?Sized>(backend: &B) -> &Leaf {
     static ANONYMOUS: LazyLock<Leaf> = LazyLock::new(|| {
         let options = LeafOptions::new("backend");
-        Leaf::with(options, "backend".into(), 0, Coherence::of_anonymous(), None)
+        Leaf::alone(options, Coherence::of_anonymous())
     });
     backend.leaf().unwrap_or(&ANONYMOUS)
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Details, ErrorKind, Freshness,
-    Limits, ReadMode, RecordKind, Timestamp,
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, Limits,
+    ReadMode, RecordKind,
 };
 
 use crate::backend::{Adoption, Backend};
@@ -79,55 +79,43 @@ pub enum Parsed {
     Remove,
 }
 
-/// What a copy is to a read.
-enum Judged {
-    Usable(Found),
-    Useless,
-    /// Whether it has been invalidated is not known here.
+/// What is rare about an entry, or about its store, makes it.
+enum Rare {
+    Usable,
+    Useless(Event),
     Unknown,
-}
-
-/// Whether what is rare about an entry lets this read use it.
-#[inline(never)]
-fn is_usable(
-    details: &Details,
-    created: Option<Timestamp>,
-    options: &ReadOptions,
-    clock: &dyn Clock,
-) -> bool {
-    let is_wanted = match details.kind {
-        RecordKind::Value => true,
-        RecordKind::Absent => options.absent,
-        _ => false,
-    };
-    is_wanted && details.idle_end(created).is_none_or(|end| clock.now() < end)
 }
 
 impl Leaf {
     /// A leaf with a store of its own.
     pub fn new(options: LeafOptions) -> Self {
-        let path = options.label;
-        Self::with(options, path, 0, Arc::default(), None)
+        Self::alone(options, Arc::default())
+    }
+
+    /// A leaf of this store.
+    pub(crate) fn alone(options: LeafOptions, coherence: Arc<Coherence>) -> Self {
+        let (path, epochs) = (options.label, coherence.epochs.clone());
+        Self::with(options, path, 0, (coherence, epochs), None)
     }
 
     /// The same leaf with gauges `hitbox_<kind>_entries` and so on that show what `store` holds.
     #[must_use]
     pub fn showing(self, kind: &str, store: Weak<dyn Occupied>) -> Self {
-        let Inner { options, path, position, coherence, .. } = &*self.0;
-        Self::with(options.clone(), *path, *position, coherence.clone(), Some((kind, store)))
+        let Inner { options, path, position, coherence, epochs, .. } = &*self.0;
+        let shared = (coherence.clone(), epochs.clone());
+        Self::with(options.clone(), *path, *position, shared, Some((kind, store)))
     }
 
     fn with(
         options: LeafOptions,
         path: BackendLabel,
         position: LeafPosition,
-        coherence: Arc<Coherence>,
+        (coherence, epochs): (Arc<Coherence>, Arc<Epochs>),
         store: Option<(&str, Weak<dyn Occupied>)>,
     ) -> Self {
         options.codec.format.make_known();
         let (counters, timers) = (Counters::default(), Timers::new(path));
         let store = store.map(|(kind, store)| (StoreNames::of(kind), store));
-        let epochs = coherence.epochs.clone();
         let inner = Arc::new(Inner { options, path, position, coherence, epochs, counters, timers, store });
         crate::metrics::register(&inner);
         Self(inner)
@@ -135,28 +123,55 @@ impl Leaf {
 
     /// The same store under another path, counted by itself.
     pub fn adopted(&self, adoption: &Adoption) -> Self {
-        let own = match adoption.suffix {
-            Some(suffix) => BackendLabel::new(&format!("{}{suffix}", self.0.options.label)),
-            None => self.0.options.label,
-        };
-        let path = adoption.prefix.join(own);
-        Self::with(self.0.options.clone(), path, adoption.first, self.0.coherence.clone(), None)
+        let Inner { options, coherence, epochs, .. } = &*self.0;
+        Self::placed(options.clone(), adoption, coherence.clone(), epochs.clone())
     }
 
-    /// The same for a view that makes one of its own: what shares its store beside it cannot be known if that has no
-    /// identity, so that epochs are in the store and are asked for each time.
+    fn placed(
+        options: LeafOptions,
+        adoption: &Adoption,
+        coherence: Arc<Coherence>,
+        epochs: Arc<Epochs>,
+    ) -> Self {
+        let own = match adoption.suffix {
+            Some(suffix) => BackendLabel::new(&format!("{}{suffix}", options.label)),
+            None => options.label,
+        };
+        let path = adoption.prefix.join(own);
+        Self::with(options, path, adoption.first, (coherence, epochs), None)
+    }
+
+    /// The same for a view of a store that brings no leaf: what shares it beside this view cannot be known, so that
+    /// epochs are in the store and are asked for each time.
     pub(crate) fn adopted_alone(&self, adoption: &Adoption) -> Self {
-        let mut adopted = self.adopted(adoption);
-        if let (Keeping::Nowhere, Some(inner)) = (self.epochs().keeping(), Arc::get_mut(&mut adopted.0)) {
-            inner.epochs = Arc::new(Epochs::kept(Keeping::Shared));
-            inner.options.suspect_time = Duration::ZERO;
+        if !self.is_nobodys() {
+            return self.adopted(adoption);
         }
-        adopted
+        let (options, epochs) = self.asked_each_time();
+        Self::placed(options, adoption, self.0.coherence.clone(), epochs)
+    }
+
+    /// The same for one that is not part of a composition.
+    pub(crate) fn with_identity(&self) -> Self {
+        let (options, epochs) = self.asked_each_time();
+        let path = options.label;
+        Self::with(options, path, 0, (self.0.coherence.clone(), epochs), None)
+    }
+
+    fn asked_each_time(&self) -> (LeafOptions, Arc<Epochs>) {
+        let mut options = self.0.options.clone();
+        options.suspect_time = Duration::ZERO;
+        (options, Arc::new(Epochs::kept(Keeping::Shared)))
+    }
+
+    /// Whether it stands for all backends that bring none, without telling them apart.
+    pub(crate) fn is_nobodys(&self) -> bool {
+        self.epochs().keeping() == Keeping::Nowhere
     }
 
     /// Whether it stands for all backends that bring none.
     pub(crate) fn is_anonymous(&self) -> bool {
-        self.epochs().keeping() == Keeping::Nowhere || self.suspect_time().is_zero()
+        self.is_nobodys() || self.suspect_time().is_zero()
     }
 
     /// The verdict, where entries of a shared store are not judged by what was believed long ago.
@@ -166,7 +181,7 @@ impl Leaf {
         if epochs.keeping() == Keeping::Shared && has_scopes {
             Verdict::Unknown
         } else {
-            self.verdict(key, value)
+            self.epochs().verdict(key, value)
         }
     }
 
@@ -222,6 +237,10 @@ impl Leaf {
         self.0.counters.add(event, amount);
     }
 
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
     /// Takes back one that turned out to be another.
     pub(crate) fn take_back(&self, event: Event) {
         self.0.counters.take_back(event);
@@ -274,55 +293,69 @@ impl Leaf {
             return TryRead::Miss;
         }
         let Poll::Ready(stored) = look() else { return TryRead::WouldWait(LeafSet::EMPTY) };
-        match stored.map_or(Judged::Useless, |value| self.judge(key, value, options)) {
-            Judged::Usable(found) => TryRead::Hit(found),
-            Judged::Useless => {
+        match stored {
+            Some(value) => self.judge(key, value, options),
+            None => {
                 self.count(Event::Miss, 1);
                 TryRead::Miss
             }
-            Judged::Unknown => TryRead::WouldWait(LeafSet::EMPTY),
         }
     }
 
-    /// Whether the copy has been invalidated.
-    #[inline(always)]
-    fn verdict(&self, key: &CacheKey, value: &CacheValue<Raw>) -> Verdict {
-        let epochs = &*self.0.epochs;
-        let is_verified = |details: &Details| details.scopes.is_empty() || epochs.is_verified(details);
-        if epochs.is_plainly_current(key, value) && value.details().is_none_or(is_verified) {
-            return Verdict::Current;
+    /// Whether this read may use a copy that has details, or whose store has seen invalidations.
+    #[inline(never)]
+    fn judge_rare(&self, key: &CacheKey, value: &CacheValue<Raw>, options: &ReadOptions) -> Rare {
+        if let Some(details) = value.details() {
+            let is_wanted = match details.kind {
+                RecordKind::Value => true,
+                RecordKind::Absent => options.absent,
+                _ => false,
+            };
+            let idle_end = details.idle_end(value.created());
+            if !is_wanted || idle_end.is_some_and(|end| end <= self.0.options.clock.now()) {
+                return Rare::Useless(Event::Outdated);
+            }
         }
-        epochs.verdict(key, value)
+        match self.0.epochs.verdict(key, value) {
+            Verdict::Current => Rare::Usable,
+            Verdict::Invalidated => Rare::Useless(Event::Invalidated),
+            Verdict::Unknown => Rare::Unknown,
+        }
     }
 
-    /// The copy, if this read may use it.
+    /// A copy that this read cannot use.
+    #[cold]
+    #[inline(never)]
+    fn useless(&self, why: Event) -> TryRead {
+        self.count(why, 1);
+        self.count(Event::Miss, 1);
+        TryRead::Miss
+    }
+
+    /// What a copy is to this read: nothing is counted if that is not known here.
     #[inline(always)]
-    fn judge(&self, key: &CacheKey, value: CacheValue<Raw>, options: &ReadOptions) -> Judged {
+    fn judge(&self, key: &CacheKey, value: CacheValue<Raw>, options: &ReadOptions) -> TryRead {
+        if value.details().is_some() || !self.0.epochs.is_plain() {
+            match self.judge_rare(key, &value, options) {
+                Rare::Usable => {}
+                Rare::Useless(why) => return self.useless(why),
+                Rare::Unknown => return TryRead::WouldWait(LeafSet::EMPTY),
+            }
+        }
         let mut event = Event::Hit;
         let mut freshness = Freshness::Fresh;
         if !value.lifetime().is_forever() {
             freshness = value.lifetime().freshness(self.0.options.clock.now());
             if freshness != Freshness::Fresh {
-                event = if options.accept.allows(freshness) { Event::Stale } else { Event::Outdated };
-            }
-        }
-        let clock = &*self.0.options.clock;
-        if value.details().is_some_and(|details| !is_usable(details, value.created(), options, clock)) {
-            event = Event::Outdated;
-        }
-        if event != Event::Outdated {
-            match self.verdict(key, &value) {
-                Verdict::Current => {}
-                Verdict::Invalidated => event = Event::Invalidated,
-                Verdict::Unknown => return Judged::Unknown,
+                if !options.accept.allows(freshness) {
+                    return self.useless(Event::Outdated);
+                }
+                event = Event::Stale;
             }
         }
         self.count(event, 1);
-        if matches!(event, Event::Outdated | Event::Invalidated) {
-            return Judged::Useless;
-        }
         let (label, leaf) = (self.0.path, self.0.position);
-        Judged::Usable(Found { value, freshness, label, leaf, mode: ReadMode::Direct })
+        TryRead::Hit(Found { value, freshness, label, leaf, mode: ReadMode::Direct })
     }
 
     pub(super) fn answer(
@@ -336,11 +369,16 @@ impl Leaf {
                 if let Some(encoded) = stored.as_ref().and_then(|value| value.data().as_encoded()) {
                     self.count(Event::BytesRead, encoded.bytes.len() as u64);
                 }
-                match stored.map(|value| self.judge(key, value, options)) {
-                    Some(Judged::Usable(found)) => Ok(Some(found)),
+                let Some(value) = stored else {
+                    self.count(Event::Miss, 1);
+                    return Ok(None);
+                };
+                match self.judge(key, value, options) {
+                    TryRead::Hit(found) => Ok(Some(found)),
+                    TryRead::Miss => Ok(None),
                     // What is not known by now has been lost.
-                    _ => {
-                        self.count(Event::Miss, 1);
+                    TryRead::WouldWait(_) => {
+                        self.useless(Event::Invalidated);
                         Ok(None)
                     }
                 }

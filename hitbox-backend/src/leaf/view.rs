@@ -20,6 +20,12 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// A view of a backend without a leaf, which stands alone.
+    pub(crate) fn alone(store: Arc<dyn Backend>) -> Self {
+        let leaf = of(&*store).with_identity();
+        Self { store, leaf }
+    }
+
     pub(crate) fn new(store: Arc<dyn Backend>, adoption: &Adoption) -> Self {
         let leaf = of(&*store).adopted_alone(adoption);
         Self { store, leaf }

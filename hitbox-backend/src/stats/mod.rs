@@ -150,6 +150,11 @@ impl Counters {
         }
     }
 
+    /// The cache line, of 128 bytes, in which this thread counts.
+    pub(crate) fn line(&self, event: Event) -> usize {
+        std::ptr::from_ref(&self.stripes[stripe_of_thread() % STRIPES].0[event as usize]) as usize / 128
+    }
+
     /// Takes back one that turned out to be another: stripes wrap around, their sum does not.
     pub(crate) fn take_back(&self, event: Event) {
         self.add(event, 1_u64.wrapping_neg());
