@@ -18,6 +18,7 @@ chapters! {
     freshness "../../docs/src/freshness.md"
     early_refresh "../../docs/src/early-refresh.md"
     timeouts "../../docs/src/timeouts.md"
+    invalidation "../../docs/src/invalidation.md"
     recovery "../../docs/src/recovery.md"
     background "../../docs/src/background.md"
     cached "../../docs/src/cached.md"

@@ -8,9 +8,10 @@ use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 use crate::cache::Cache;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::key::ToKey;
-use crate::load::{Loader, LoaderFn, Remarks};
+use crate::load::{Loader, LoaderFn};
 use crate::loaded::{Load, Loaded};
 use crate::outcome::Served;
+use crate::remarks::Remarks;
 use crate::settings::Life;
 
 /// What a call does with the cache.

@@ -1,6 +1,5 @@
 //! One load: the loader is run, what it brings is stored, and the flight lands.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use hitbox_backend::{
     Backend, Cacheable, LeafSet, Mutation, Raw, ReadOptions, WriteOptions, is_superseded, ticket_of_leaf,
 };
 use hitbox_core::{
-    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, Priority, RecordKind, Scope, Task,
-    TaskKind, Timestamp,
+    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Task, TaskKind,
+    Timestamp,
 };
 use tracing::Instrument;
 
@@ -20,6 +19,7 @@ use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::Landing;
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
+use crate::remarks::Remarks;
 use crate::settings::{EarlyRefresh, Life};
 use crate::shared::{Copy, Shared};
 
@@ -68,62 +68,6 @@ pub(crate) struct Ahead {
     pub(crate) leaf: u8,
     /// The copy is fresh still.
     pub(crate) is_early: bool,
-}
-
-/// What is kept with an entry beside its value and its life.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Remarks {
-    pub(crate) load_time: Option<Duration>,
-    pub(crate) version: Option<u64>,
-    pub(crate) priority: Option<Priority>,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) scopes: Vec<Scope>,
-}
-
-impl Remarks {
-    pub(crate) const NONE: Self = Self {
-        load_time: None,
-        version: None,
-        priority: None,
-        metadata: BTreeMap::new(),
-        scopes: Vec::new(),
-    };
-
-    pub(crate) fn carry(&mut self, scope: Scope) {
-        if !self.scopes.contains(&scope) {
-            self.scopes.push(scope);
-        }
-    }
-
-    /// The same, with what the others say that these do not.
-    fn or(mut self, others: &Self) -> Self {
-        self.version = self.version.or(others.version);
-        self.priority = self.priority.or(others.priority);
-        for (name, value) in &others.metadata {
-            self.metadata.entry(name.clone()).or_insert_with(|| value.clone());
-        }
-        others.scopes.iter().for_each(|scope| self.carry(scope.clone()));
-        self
-    }
-
-    /// What callers are told beside the value, if there is anything.
-    pub(crate) fn details(&self) -> Option<Arc<Details>> {
-        let mut details = Details::default();
-        details.metadata.clone_from(&self.metadata);
-        details.version = self.version;
-        (details != Details::default()).then(|| Arc::new(details))
-    }
-
-    /// What an entry that is stored says of itself.
-    fn of(details: &Details) -> Self {
-        Self {
-            load_time: None,
-            version: details.version,
-            priority: Some(details.priority),
-            metadata: details.metadata.clone(),
-            scopes: details.scopes.clone(),
-        }
-    }
 }
 
 /// What a load is told by the call that leads it.

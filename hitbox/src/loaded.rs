@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hitbox_core::{BoxFuture, CacheKey, Priority, Scope, Timestamp};
 
-use crate::load::Remarks;
+use crate::remarks::Remarks;
 use crate::settings::Life;
 
 /// What a loader brings, with what it has to say about how long that is good.

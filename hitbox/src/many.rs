@@ -14,8 +14,9 @@ use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
 use crate::events::count;
 use crate::flight::{Ended, Landing, Role, Waiting};
 use crate::key::ToKey;
-use crate::load::{Delivered, End, LoaderFn, Plan, Remarks};
+use crate::load::{Delivered, End, LoaderFn, Plan};
 use crate::loaded::Loaded;
+use crate::remarks::Remarks;
 use crate::settings::Life;
 use crate::shared::{Copy, Shared};
 

@@ -64,7 +64,7 @@ impl Model {
 
     fn floor(&self, key: u64) -> u64 {
         let mut scopes = vec![key % 2, 2 + key % 3, 7];
-        if key % 4 == 0 {
+        if key.is_multiple_of(4) {
             scopes.push(5);
         }
         if key >= INSIDE {
@@ -159,7 +159,7 @@ async fn play(handles: [Handle; 2], model: Arc<Model>, mut random: StdRng) -> Re
             for tag in tags_of(key) {
                 loaded = loaded.tag(&tag);
             }
-            if key % 4 == 0 { loaded.depends_on("menu") } else { loaded }
+            if key.is_multiple_of(4) { loaded.depends_on("menu") } else { loaded }
         };
         match random.random_range(0..100) {
             0..40 => {
@@ -184,7 +184,7 @@ async fn play(handles: [Handle; 2], model: Arc<Model>, mut random: StdRng) -> Re
                 let [one, other] = tags_of(key);
                 let value = model.value();
                 let mut entry = cache.entry(key).tag(&one).tag(&other);
-                if key % 4 == 0 {
+                if key.is_multiple_of(4) {
                     entry = entry.depends_on("menu");
                 }
                 // It begins when it is polled for the first time.

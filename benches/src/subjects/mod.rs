@@ -4,6 +4,7 @@ mod batch;
 mod cache;
 mod disk;
 mod hit;
+mod invalidate;
 mod key;
 mod miss;
 mod payload;
@@ -28,6 +29,8 @@ pub fn all() -> Vec<Subject> {
         hit::subject(),
         cache::hits(),
         cache::stale(),
+        invalidate::tagged(),
+        invalidate::cost(),
         key::subject(),
         payload::subject(),
         refilled::subject(),

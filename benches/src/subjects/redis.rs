@@ -1,6 +1,7 @@
 //! Redis through a composition, beside the bare client: one connection each, real server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hitbox_backend::{CacheBackend, Compose, CompositionBackend, Format};
@@ -38,6 +39,14 @@ async fn get(mut client: ConnectionManager, name: &str) {
 }
 
 /// The entries are in Redis alone, and stay there alone.
+/// An empty layer of its own on the shared server.
+pub(super) fn layer(env: &Env) -> RedisBackend {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let prefix = format!("layer{}:", NEXT.fetch_add(1, Ordering::Relaxed));
+    let builder = RedisBackend::builder(&env.redis().url()).prefix(&prefix);
+    env.block_on(async { builder.deadline(Duration::from_secs(5)).build().expect("redis") })
+}
+
 fn below_memory(env: &Env) -> (CompositionBackend, Vec<CacheKey>) {
     let url = env.redis().url();
     env.block_on(async {

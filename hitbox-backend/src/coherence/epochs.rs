@@ -13,38 +13,19 @@
 //! A write tells when it, or the load that it ends, began ([`Began`]). If one of its scopes was invalidated since, it
 //! is not stored.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind};
-use twox_hash::XxHash3_64;
 
 use super::moment::{self, Began, UNDER_WAY};
-
-/// Tags and dependencies that a table holds. When there are more it forgets them all.
-const MAX_TOKENS: usize = 1 << 18;
+pub(crate) use super::tokens::Keeping;
+use super::tokens::{Table, Token, implied, unique};
 
 /// Between two attempts to record what a store did not take.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// Where the epochs of a store are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Keeping {
-    /// Nobody has asked yet.
-    Unknown,
-    /// Nowhere: a backend without identity, of which nobody knows what else shares it.
-    Nowhere,
-    /// Here: the entries end with the process.
-    Here,
-    /// In the store, which this process has for itself.
-    Own,
-    /// In the store, which others share.
-    Shared,
-}
 
 /// What is known of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,60 +61,6 @@ pub(crate) struct Epochs {
     /// Monotonic milliseconds before which it is not asked again to record them.
     not_before: AtomicU64,
     table: RwLock<Table>,
-}
-
-#[derive(Debug)]
-struct Table {
-    /// By family.
-    tokens: [HashMap<Box<str>, Token>; 4],
-    /// Those that entries were stored in.
-    namespaces: HashSet<Box<str>>,
-    /// The epoch of tags and dependencies that were never invalidated, where the truth is here.
-    first: Epoch,
-    /// What began earlier and carries a tag is not stored: it may have been forgotten that it was invalidated.
-    floor: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Token {
-    /// `None` if the store has none.
-    epoch: Option<Epoch>,
-    /// The moment of its last change, as far as is known.
-    changed: u64,
-    /// The moment since which it is known.
-    known: u64,
-    /// When the store was asked, on the monotonic clock.
-    asked: Duration,
-    /// The store has not taken it yet.
-    unrecorded: bool,
-}
-
-impl Token {
-    const fn first(epoch: Epoch, floor: u64) -> Self {
-        Self { epoch: Some(epoch), changed: floor, known: 0, asked: Duration::ZERO, unrecorded: false }
-    }
-
-    fn is_since(&self, began: Began) -> bool {
-        self.changed > began.moment || (began.brings_older && self.known > began.moment)
-    }
-}
-
-/// A token that no other has, here or elsewhere.
-pub(crate) fn unique() -> Epoch {
-    let half = || u128::from(RandomState::new().hash_one(fastrand::u64(..)));
-    Epoch(half() << 64 | half() | 1)
-}
-
-/// The scopes that an entry has by its key, outermost first: "everything" and its namespaces.
-fn implied(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &str)> {
-    let path = key.namespace();
-    let ends = path.match_indices('/').map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
-    let namespaces = ends.map(move |end| (ScopeKind::Namespace, &path[..end]));
-    std::iter::once((ScopeKind::Everything, "")).chain(namespaces)
-}
-
-const fn is_implied(kind: ScopeKind) -> bool {
-    matches!(kind, ScopeKind::Everything | ScopeKind::Namespace)
 }
 
 impl Default for Epochs {
@@ -306,7 +233,7 @@ impl Epochs {
     pub(crate) fn learn(&self, asked_at: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
         let is_shared = self.keeping() == Keeping::Shared;
         let mut table = self.write();
-        table.make_room(self, found.len());
+        table.make_room(&self.latest, found.len());
         for (scope, epoch) in found {
             let known = table.tokens[scope.kind as usize].get(&scope.name).copied();
             let token = match known {
@@ -360,7 +287,7 @@ impl Epochs {
     pub(crate) fn begin(&self, scope: &Scope, now: Duration) -> Epoch {
         let epoch = unique();
         let mut table = self.write();
-        table.make_room(self, 1);
+        table.make_room(&self.latest, 1);
         let token = Token {
             epoch: Some(epoch),
             changed: UNDER_WAY,
@@ -469,47 +396,3 @@ impl Epochs {
 
 const KINDS: [ScopeKind; 4] =
     [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
-
-impl Table {
-    /// What is known of a scope; where the truth is here, that is everything.
-    fn token(&self, kind: ScopeKind, name: &str, keeping: Keeping) -> Option<Token> {
-        let known = self.tokens[kind as usize].get(name).copied();
-        if keeping != Keeping::Here {
-            return known;
-        }
-        let first = if is_implied(kind) { Epoch::NONE } else { self.first };
-        Some(known.unwrap_or(Token::first(first, self.floor_of(kind))))
-    }
-
-    /// The era of a key; `None` if the store has to be asked. No entry has an era of 0 where epochs are in the store.
-    fn era(&self, key: &CacheKey, keeping: Keeping) -> Option<u64> {
-        let mut era = 0;
-        for (kind, name) in implied(key) {
-            let epoch = self.token(kind, name, keeping)?.epoch.unwrap_or(Epoch::NONE);
-            if kind == ScopeKind::Everything {
-                era = epoch.0 as u64;
-            } else if epoch != Epoch::NONE {
-                era = XxHash3_64::oneshot_with_seed(era, &epoch.0.to_le_bytes());
-            }
-        }
-        Some(era)
-    }
-
-    fn floor_of(&self, kind: ScopeKind) -> u64 {
-        if is_implied(kind) { 0 } else { self.floor }
-    }
-
-    /// Forgets tags and dependencies if there are too many: their entries become misses.
-    fn make_room(&mut self, epochs: &Epochs, more: usize) {
-        let (tags, others) = (ScopeKind::Tag as usize, ScopeKind::Dependency as usize);
-        if self.tokens[tags].len() + self.tokens[others].len() + more <= MAX_TOKENS {
-            return;
-        }
-        for family in [tags, others] {
-            self.tokens[family].retain(|_, token| token.unrecorded || token.changed == UNDER_WAY);
-        }
-        self.first = unique();
-        self.floor = moment::next();
-        epochs.latest.store(self.floor, Ordering::Release);
-    }
-}

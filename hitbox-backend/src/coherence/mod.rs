@@ -9,6 +9,8 @@ pub(crate) mod filter;
 pub(crate) mod moment;
 mod shadow;
 mod stripe;
+mod ticket;
+mod tokens;
 
 /// The primitives that the fence is built on; schedule exploration puts others in their place.
 pub(crate) mod sync {
@@ -24,10 +26,11 @@ use crate::read::LeafPosition;
 pub use claim::Claim;
 use epochs::{Epochs, Keeping};
 pub(crate) use fence::Fence;
+pub use fence::Mutation;
 pub(crate) use fence::Places;
-pub use fence::{Mutation, Ticket};
 use filter::{Filter, Noted};
 use shadow::Shadow;
+pub use ticket::Ticket;
 
 /// Shared by all handles, views and compositions over one store.
 #[derive(Debug)]

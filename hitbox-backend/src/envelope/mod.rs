@@ -5,6 +5,7 @@
 //! most once per envelope, and the result is remembered in it; a value read as another type goes through
 //! its encoded form, and what does not fit is an error, which readers treat as a miss.
 
+pub(crate) mod attributes;
 mod encoded;
 mod live;
 mod size;

@@ -23,11 +23,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hitbox_core::{
-    CacheKey, CacheValue, Details, Epoch, Lifetime, Priority, RecordKind, Scope, ScopeKind, Timestamp,
-};
+use hitbox_core::{CacheKey, CacheValue, Details, Lifetime, Priority, RecordKind, Scope, Timestamp};
 use twox_hash::{XxHash3_64, XxHash3_128};
 
+use super::attributes::{self, Reader};
 use super::{Encoded, Raw};
 use crate::codec::{Codec, Format};
 use crate::leaf::Leaf;
@@ -91,7 +90,7 @@ pub fn key_digest(key: &CacheKey) -> u128 {
 
 /// The stored form of an entry whose payload is encoded.
 pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec<u8> {
-    let attributes = value.details().map(encode_attributes).unwrap_or_default();
+    let attributes = value.details().map(attributes::encode).unwrap_or_default();
     let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + encoded.bytes.len());
     let lifetime = value.lifetime();
     let details = value.details();
@@ -182,7 +181,7 @@ fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&
         return Record::Other(Other::Codec);
     };
     let payload_at = HEADER_BYTES + head.attributes_len as usize;
-    let Some((scopes, metadata)) = decode_attributes(&bytes[HEADER_BYTES..payload_at]) else {
+    let Some((scopes, metadata)) = attributes::decode(&bytes[HEADER_BYTES..payload_at]) else {
         return Record::Damaged;
     };
     let encoded = Encoded {
@@ -207,7 +206,7 @@ pub fn peek(start: &[u8]) -> Option<Result<CacheValue<()>, usize>> {
     }
     let payload_at = HEADER_BYTES + head.attributes_len as usize;
     let Some(attributes) = start.get(HEADER_BYTES..payload_at) else { return Some(Err(payload_at)) };
-    let (scopes, metadata) = decode_attributes(attributes)?;
+    let (scopes, metadata) = attributes::decode(attributes)?;
     Some(Ok(head.entry((), kind, scopes, metadata)))
 }
 
@@ -319,102 +318,12 @@ impl Head {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.u32()? as usize;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        std::str::from_utf8(bytes).ok()
-    }
-}
-
-fn encode_attributes(details: &Details) -> Vec<u8> {
-    if details.scopes.is_empty() && details.metadata.is_empty() {
-        return Vec::new();
-    }
-    let mut out = Vec::with_capacity(attributes_len(details) as usize);
-    let text = |out: &mut Vec<u8>, text: &str| {
-        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
-    };
-    out.extend_from_slice(&(details.scopes.len() as u32).to_le_bytes());
-    for scope in &details.scopes {
-        out.push(scope_id(scope.kind));
-        text(&mut out, &scope.name);
-        out.extend_from_slice(&scope.epoch.0.to_le_bytes());
-    }
-    out.extend_from_slice(&(details.metadata.len() as u32).to_le_bytes());
-    for (name, value) in &details.metadata {
-        text(&mut out, name);
-        text(&mut out, value);
-    }
-    out
-}
-
-/// Bytes of an entry's attributes on the wire.
-pub(crate) fn attributes_len(details: &Details) -> u64 {
-    let scopes = details.scopes.iter().map(|scope| 1 + 4 + scope.name.len() + 16);
-    let metadata = details.metadata.iter().map(|(name, value)| 8 + name.len() + value.len());
-    let items: usize = scopes.chain(metadata).sum();
-    if details.scopes.is_empty() && details.metadata.is_empty() { 0 } else { 8 + items as u64 }
-}
-
-type Attributes = (Vec<Scope>, BTreeMap<String, String>);
-
-/// Items are pushed as they are read: a count that promises more than there is reserves nothing.
-fn decode_attributes(bytes: &[u8]) -> Option<Attributes> {
-    let mut attributes = Attributes::default();
-    if bytes.is_empty() {
-        return Some(attributes);
-    }
-    let mut rest = Reader(bytes);
-    for _ in 0..rest.u32()? {
-        let [kind] = rest.array()?;
-        let kind = scope_of(kind)?;
-        let name = rest.text()?.into();
-        let epoch = Epoch(u128::from_le_bytes(rest.array()?));
-        attributes.0.push(Scope { kind, name, epoch });
-    }
-    for _ in 0..rest.u32()? {
-        let name = rest.text()?.to_owned();
-        attributes.1.insert(name, rest.text()?.to_owned());
-    }
-    rest.0.is_empty().then_some(attributes)
-}
-
 const KINDS: [RecordKind; 4] =
     [RecordKind::Value, RecordKind::Absent, RecordKind::Lease, RecordKind::Tombstone];
-const SCOPES: [ScopeKind; 4] =
-    [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
-
 fn kind_id(kind: RecordKind) -> u8 {
     KINDS.iter().position(|known| *known == kind).unwrap_or(0) as u8
 }
 
 fn kind_of(id: u8) -> Option<RecordKind> {
     KINDS.get(usize::from(id)).copied()
-}
-
-fn scope_id(kind: ScopeKind) -> u8 {
-    SCOPES.iter().position(|known| *known == kind).unwrap_or(0) as u8
-}
-
-fn scope_of(id: u8) -> Option<ScopeKind> {
-    SCOPES.get(usize::from(id)).copied()
 }
