@@ -134,7 +134,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let id = rand::rng().random_range(0..PRODUCTS);
             products.evict(id).await?;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
     }
     stop.store(true, Ordering::Relaxed);
     let (mut answers, mut stale) = (0, 0);

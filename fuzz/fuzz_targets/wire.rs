@@ -28,10 +28,15 @@ fuzz_target!(|input: &[u8]| {
             if record.len() < wire::HEADER_BYTES {
                 return;
             }
-            record[72..88].copy_from_slice(&wire::key_digest(&key).to_le_bytes());
+            record[80..96].copy_from_slice(&wire::key_digest(&key).to_le_bytes());
             wire::seal(&mut record);
         }
-        let _ = wire::peek_lifetime(&record);
+        let _ = wire::peek_times(&record);
+        let _ = wire::peek_for(&key, &record, 0);
+        // A start that is not the whole says so, or how much more it needs.
+        if let Some(Err(more)) = wire::peek(&record[..record.len() / 2]) {
+            assert!(more > record.len() / 2);
+        }
         if let Record::Value(value) = wire::decode(&key, &Bytes::from(record.clone()), &Codec::default(), None) {
             let _ = value.data().decode::<Anything>();
             let _ = value.data().decode::<Bytes>();

@@ -41,6 +41,8 @@ pub struct Details {
     /// The epochs of "everything" and of its namespaces in the layer that keeps it, as one number; 0 for none. Put there
     /// by the layer.
     pub era: u64,
+    /// There is nothing here but the era.
+    says_nothing: bool,
     /// When its scopes were last found current, in a measure of the layer that keeps it.
     pub verified: Verified,
 }
@@ -207,11 +209,11 @@ impl<T> CacheValue<T> {
 
     /// The same with the layer's epochs of "everything" and of the entry's namespaces, as one number. It is kept with
     /// the details; 0 needs none.
-    pub fn with_era(mut self, era: u64) -> Self {
+    pub fn with_era(self, era: u64) -> Self {
         if self.era() != era {
             let mut details = self.details.as_deref().cloned().unwrap_or_default();
             details.era = era;
-            self.details = (era != 0 || details != Details::default()).then(|| Arc::new(details));
+            return self.with_details(details);
         }
         self
     }
@@ -224,8 +226,16 @@ impl<T> CacheValue<T> {
 
     /// The same with these details. Empty ones are not kept.
     pub fn with_details(mut self, details: Details) -> Self {
-        self.details = (details.era != 0 || details != Details::default()).then(|| Arc::new(details));
+        let mut details = details;
+        details.says_nothing = details == Details::default();
+        self.details = (details.era != 0 || !details.says_nothing).then(|| Arc::new(details));
         self
+    }
+
+    /// Whether the entry has details or an era.
+    #[inline(always)]
+    pub const fn is_annotated(&self) -> bool {
+        self.details.is_some()
     }
 
     /// The user's value, or the envelope.
@@ -250,13 +260,13 @@ impl<T> CacheValue<T> {
 
     /// The rarer facts, if there are any.
     pub fn details(&self) -> Option<&Details> {
-        self.details.as_deref()
+        self.details.as_deref().filter(|details| !details.says_nothing)
     }
 
     /// The same, shared.
     #[inline]
     pub fn shared_details(&self) -> Option<Arc<Details>> {
-        self.details.clone()
+        self.details.as_ref().filter(|details| !details.says_nothing).cloned()
     }
 
     /// The instant from which on a store may drop the entry: the end of its life, or of its idle time if

@@ -2,7 +2,7 @@
 
 use crate::run::{self, Outcome, is_there};
 
-const TARGETS: &[&str] = &["wire", "object"];
+const TARGETS: &[&str] = &["wire", "object", "key"];
 
 pub(crate) fn run(seconds: u64) -> Outcome {
     run::run("rustc", &["+nightly", "--version"])

@@ -326,9 +326,15 @@ impl Epochs {
         }
     }
 
+    /// Whether the store has something to record still.
+    #[inline]
+    pub(crate) fn has_unrecorded(&self) -> bool {
+        self.unrecorded.load(Ordering::Acquire) != 0
+    }
+
     /// What the store has to record still.
     pub(crate) fn unrecorded(&self) -> Vec<Scope> {
-        if self.unrecorded.load(Ordering::Acquire) == 0 {
+        if !self.has_unrecorded() {
             return Vec::new();
         }
         let table = self.read();

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
-use hitbox_core::{CacheKey, CacheValue};
+use hitbox_core::{CacheKey, CacheValue, Scope};
 
 use super::calls::{bytes_of, of, passes_by, remove, remove_in_turn};
 use super::scoped;
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
-use crate::coherence::{Mutation, places};
+use crate::coherence::{Mutation, moment, places};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
 use crate::read::{Answer, ReadOptions};
@@ -34,9 +34,27 @@ pub(crate) async fn read_many<B: Backend + ?Sized>(
         return answers;
     }
     let batch: Vec<CacheKey> = asked.iter().map(|index| keys[*index].clone()).collect();
+    if leaf.epochs().has_unrecorded() {
+        scoped::settle(backend, leaf).await;
+    }
+    // Epochs without which entries of a shared store cannot be judged come in the same answer.
+    let mut due: Vec<Scope> = Vec::new();
+    for scope in batch.iter().flat_map(|key| scoped::due(backend, leaf, key)) {
+        if !due.contains(&scope) {
+            due.push(scope);
+        }
+    }
+    let asked_at = moment::now();
+    let together = [&batch[..], &scoped::keys_of(&due)].concat();
     let started = Timers::start(leaf.clock());
-    let stored = backend.read_batch(&batch).await;
+    let mut stored = backend.read_batch(&together).await;
     leaf.0.timers.read.stop(leaf.clock(), started);
+    let epochs = stored.split_off(batch.len().min(stored.len()));
+    if let Err(error) = scoped::learned(leaf, asked_at, due, epochs) {
+        let failed = leaf.failed(Event::ReadError, error);
+        asked.into_iter().for_each(|index| answers[index] = Err(failed.clone()));
+        return answers;
+    }
     let found =
         batch.iter().zip(&stored).filter_map(|(key, stored)| Some((key, stored.as_ref().ok()?.as_ref()?)));
     if let Err(error) = scoped::make_known(backend, leaf, found).await {

@@ -89,7 +89,7 @@ impl Leaf {
     /// What a copy is to this read: nothing is counted if that is not known here.
     #[inline(always)]
     fn judge(&self, key: &CacheKey, value: CacheValue<Raw>, options: &ReadOptions) -> TryRead {
-        if value.details().is_some() || !self.0.epochs.is_plain() {
+        if value.is_annotated() || !self.0.epochs.is_plain() {
             match self.judge_rare(key, &value, options) {
                 Rare::Usable => {}
                 Rare::Useless(why) => return self.useless(why),

@@ -121,7 +121,6 @@ pub(super) async fn make_known<'e, B: Backend + ?Sized, T: 'e>(
     if !epochs.is_in_store() {
         return Ok(());
     }
-    settle(backend, leaf).await;
     let (now, trust) = (leaf.clock().monotonic(), leaf.suspect_time());
     let mut missing = Vec::new();
     for (key, value) in entries {
@@ -174,7 +173,6 @@ pub(super) async fn stamped<B: Backend + ?Sized>(
             Stamp::Superseded => return Ok(None),
             Stamp::Missing(open, scopes) => {
                 value = open;
-                settle(backend, leaf).await;
                 learn(backend, leaf, scopes.clone()).await?;
                 mint(backend, leaf, &scopes).await?;
             }
@@ -232,7 +230,7 @@ async fn record<B: Backend + ?Sized>(
 }
 
 /// Tries again to write what the store has not recorded.
-async fn settle<B: Backend + ?Sized>(backend: &B, leaf: &Leaf) {
+pub(super) async fn settle<B: Backend + ?Sized>(backend: &B, leaf: &Leaf) {
     let open = leaf.epochs().unrecorded();
     if open.is_empty() || !leaf.epochs().may_retry(leaf.clock().monotonic()) {
         return;

@@ -1,7 +1,7 @@
 //! Invalidation by tag, dependency, namespace, prefix, pattern, and of everything; versions; eviction.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use hitbox_backend::{
@@ -231,6 +231,8 @@ pub(super) async fn invalidate_05_counts_are_distinct_keys(subject: &Subject) ->
 struct Forgetful {
     inner: Arc<dyn Backend>,
     is_failing: Arc<AtomicBool>,
+    /// Records of the framework that it took.
+    recorded: Arc<AtomicU64>,
 }
 
 #[async_trait]
@@ -243,7 +245,9 @@ impl Backend for Forgetful {
         if key.is_reserved() && self.is_failing.load(Ordering::SeqCst) {
             return Err(BackendError::new(ErrorKind::Connection, "an injected fault"));
         }
-        self.inner.write(key, value).await
+        self.inner.write(key, value).await?;
+        self.recorded.fetch_add(u64::from(key.is_reserved()), Ordering::SeqCst);
+        Ok(())
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
@@ -266,7 +270,7 @@ impl Backend for Forgetful {
 
     fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
         let inner = self.inner.adopted(adoption)?;
-        Some(Arc::new(Self { inner, is_failing: self.is_failing.clone() }))
+        Some(Arc::new(Self { inner, is_failing: self.is_failing.clone(), recorded: self.recorded.clone() }))
     }
 }
 
@@ -278,7 +282,8 @@ pub(super) async fn invalidate_06_a_layer_that_did_not_record_it_is_named(subjec
     }
     let keeps_epochs_itself = l2.capabilities().keeps_live_values;
     let is_failing = Arc::new(AtomicBool::new(false));
-    let failing = Forgetful { inner: l2, is_failing: is_failing.clone() };
+    let recorded = Arc::new(AtomicU64::new(0));
+    let failing = Forgetful { inner: l2, is_failing: is_failing.clone(), recorded: recorded.clone() };
     let whole = subject.compose(l1.clone(), failing, &world, Setup::default());
     let one = record(&["1"]);
     put_carrying(&*whole, &one, 1, &[Scope::tag("red")]).await?;
@@ -296,8 +301,14 @@ pub(super) async fn invalidate_06_a_layer_that_did_not_record_it_is_named(subjec
     }
     ensure_eq!(id(&*whole, &one).await?, None, "the entry of the layer that failed");
     is_failing.store(false, Ordering::SeqCst);
+    let before = recorded.load(Ordering::SeqCst);
     world.advance_millis(1_000);
     ensure_eq!(id(&*whole, &one).await?, None, "the entry after the layer has come back");
+    let later = recorded.load(Ordering::SeqCst) - before;
+    ensure!(
+        keeps_epochs_itself || later == 1,
+        "the layer was given the invalidation {later} times afterwards"
+    );
     put_carrying(&*whole, &one, 2, &[Scope::tag("red")]).await?;
     ensure_eq!(id(&*whole, &one).await?, Some(2), "what is written afterwards");
     Ok(())
