@@ -13,7 +13,6 @@
 //! A write tells when it, or the load that it ends, began ([`Began`]). If one of its scopes was invalidated since, it
 //! is not stored.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind};
 
 use super::moment::{self, Began, UNDER_WAY};
 pub(crate) use super::tokens::Keeping;
-use super::tokens::{Table, Token, implied, unique};
+use super::tokens::{Recording, Table, Token, implied, unique};
 
 /// Between two attempts to record what a store did not take.
 const RETRY: Duration = Duration::from_millis(200);
@@ -71,8 +70,6 @@ impl Default for Epochs {
 
 impl Epochs {
     pub(crate) fn kept(keeping: Keeping) -> Self {
-        let table =
-            Table { tokens: Default::default(), namespaces: HashSet::new(), first: Epoch::NONE, floor: 0 };
         Self {
             is_plain: AtomicBool::new(true),
             era: AtomicU64::new(0),
@@ -80,19 +77,13 @@ impl Epochs {
             latest: AtomicU64::new(moment::now()),
             unrecorded: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
-            table: RwLock::new(table),
+            table: RwLock::default(),
         }
     }
 
     #[inline]
     pub(crate) fn keeping(&self) -> Keeping {
-        match self.keeping.load(Ordering::Relaxed) {
-            1 => Keeping::Nowhere,
-            2 => Keeping::Here,
-            3 => Keeping::Own,
-            4 => Keeping::Shared,
-            _ => Keeping::Unknown,
-        }
+        Keeping::of(self.keeping.load(Ordering::Relaxed))
     }
 
     pub(crate) fn keep(&self, keeping: Keeping) {
@@ -178,7 +169,8 @@ impl Epochs {
         let table = self.read();
         let is_due = |token: &Token| {
             let age = now.saturating_sub(token.asked);
-            keeping == Keeping::Shared && !token.unrecorded && (age > trust || trust.is_zero())
+            let is_recorded = token.recording == Recording::Done;
+            keeping == Keeping::Shared && is_recorded && (age > trust || trust.is_zero())
         };
         let by_key = key.into_iter().flat_map(implied);
         let needed = by_key.chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
@@ -229,35 +221,34 @@ impl Epochs {
         needed.any(|(kind, name)| table.token(kind, name, keeping).is_some_and(|token| token.is_since(began)))
     }
 
-    /// Takes note of what the store answered, which was asked at this moment. `None` stands for no answer.
-    pub(crate) fn learn(&self, asked_at: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
+    /// A question to the store begins: the number of the last change that it may be older than.
+    pub(crate) fn asking(&self) -> u64 {
+        self.read().sequence
+    }
+
+    /// Takes note of what the store answered to a question that began with this number. `None` stands for no epoch.
+    pub(crate) fn learn(&self, asking: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
         let is_shared = self.keeping() == Keeping::Shared;
         let mut table = self.write();
         table.make_room(&self.latest, found.len());
         for (scope, epoch) in found {
-            let known = table.tokens[scope.kind as usize].get(&scope.name).copied();
-            let token = match known {
+            let learned = Token { epoch: *epoch, asked: now, ..Token::UNSET };
+            let token = match table.known(scope) {
                 // What has been changed here since is newer than the answer.
-                Some(known) if known.changed > asked_at || known.unrecorded => continue,
+                Some(known) if known.sequence > asking || known.recording != Recording::Done => continue,
                 Some(known) if known.epoch == *epoch => Token { asked: now, ..known },
                 // Somebody else has changed it.
                 Some(_) => {
                     let changed = moment::next();
                     self.latest.store(changed, Ordering::Release);
-                    Token { epoch: *epoch, changed, known: changed, asked: now, unrecorded: false }
+                    Token { changed, known: changed, ..learned }
                 }
                 None => {
                     let known = if is_shared && epoch.is_some() { moment::next() } else { 0 };
-                    Token {
-                        epoch: *epoch,
-                        changed: table.floor_of(scope.kind),
-                        known,
-                        asked: now,
-                        unrecorded: false,
-                    }
+                    Token { changed: table.floor_of(scope.kind), known, ..learned }
                 }
             };
-            table.tokens[scope.kind as usize].insert(scope.name.clone(), token);
+            table.put(scope, token);
         }
         self.refresh(&table);
     }
@@ -267,20 +258,38 @@ impl Epochs {
         let mut table = self.write();
         let mut minted = Vec::new();
         for scope in scopes {
-            let floor = table.floor_of(scope.kind);
-            let tokens = &mut table.tokens[scope.kind as usize];
-            if tokens.get(&scope.name).is_some_and(|token| token.epoch.is_some()) {
+            let known = table.known(scope);
+            if known.is_some_and(|token| token.epoch.is_some()) {
                 continue;
             }
             let epoch = unique();
-            let changed = tokens.get(&scope.name).map_or(floor, |token| token.changed);
-            let token = Token { epoch: Some(epoch), changed, known: 0, asked: now, unrecorded: true };
-            tokens.insert(scope.name.clone(), token);
-            self.unrecorded.fetch_add(1, Ordering::AcqRel);
+            let changed = known.map_or(table.floor_of(scope.kind), |token| token.changed);
+            let token = Token {
+                epoch: Some(epoch),
+                changed,
+                asked: now,
+                recording: Recording::First,
+                ..Token::UNSET
+            };
+            table.put(scope, token);
             minted.push(Scope { epoch, ..scope.clone() });
         }
         self.refresh(&table);
         minted
+    }
+
+    /// The store has not taken these first epochs: whoever needs them gives them others.
+    pub(crate) fn discard(&self, minted: &[Scope]) {
+        let mut table = self.write();
+        for scope in minted {
+            if let Some(known) = table.known(scope)
+                && known.epoch == Some(scope.epoch)
+                && known.recording == Recording::First
+            {
+                table.put(scope, Token { epoch: None, recording: Recording::Done, ..known });
+            }
+        }
+        self.refresh(&table);
     }
 
     /// Gives a scope a new epoch. Nothing that carries it is stored before [`Self::end`].
@@ -288,17 +297,13 @@ impl Epochs {
         let epoch = unique();
         let mut table = self.write();
         table.make_room(&self.latest, 1);
-        let token = Token {
-            epoch: Some(epoch),
-            changed: UNDER_WAY,
-            known: 0,
-            asked: now,
-            unrecorded: self.is_in_store(),
-        };
-        let old = table.tokens[scope.kind as usize].insert(scope.name.clone(), token);
-        if token.unrecorded && !old.is_some_and(|old| old.unrecorded) {
+        let is_open = |token: Token| token.recording == Recording::Open;
+        let recording = if self.is_in_store() { Recording::Open } else { Recording::Done };
+        if recording == Recording::Open && !table.known(scope).is_some_and(is_open) {
             self.unrecorded.fetch_add(1, Ordering::AcqRel);
         }
+        let token = Token { epoch: Some(epoch), changed: UNDER_WAY, asked: now, recording, ..Token::UNSET };
+        table.put(scope, token);
         self.latest.store(moment::next(), Ordering::Release);
         self.refresh(&table);
         epoch
@@ -307,7 +312,7 @@ impl Epochs {
     /// The invalidation that gave a scope this epoch is over.
     pub(crate) fn end(&self, scope: &Scope, epoch: Epoch, at: u64) {
         let mut table = self.write();
-        if let Some(token) = table.tokens[scope.kind as usize].get_mut(&scope.name)
+        if let Some(token) = table.known_mut(scope)
             && token.epoch == Some(epoch)
         {
             token.changed = at;
@@ -318,9 +323,9 @@ impl Epochs {
     /// The store has recorded this epoch.
     pub(crate) fn recorded(&self, scope: &Scope) {
         let mut table = self.write();
-        if let Some(token) = table.tokens[scope.kind as usize].get_mut(&scope.name)
+        if let Some(token) = table.known_mut(scope)
             && token.epoch == Some(scope.epoch)
-            && std::mem::replace(&mut token.unrecorded, false)
+            && std::mem::replace(&mut token.recording, Recording::Done) == Recording::Open
         {
             self.unrecorded.fetch_sub(1, Ordering::AcqRel);
         }
@@ -334,15 +339,7 @@ impl Epochs {
 
     /// What the store has to record still.
     pub(crate) fn unrecorded(&self) -> Vec<Scope> {
-        if !self.has_unrecorded() {
-            return Vec::new();
-        }
-        let table = self.read();
-        let all =
-            KINDS.iter().flat_map(|kind| table.tokens[*kind as usize].iter().map(move |item| (*kind, item)));
-        let open = all.filter(|(_, (_, token))| token.unrecorded && token.changed != UNDER_WAY);
-        open.filter_map(|(kind, (name, token))| Some(Scope { kind, name: name.clone(), epoch: token.epoch? }))
-            .collect()
+        if self.has_unrecorded() { self.read().open() } else { Vec::new() }
     }
 
     /// Whether the store may be asked again to record what it has not: now and then.
@@ -399,6 +396,3 @@ impl Epochs {
         self.is_plain.store(everything.is_none() && !has_namespaces, Ordering::Release);
     }
 }
-
-const KINDS: [ScopeKind; 4] =
-    [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];

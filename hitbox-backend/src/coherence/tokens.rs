@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox_core::{CacheKey, Epoch, ScopeKind};
+use hitbox_core::{CacheKey, Epoch, Scope, ScopeKind};
 use twox_hash::XxHash3_64;
 
 use super::moment::{self, Began, UNDER_WAY};
@@ -29,7 +29,19 @@ pub(crate) enum Keeping {
     Shared,
 }
 
-#[derive(Debug)]
+impl Keeping {
+    pub(super) const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Nowhere,
+            2 => Self::Here,
+            3 => Self::Own,
+            4 => Self::Shared,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Table {
     /// By family.
     pub(super) tokens: [HashMap<Box<str>, Token>; 4],
@@ -39,6 +51,8 @@ pub(super) struct Table {
     pub(super) first: Epoch,
     /// What began earlier and carries a tag is not stored: it may have been forgotten that it was invalidated.
     pub(super) floor: u64,
+    /// Changes so far.
+    pub(super) sequence: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +65,34 @@ pub(super) struct Token {
     pub(super) known: u64,
     /// When the store was asked, on the monotonic clock.
     pub(super) asked: Duration,
-    /// The store has not taken it yet.
-    pub(super) unrecorded: bool,
+    pub(super) recording: Recording,
+    /// Its place among the changes of the table: what the store answered to an earlier question is older.
+    pub(super) sequence: u64,
+}
+
+/// Whether the store has a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recording {
+    Done,
+    /// It is being given the scope's first, by whoever needs it.
+    First,
+    /// It has not taken one that ends an older, and is to be asked again.
+    Open,
 }
 
 impl Token {
     pub(super) const fn first(epoch: Epoch, floor: u64) -> Self {
-        Self { epoch: Some(epoch), changed: floor, known: 0, asked: Duration::ZERO, unrecorded: false }
+        Self { epoch: Some(epoch), changed: floor, known: 0, ..Self::UNSET }
     }
+
+    pub(super) const UNSET: Self = Self {
+        epoch: None,
+        changed: 0,
+        known: 0,
+        asked: Duration::ZERO,
+        recording: Recording::Done,
+        sequence: 0,
+    };
 
     pub(super) fn is_since(&self, began: Began) -> bool {
         self.changed > began.moment || (began.brings_older && self.known > began.moment)
@@ -79,11 +113,38 @@ pub(super) fn implied(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &str)>
     std::iter::once((ScopeKind::Everything, "")).chain(namespaces)
 }
 
+const KINDS: [ScopeKind; 4] =
+    [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
+
 const fn is_implied(kind: ScopeKind) -> bool {
     matches!(kind, ScopeKind::Everything | ScopeKind::Namespace)
 }
 
 impl Table {
+    pub(super) fn known(&self, scope: &Scope) -> Option<Token> {
+        self.tokens[scope.kind as usize].get(&scope.name).copied()
+    }
+
+    pub(super) fn known_mut(&mut self, scope: &Scope) -> Option<&mut Token> {
+        self.tokens[scope.kind as usize].get_mut(&scope.name)
+    }
+
+    pub(super) fn put(&mut self, scope: &Scope, token: Token) {
+        self.sequence += 1;
+        let token = Token { sequence: self.sequence, ..token };
+        self.tokens[scope.kind as usize].insert(scope.name.clone(), token);
+    }
+
+    /// What the store is to be asked again to record.
+    pub(super) fn open(&self) -> Vec<Scope> {
+        let all =
+            KINDS.iter().flat_map(|kind| self.tokens[*kind as usize].iter().map(move |item| (*kind, item)));
+        let open =
+            all.filter(|(_, (_, token))| token.recording == Recording::Open && token.changed != UNDER_WAY);
+        open.filter_map(|(kind, (name, token))| Some(Scope { kind, name: name.clone(), epoch: token.epoch? }))
+            .collect()
+    }
+
     /// What is known of a scope; where the truth is here, that is everything.
     pub(super) fn token(&self, kind: ScopeKind, name: &str, keeping: Keeping) -> Option<Token> {
         let known = self.tokens[kind as usize].get(name).copied();
@@ -119,7 +180,8 @@ impl Table {
             return;
         }
         for family in [tags, others] {
-            self.tokens[family].retain(|_, token| token.unrecorded || token.changed == UNDER_WAY);
+            self.tokens[family]
+                .retain(|_, token| token.recording != Recording::Done || token.changed == UNDER_WAY);
         }
         self.first = unique();
         self.floor = moment::next();

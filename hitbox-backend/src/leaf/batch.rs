@@ -8,7 +8,7 @@ use hitbox_core::{CacheKey, CacheValue, Scope};
 use super::calls::{bytes_of, of, passes_by, remove, remove_in_turn};
 use super::scoped;
 use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
-use crate::coherence::{Mutation, moment, places};
+use crate::coherence::{Mutation, places};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
 use crate::read::{Answer, ReadOptions};
@@ -44,13 +44,13 @@ pub(crate) async fn read_many<B: Backend + ?Sized>(
             due.push(scope);
         }
     }
-    let asked_at = moment::now();
+    let asking = leaf.epochs().asking();
     let together = [&batch[..], &scoped::keys_of(&due)].concat();
     let started = Timers::start(leaf.clock());
     let mut stored = backend.read_batch(&together).await;
     leaf.0.timers.read.stop(leaf.clock(), started);
     let epochs = stored.split_off(batch.len().min(stored.len()));
-    if let Err(error) = scoped::learned(leaf, asked_at, due, epochs) {
+    if let Err(error) = scoped::learned(leaf, asking, due, epochs) {
         let failed = leaf.failed(Event::ReadError, error);
         asked.into_iter().for_each(|index| answers[index] = Err(failed.clone()));
         return answers;

@@ -7,7 +7,7 @@ use hitbox_core::{BackendResult, CacheKey, CacheValue, RecordKind, Scope};
 use super::{Leaf, LeafOptions, scoped};
 use crate::backend::{Backend, WriteOptions};
 use crate::coherence::epochs::Verdict;
-use crate::coherence::{self, Coherence, Mutation, Ticket, moment, places};
+use crate::coherence::{self, Coherence, Mutation, Ticket, places};
 use crate::envelope::{Encodings, Raw};
 use crate::metrics::Timers;
 use crate::read::{Answer, Peek, Presence, ReadOptions};
@@ -95,12 +95,12 @@ impl Leaf {
         key: &CacheKey,
         due: Vec<Scope>,
     ) -> BackendResult<Option<CacheValue<Raw>>> {
-        let asked_at = moment::now();
+        let asking = self.epochs().asking();
         let mut keys = scoped::keys_of(&due);
         keys.push(key.clone());
         let mut answers = backend.read_batch(&keys).await;
         let stored = answers.pop().unwrap_or(Ok(None));
-        scoped::learned(self, asked_at, due, answers)?;
+        scoped::learned(self, asking, due, answers)?;
         stored
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn keys_of(scopes: &[Scope]) -> Vec<CacheKey> {
 /// Takes note of what a store answered for scopes.
 pub(super) fn learned(
     leaf: &Leaf,
-    asked_at: u64,
+    asking: u64,
     scopes: Vec<Scope>,
     answers: impl IntoIterator<Item = BackendResult<Option<CacheValue<Raw>>>>,
 ) -> BackendResult<()> {
@@ -97,7 +97,7 @@ pub(super) fn learned(
         let epoch = epoch_in(&scope, answer?);
         found.push((scope, epoch));
     }
-    leaf.epochs().learn(asked_at, leaf.clock().monotonic(), &found);
+    leaf.epochs().learn(asking, leaf.clock().monotonic(), &found);
     Ok(())
 }
 
@@ -105,9 +105,9 @@ async fn learn<B: Backend + ?Sized>(backend: &B, leaf: &Leaf, scopes: Vec<Scope>
     if scopes.is_empty() {
         return Ok(());
     }
-    let asked_at = moment::now();
+    let asking = leaf.epochs().asking();
     let answers = backend.read_batch(&keys_of(&scopes)).await;
-    learned(leaf, asked_at, scopes, answers)
+    learned(leaf, asking, scopes, answers)
 }
 
 /// Asks for the epochs that are needed to judge these entries.
@@ -184,23 +184,37 @@ pub(super) async fn stamped<B: Backend + ?Sized>(
 /// Gives scopes an epoch that have none, in the store too.
 async fn mint<B: Backend + ?Sized>(backend: &B, leaf: &Leaf, scopes: &[Scope]) -> BackendResult<()> {
     let minted = leaf.epochs().mint(leaf.clock().monotonic(), scopes);
-    if backend.capabilities().writes_conditionally {
-        for scope in minted {
-            let key = key_of(&scope);
-            let record = leaf.prepare(backend, &key, record_of(&scope, MINTED), &Encodings::default())?;
-            match backend.write_if_newer(&key, record).await {
-                Ok(()) => leaf.epochs().recorded(&scope),
-                // Somebody else was first: theirs holds.
-                Err(error) if error.kind() == ErrorKind::VersionMismatch => {
-                    leaf.epochs().recorded(&scope);
-                    learn(backend, leaf, vec![scope]).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        return Ok(());
+    // However this ends: what the store has not got is nobody's epoch.
+    let unless_recorded = Discard { epochs: leaf.epochs(), minted };
+    if !backend.capabilities().writes_conditionally {
+        return record(backend, leaf, unless_recorded.minted.clone(), MINTED).await;
     }
-    record(backend, leaf, minted, MINTED).await
+    for scope in &unless_recorded.minted {
+        let key = key_of(scope);
+        let record = leaf.prepare(backend, &key, record_of(scope, MINTED), &Encodings::default())?;
+        match backend.write_if_newer(&key, record).await {
+            Ok(()) => leaf.epochs().recorded(scope),
+            // Somebody else was first: theirs holds.
+            Err(error) if error.kind() == ErrorKind::VersionMismatch => {
+                leaf.epochs().discard(std::slice::from_ref(scope));
+                learn(backend, leaf, vec![scope.clone()]).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// First epochs that the store is being given.
+struct Discard<'e> {
+    epochs: &'e Epochs,
+    minted: Vec<Scope>,
+}
+
+impl Drop for Discard<'_> {
+    fn drop(&mut self) {
+        self.epochs.discard(&self.minted);
+    }
 }
 
 /// Writes epochs into the store.
