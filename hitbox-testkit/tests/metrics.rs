@@ -3,10 +3,13 @@
 use std::sync::OnceLock;
 
 use hitbox_backend::doc::Map;
-use hitbox_backend::{Backend, CacheBackend, Compose, OffloadPool, metrics};
+use hitbox_backend::{
+    AdmissionRule, Backend, CacheBackend, Codec, Compose, Compressor, LeafOptions, OffloadPool,
+    ParallelReadPolicy, RefillPolicy, Wrap, metrics,
+};
 use hitbox_core::{CacheContext, CacheKey, CacheValue};
-use hitbox_testkit::World;
 use hitbox_testkit::broken::{Defect, Defective};
+use hitbox_testkit::{MemoryBackend, World};
 
 /// One write, two hits and a miss on `(upper / map) / map`, which has the label `outer`, behind `dyn` as
 /// deep as it goes.
@@ -26,15 +29,25 @@ async fn use_it(upper: impl Backend, outer: &str, install: impl FnOnce()) {
 
 /// What Prometheus would read. There is one recorder per process.
 fn exported() -> &'static str {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    TEXT.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
-        runtime.block_on(async {
+    &export().1
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio")
+}
+
+/// The export, and what it said first.
+fn export() -> &'static (metrics::PrometheusExport, String) {
+    static EXPORT: OnceLock<(metrics::PrometheusExport, String)> = OnceLock::new();
+    EXPORT.get_or_init(|| {
+        runtime().block_on(async {
             let mut export = None;
             use_it(Map::default(), "outer", || export = metrics::prometheus().ok()).await;
             let nameless = Defective::new(Defect::ForgetsPath, World::new().shared_clock());
             use_it(nameless, "broken", || ()).await;
-            export.expect("no other recorder").render()
+            let export = export.expect("no other recorder");
+            let text = export.render();
+            (export, text)
         })
     })
 }
@@ -76,4 +89,107 @@ fn stats_04_counters_and_durations_under_full_paths() {
 #[test]
 fn stats_04_rejects_a_leaf_that_forgets_its_path() {
     assert_eq!(missing("broken", "memory").len(), 5);
+}
+
+/// One of everything that a leaf counts.
+#[test]
+fn the_snapshot_and_the_export_agree() {
+    let (export, _) = export();
+    runtime().block_on(async {
+        let world = World::new();
+        let upper = MemoryBackend::new(world.shared_clock());
+        let zstd = Codec { compressor: Compressor::Zstd(1), ..Codec::default() };
+        let lower = Zipped(MemoryBackend::with_options(LeafOptions {
+            codec: zstd,
+            clock: world.shared_clock(),
+            ..LeafOptions::new("zipped")
+        }));
+        let cache = upper
+            .admission(AdmissionRule::UpTo(5_000))
+            .compose(lower, world.pool.shared())
+            .with_label("agree")
+            .with_read(ParallelReadPolicy)
+            .with_refill(RefillPolicy::Awaited);
+        let key = |name: &str| CacheKey::new(name);
+        let mut context = CacheContext::new();
+        for (name, len) in [("small", 1), ("large", 10_000)] {
+            cache.set(&key(name), CacheValue::new("x".repeat(len)), &mut context).await.expect("a write");
+            for _ in 0..2 {
+                assert!(cache.get::<String>(&key(name), &mut context).await.expect("a read").is_some());
+            }
+        }
+        cache.get::<String>(&key("none"), &mut context).await.expect("a read");
+        cache.contains(&key("small")).await.expect("a look");
+        cache.contains(&key("none")).await.expect("a look");
+        cache.set_if_newer(&key("v"), CacheValue::new(1_u64), 2).await.expect("a write");
+        cache.set_if_newer(&key("v"), CacheValue::new(1_u64), 1).await.expect_err("an older version");
+        cache.delete(&key("v"), &mut context).await.expect("a delete");
+        cache.clear().await.expect("an invalidation");
+        cache.get::<String>(&key("small"), &mut context).await.expect("a read");
+        let text = export.render();
+        let mut seen = 0;
+        for leaf in cache.snapshot().leaves {
+            let shown = |name: &str, label: &str| -> u64 {
+                let series = format!("hitbox_{name}{{backend=\"{}\"{label}}} ", leaf.label);
+                let line = text.lines().find_map(|line| line.strip_prefix(&series));
+                line.unwrap_or_else(|| panic!("{series} is missing in:\n{text}")).parse().expect("a count")
+            };
+            let expected = [
+                ("backend_hit_total", "", leaf.hits),
+                ("backend_stale_total", "", leaf.stale_hits),
+                ("backend_miss_total", "", leaf.misses),
+                ("backend_unserved_total", "", leaf.unserved),
+                ("backend_unusable_total", ",reason=\"invalidated\"", leaf.invalidated),
+                ("backend_remove_total", "", leaf.removes),
+                ("backend_version_mismatch_total", "", leaf.version_mismatches),
+                ("backend_not_admitted_total", "", leaf.not_admitted),
+                ("backend_lookup_total", ",presence=\"present\"", leaf.present),
+                ("backend_lookup_total", ",presence=\"absent\"", leaf.absent),
+                ("backend_lookup_total", ",presence=\"maybe\"", leaf.maybe),
+                ("backend_read_bytes_total", "", leaf.bytes_read),
+                ("backend_write_bytes_total", "", leaf.bytes_written),
+                ("backend_compress_input_bytes_total", "", leaf.compress_in),
+                ("backend_compress_output_bytes_total", "", leaf.compress_out),
+                ("backend_compress_skipped_total", "", leaf.compress_skipped),
+                ("filter_answered_total", "", leaf.filtered),
+                ("filter_false_positive_total", "", leaf.false_positives),
+                ("invalidation_total", "", leaf.invalidations),
+                ("refill_installed_total", "", leaf.refills),
+                ("refill_superseded_total", "", leaf.refills_superseded),
+            ];
+            for (name, label, count) in expected {
+                assert_eq!(shown(name, label), count, "{name} of {}", leaf.label);
+                seen += u64::from(count > 0);
+            }
+        }
+        assert!(seen > 20, "only {seen} counts are not zero");
+    });
+}
+
+/// Stores bytes, by its own codec.
+struct Zipped(MemoryBackend);
+
+#[async_trait::async_trait]
+impl Backend for Zipped {
+    hitbox_backend::forward!(self => self.0; store);
+
+    fn leaf(&self) -> Option<&hitbox_backend::Leaf> {
+        self.0.leaf()
+    }
+
+    fn adopted(&self, adoption: &hitbox_backend::Adoption) -> Option<std::sync::Arc<dyn Backend>> {
+        let inner = self.0.adopted(adoption)?;
+        Some(std::sync::Arc::new(ZippedView(inner)))
+    }
+}
+
+/// The same in its place.
+struct ZippedView(std::sync::Arc<dyn Backend>);
+
+impl Backend for ZippedView {
+    hitbox_backend::forward!(self => self.0; store);
+
+    fn leaf(&self) -> Option<&hitbox_backend::Leaf> {
+        self.0.leaf()
+    }
 }

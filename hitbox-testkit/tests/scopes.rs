@@ -547,7 +547,7 @@ async fn limits_name_both_numbers() {
 }
 
 #[tokio::test]
-async fn low_priorities_are_put_out_first() {
+async fn refill_09_low_priorities_are_put_out_first() {
     let priorities =
         |entries| MokaBackend::builder().max_entries(entries).priorities().build().expect("moka");
     let put = async |cache: &MokaBackend, number: u64, priority: Priority| {

@@ -8,7 +8,7 @@ use hitbox_backend::{
     Backend, CacheBackend, Cacheable, DeleteStatus, LeafSet, Raw, ReadOptions, Receipt, WriteOptions,
     mutation,
 };
-use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness};
+use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, ErrorKind, Freshness};
 
 use crate::advisor::Advice;
 use crate::builder::CacheBuilder;
@@ -312,6 +312,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     ) -> BackendResult<Receipt> {
         let now = self.now();
         let Some(lifetime) = self.settings.lifetime(key, life, false, now) else {
+            if remarks.version.is_some() {
+                let why = "a value that is over at once cannot be written under a version";
+                return Err(BackendError::new(ErrorKind::Configuration, why));
+            }
             // A value that is over at once replaces what was there with nothing.
             return self.write(key, None).await;
         };
