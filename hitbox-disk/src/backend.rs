@@ -168,7 +168,8 @@ impl Backend for DiskBackend {
     }
 
     async fn entry_count(&self) -> BackendResult<u64> {
-        Ok(self.store.visible(self.leaf.clock().now().as_millis()))
+        let (store, now) = (self.store.clone(), self.leaf.clock().now().as_millis());
+        blocking(move || Ok(store.visible(now))).await
     }
 
     /// The payload is not read, nor verified.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use hitbox_core::BoxFuture;
 
-use crate::store::{Store, delete, files, get, set};
+use crate::store::{Store, delete, files, get, key, set};
 use crate::{Verdict, rejected};
 
 /// Drops a file from the page cache, and says whether a read of it would block now: it never does where files
@@ -59,6 +59,18 @@ fn check(store: Store) -> Verdict {
             ("write", Box::pin(set(&*open, 2, Bytes::from_static(b"new")))),
             ("remove", Box::pin(delete(&*open, 3))),
             ("clear", Box::pin(async { open.erase_with().await.map_err(|error| error.to_string()) })),
+            (
+                "list",
+                Box::pin(async { open.enumerate(0, 10).await.map(drop).map_err(|error| error.to_string()) }),
+            ),
+            (
+                "look",
+                Box::pin(async { open.contains(&key(1)).await.map(drop).map_err(|error| error.to_string()) }),
+            ),
+            (
+                "count",
+                Box::pin(async { open.entry_count().await.map(drop).map_err(|error| error.to_string()) }),
+            ),
         ];
         if has_to_wait {
             calls.insert(0, ("read", Box::pin(async { get(&*open, 1).await.map(|_| ()) })));
