@@ -15,6 +15,7 @@ use hitbox_core::{
 };
 use tracing::Instrument;
 
+use crate::call::{Call, Mode};
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::Landing;
@@ -77,6 +78,14 @@ pub(crate) struct Plan {
     pub(crate) ahead: Option<Ahead>,
     /// There may be an older copy, which nobody has looked at.
     pub(crate) is_forced: bool,
+}
+
+impl Plan {
+    /// The load that a call leads, ahead of need if there is a copy.
+    pub(crate) fn of(call: &Call, ahead: Option<Ahead>) -> Self {
+        let is_forced = call.mode == Mode::Reload;
+        Self { life: call.life, remarks: call.remarks.clone(), ahead, is_forced }
+    }
 }
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {

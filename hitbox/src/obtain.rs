@@ -98,17 +98,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     && !self.throttle.is_on(key, self.clock.monotonic())
                     && let Loader::Detached(loader) = loader()
                 {
-                    self.start_in_background(
-                        key,
-                        landings,
-                        loader,
-                        Plan {
-                            life: call.life,
-                            remarks: call.remarks.clone(),
-                            ahead: ahead(true),
-                            is_forced: false,
-                        },
-                    );
+                    self.start_in_background(key, landings, loader, Plan::of(call, ahead(true)));
                 }
                 self.tell_hit(key, copy.freshness);
                 Ok(copy.served(How::Hit))
@@ -117,17 +107,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             _ if self.settings.on_stale == OnStale::ServeAndReload => match loader() {
                 Loader::Detached(loader) => {
                     if !self.throttle.is_on(key, self.clock.monotonic()) {
-                        self.start_in_background(
-                            key,
-                            landings,
-                            loader,
-                            Plan {
-                                life: call.life,
-                                remarks: call.remarks.clone(),
-                                ahead: ahead(false),
-                                is_forced: false,
-                            },
-                        );
+                        self.start_in_background(key, landings, loader, Plan::of(call, ahead(false)));
                     }
                     self.serve_stale(key, copy, How::Stale)
                 }
@@ -201,12 +181,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             leaf: copy.leaf,
                             is_early: false,
                         });
-                        let plan = Plan {
-                            life: call.life,
-                            remarks: call.remarks.clone(),
-                            ahead,
-                            is_forced: call.mode == Mode::Reload,
-                        };
+                        let plan = Plan::of(call, ahead);
                         (waiting, self.start(landing, key, loader, plan), true)
                     }
                 };

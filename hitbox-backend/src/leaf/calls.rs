@@ -131,9 +131,6 @@ pub(crate) async fn write<B: Backend + ?Sized>(
     };
     let mutation = mutation(backend, key, options);
     let _turn = mutation.turn(&leaf.coherence().fence, key.process_hash()).await;
-    if leaf.epochs().has_unrecorded() {
-        Box::pin(scoped::settle(backend, leaf)).await;
-    }
     let value = match scoped::stamped(backend, leaf, key, value, mutation.began()).await {
         Ok(Some(value)) => value,
         Ok(None) => return remove_in_turn(backend, key, &mutation).await,

@@ -164,6 +164,9 @@ pub(super) async fn stamped<B: Backend + ?Sized>(
     if keeping(backend, leaf) == Keeping::Nowhere && value.details().is_some_and(|d| !d.scopes.is_empty()) {
         return Err(unsupported());
     }
+    if epochs.has_unrecorded() {
+        Box::pin(settle(backend, leaf)).await;
+    }
     let limit = leaf.limits().namespaces;
     epochs.admit(key, limit).map_err(|count| BackendError::too_many("namespaces", count, limit))?;
     // Others may make it forget in between; not for ever.
@@ -250,6 +253,7 @@ pub(super) async fn settle<B: Backend + ?Sized>(backend: &B, leaf: &Leaf) {
         return;
     }
     if let Err(error) = record(backend, leaf, open, RENEWED).await {
+        let error = leaf.failed(Event::WriteError, error);
         tracing::debug!(backend = %leaf.path(), %error, "an invalidation is not recorded yet");
     }
 }

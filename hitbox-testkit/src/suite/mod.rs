@@ -4,6 +4,7 @@
 //! A check runs against a [`Subject`] with a manual clock. It returns what is wrong instead of panicking,
 //! so that rejecting a broken backend is an ordinary result.
 
+mod admission;
 mod compose;
 mod errors;
 mod facts;
@@ -142,9 +143,9 @@ behaviours! {
     "refill_07" refill::refill_07_simultaneous_hits_fill_once rejects [broken::upper(Defect::IgnoresTickets)];
     "value_12" facts::value_12_what_is_too_large_is_refused rejects [
         broken::lapsed_alone(Lapse::TakesAnything)];
-    "compose_16" invalidate::compose_16_a_layer_may_be_write_disabled rejects [
+    "compose_16" admission::compose_16_a_layer_may_be_write_disabled rejects [
         broken::lapsed_upper(Lapse::KeepsRemoved)];
-    "refill_09" invalidate::refill_09_admission_decides_what_is_filled rejects [
+    "refill_09" admission::refill_09_admission_decides_what_is_filled rejects [
         broken::lapsed_upper(Lapse::KeepsRemoved)];
     "invalidate_01" invalidate::invalidate_01_by_every_name rejects [
         broken::lapsed_alone(Lapse::IgnoresInvalidation), broken::lapsed_alone(Lapse::MatchesText)];
