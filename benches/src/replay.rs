@@ -115,7 +115,7 @@ impl<B: Backend> Replay for B {
     }
 
     fn disk_bytes(&self) -> Option<(u64, u64)> {
-        let leaves = self.statistics();
+        let leaves = CacheBackend::snapshot(self).leaves;
         let disk = leaves.iter().find(|leaf| leaf.label.as_str().ends_with("disk"))?;
         Some((disk.bytes_read, disk.bytes_written))
     }

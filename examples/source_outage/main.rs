@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hitbox::core::ManualClock;
 use hitbox::moka::MokaBackend;
-use hitbox::{Cache, How, LoadError, Served};
+use hitbox::{AnswerKind, Cache, LoadError, Response};
 
 #[derive(Clone, Default)]
 struct Source {
@@ -42,12 +42,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .throttle(Duration::from_secs(10))
         .build()?;
     let source = Source::default();
-    let ask = async |what: &str| -> Result<Served<u64>, LoadError> {
+    let ask = async |what: &str| -> Result<Response<u64>, LoadError> {
         let from = source.clone();
-        let served = prices.entry("book").get_or_load(move || from.price()).await?;
+        let response = prices.entry("book").get_or_load(move || from.price()).await?;
         let calls = source.calls.load(Ordering::SeqCst);
-        println!("{what:<44} {} ({:?}), {calls} calls of the source so far", *served, served.outcome.how);
-        Ok(served)
+        println!(
+            "{what:<44} {} ({:?}), {calls} calls of the source so far",
+            *response, response.outcome.kind
+        );
+        Ok(response)
     };
 
     ask("the first call loads").await?;
@@ -55,8 +58,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     ask("four minutes later it is fresh").await?;
     source.is_down.store(true, Ordering::SeqCst);
     clock.advance(3 * minute);
-    let served = ask("the source is down, the price has expired").await?;
-    assert_eq!((*served, served.outcome.how), (100, How::StaleOnError));
+    let response = ask("the source is down, the price has expired").await?;
+    assert_eq!((*response, response.outcome.kind), (100, AnswerKind::StaleOnError));
     for _ in 0..3 {
         ask("it is left in peace for ten seconds").await?;
     }
@@ -64,8 +67,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     ask("then it is tried again").await?;
     source.is_down.store(false, Ordering::SeqCst);
     clock.advance(Duration::from_secs(10));
-    let served = ask("the source is back").await?;
-    assert_eq!(served.outcome.how, How::Loaded);
+    let response = ask("the source is back").await?;
+    assert_eq!(response.outcome.kind, AnswerKind::Loaded);
     source.is_down.store(true, Ordering::SeqCst);
     clock.advance(120 * minute);
     let error = ask("").await.expect_err("the hour of grace is over");

@@ -32,5 +32,6 @@ chapters! {
     degradation "../../docs/src/degradation.md"
     choose_memory "../../docs/src/choose-memory.md"
     write_a_backend "../../docs/src/write-a-backend.md"
+    write_a_wrapper "../../docs/src/write-a-wrapper.md"
     wire "../../docs/src/wire.md"
 }

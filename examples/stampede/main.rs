@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hitbox::{Cache, How, stacks};
+use hitbox::{AnswerKind, Cache, stacks};
 
 /// A source that takes 50 ms and counts its calls.
 async fn source(calls: Arc<AtomicU64>) -> Result<u64, std::io::Error> {
@@ -33,9 +33,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     first.abort();
     let mut coalesced = 0;
     for task in rest {
-        let served = task.await??;
-        assert_eq!(*served, 42);
-        coalesced += u64::from(served.outcome.how == How::Coalesced);
+        let response = task.await??;
+        assert_eq!(*response, 42);
+        coalesced += u64::from(response.outcome.kind == AnswerKind::Coalesced);
     }
     let calls = calls.load(Ordering::SeqCst);
     println!("999 answers in {:?}: {calls} call of the source, {coalesced} waited for it", started.elapsed());

@@ -123,8 +123,7 @@ async fn compose(
 
 fn paths(cache: &CompositionBackend) -> String {
     use hitbox_backend::Backend;
-    let leaves = cache.leaves();
-    leaves.iter().map(|leaf| leaf.path().to_string()).collect::<Vec<_>>().join(", ")
+    cache.layout().paths().map(|path| path.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn key(access: &Access) -> CacheKey {

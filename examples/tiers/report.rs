@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use hdrhistogram::Histogram;
-use hitbox_backend::{Backend, CompositionBackend};
+use hitbox_backend::{Backend, CacheBackend, CompositionBackend};
 use hitbox_core::{BackendLabel, ResponseSource};
 
 /// Reads by the leaf that served them, with how long they took.
@@ -63,7 +63,8 @@ pub(crate) fn show(cache: &CompositionBackend, served: &Served) {
         "p95 µs",
         "p99 µs",
     ]);
-    for leaf in cache.statistics() {
+    let statistics = cache.snapshot();
+    for leaf in statistics.leaves {
         let held = leaf.occupancy.unwrap_or_default();
         let known = |value: u64| if leaf.occupancy.is_some() { value.to_string() } else { "–".to_owned() };
         let label = Some(leaf.label);
@@ -88,8 +89,7 @@ pub(crate) fn show(cache: &CompositionBackend, served: &Served) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}\n\nserved by");
-    let paths: Vec<Option<BackendLabel>> =
-        cache.leaves().iter().map(|leaf| Some(leaf.path())).chain([None]).collect();
+    let paths: Vec<Option<BackendLabel>> = cache.layout().paths().map(Some).chain([None]).collect();
     let width = paths.iter().flatten().map(|path| path.as_str().len()).max().unwrap_or(0).max(8);
     for path in paths {
         let reads = served.reads.get(&path).copied().unwrap_or(0);
@@ -101,7 +101,7 @@ pub(crate) fn show(cache: &CompositionBackend, served: &Served) {
             share * 100.0
         );
     }
-    let errors: u64 = cache.statistics().iter().map(|leaf| leaf.errors).sum();
+    let errors = statistics.total.errors;
     if errors + served.failed_writes > 0 {
         println!("\n{errors} calls of layers failed, {} writes failed in all of them", served.failed_writes);
     }

@@ -1,28 +1,36 @@
 //! The trait to use: typed values over any backend. It cannot be overridden, so static, boxed and
 //! nested backends behave alike.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, KeyPattern, ReadMode,
-    ResponseSource, Scope,
+    BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, KeyPattern, ReadMode, ResponseSource,
+    Scope,
 };
 
-use crate::backend::{Backend, RemoveItem, WriteItem, WriteOptions};
-use crate::envelope::{Cacheable, Raw};
-use crate::leaf::Matched;
-use crate::read::{Answer, Found, LeafPosition, LeafSet, ReadOptions, TryRead};
-use crate::receipt::{DeleteStatus, Receipt};
-use crate::stats::{Event, Statistics};
+use crate::backend::Backend;
+use crate::completion::{Batch, Completion};
+use crate::envelope::Cacheable;
+use crate::operation::{
+    Condition, Invalidation, InvalidationTarget, LeafSet, Maintenance, ReadOptions, Removal, Write, status_of,
+};
+use crate::receipt::{DeleteStatus, Receipt, Receipts};
+use crate::stats::{EntryCount, Statistics};
+use crate::store::{Page, Sweep};
+use crate::typed::{self, Decoded, envelope};
 
 /// Typed reads, writes and deletes over any [`Backend`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> hitbox_core::BackendResult<()> {
-/// use hitbox_backend::{CacheBackend, Compose, doc::Map};
+/// use hitbox_backend::{CacheBackend, IntoBackend, doc::Map};
 /// use hitbox_core::{CacheContext, CacheKey, CacheValue};
 ///
-/// let cache = Map::default();
+/// let cache = Map::default().into_backend();
 /// let mut context = CacheContext::new();
 /// let key = CacheKey::builder("user").part("id", 1).build();
 /// cache.set(&key, CacheValue::new("Ada".to_owned()), &mut context).await?;
@@ -47,10 +55,16 @@ pub trait CacheBackend: Backend {
     ) -> impl Future<Output = BackendResult<Option<CacheValue<T>>>> + Send {
         async move {
             // Nothing that has to be dropped lives in this future unless somebody has to be waited for.
-            match at_once(self, key, &ReadOptions::NORMAL, context) {
-                Ok(found) => Ok(found),
+            let answer = self.try_read(key, &ReadOptions::NORMAL);
+            if let Some((value, found)) = typed::live_hit::<T>(&answer) {
+                context.record(status_of(found.freshness), ResponseSource::Backend(found.label), found.mode);
+                return Ok(Some(found.value.around(value.clone())));
+            }
+            match typed::settle_try(self, answer) {
+                Ok(copy) => Ok(report(copy, context)),
                 Err(asked) => {
-                    wait(self, key, ReadOptions { skip: asked, ..ReadOptions::NORMAL }, context).await
+                    let options = ReadOptions { skip: asked, ..ReadOptions::NORMAL };
+                    Ok(report(typed::read(self, key, options).await?, context))
                 }
             }
         }
@@ -67,11 +81,11 @@ pub trait CacheBackend: Backend {
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<Option<CacheValue<T>>>> + Send {
         async move {
-            match at_once(self, key, &options, context) {
-                Ok(found) => Ok(found),
+            match typed::try_read(self, key, &options) {
+                Ok(copy) => Ok(report(copy, context)),
                 Err(asked) => {
                     let skip = options.skip.union(asked);
-                    wait(self, key, ReadOptions { skip, ..options }, context).await
+                    Ok(report(typed::read(self, key, ReadOptions { skip, ..options }).await?, context))
                 }
             }
         }
@@ -91,7 +105,7 @@ pub trait CacheBackend: Backend {
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<Receipt>> + Send {
         context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-        async move { self.write_with(key, value.map(Raw::live), &WriteOptions::default()).await.into_result() }
+        async move { write_one(self, Write::new(key.clone(), envelope(value))).await }
     }
 
     /// Removes a key from all layers. The status counts the leaves that held it.
@@ -107,10 +121,7 @@ pub trait CacheBackend: Backend {
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<DeleteStatus>> + Send {
         context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-        async move {
-            let receipt = self.remove_with(key, &WriteOptions::default()).await.into_result()?;
-            Ok(DeleteStatus::of(receipt.removed()))
-        }
+        remove_one(self, Removal::new(key.clone()))
     }
 
     /// Values for several keys, in their order; one batch per layer.
@@ -122,16 +133,24 @@ pub trait CacheBackend: Backend {
         keys: &[CacheKey],
     ) -> impl Future<Output = Vec<BackendResult<Option<CacheValue<T>>>>> + Send {
         async move {
-            let answers = self.read_many(keys, &ReadOptions::default()).await;
-            let mut values = Vec::with_capacity(keys.len());
-            for (key, answer) in keys.iter().zip(answers) {
-                let mut context = CacheContext::new();
-                values.push(match settle(self, answer, &mut context) {
-                    Ok(result) => result,
-                    Err(skip) => {
-                        self.get_with(key, ReadOptions { skip, ..ReadOptions::default() }, &mut context).await
+            let mut values: Vec<BackendResult<Option<CacheValue<T>>>> = Vec::with_capacity(keys.len());
+            let mut open = Vec::new();
+            for key in keys {
+                let answer = self.try_read(key, &ReadOptions::NORMAL);
+                if let Some((value, found)) = typed::live_hit::<T>(&answer) {
+                    values.push(Ok(Some(found.value.around(value.clone()))));
+                    continue;
+                }
+                match typed::settle_try::<T, Self>(self, answer) {
+                    Ok(copy) => values.push(Ok(copy.and_then(Decoded::into_entry))),
+                    Err(asked) => {
+                        open.push((values.len(), asked));
+                        values.push(Ok(None));
                     }
-                });
+                }
+            }
+            for (index, copy) in typed::read_batch::<T, Self>(self, keys, open, &ReadOptions::NORMAL).await {
+                values[index] = copy.map(|copy| copy.and_then(Decoded::into_entry));
             }
             values
         }
@@ -145,12 +164,8 @@ pub trait CacheBackend: Backend {
         &self,
         entries: Vec<(CacheKey, CacheValue<T>)>,
     ) -> impl Future<Output = Vec<BackendResult<Receipt>>> + Send {
-        let items =
-            entries.into_iter().map(|(key, value)| WriteItem::new(key, value.map(Raw::live))).collect();
-        async move {
-            let receipts = self.write_many(items).await;
-            receipts.into_iter().map(Receipt::into_result).collect()
-        }
+        let writes = entries.into_iter().map(|(key, value)| Write::new(key, envelope(value))).collect();
+        async move { self.write(writes).await.into_iter().map(Receipt::into_result).collect() }
     }
 
     /// Removes several keys; results are in their order.
@@ -161,9 +176,9 @@ pub trait CacheBackend: Backend {
         &self,
         keys: &[CacheKey],
     ) -> impl Future<Output = Vec<BackendResult<DeleteStatus>>> + Send {
-        let items = keys.iter().cloned().map(RemoveItem::new).collect();
+        let removals = keys.iter().cloned().map(Removal::new).collect();
         async move {
-            let receipts = self.remove_many(items).await;
+            let receipts = self.remove(removals).await;
             let status = |receipt: Receipt| Ok(DeleteStatus::of(receipt.into_result()?.removed()));
             receipts.into_iter().map(status).collect()
         }
@@ -179,7 +194,7 @@ pub trait CacheBackend: Backend {
     /// # Cancellation
     /// Compositions finish it in their offload; a leaf alone hides the entries, and may not have recorded it.
     fn invalidate_tags(&self, tags: &[&str]) -> impl Future<Output = BackendResult<Receipt>> + Send {
-        invalidate(self, tags.iter().map(|name| Scope::tag(*name)).collect())
+        invalidate(self, InvalidationTarget::Scopes(tags.iter().map(|name| Scope::tag(*name)).collect()))
     }
 
     /// The same for entries that depend on one of these.
@@ -187,7 +202,10 @@ pub trait CacheBackend: Backend {
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).
     fn invalidate_dependencies(&self, names: &[&str]) -> impl Future<Output = BackendResult<Receipt>> + Send {
-        invalidate(self, names.iter().map(|name| Scope::dependency(*name)).collect())
+        invalidate(
+            self,
+            InvalidationTarget::Scopes(names.iter().map(|name| Scope::dependency(*name)).collect()),
+        )
     }
 
     /// The same for all entries of a namespace and of those within it. Nested ones are joined with `/`, outermost
@@ -196,15 +214,15 @@ pub trait CacheBackend: Backend {
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).
     fn flush_namespace(&self, name: &str) -> impl Future<Output = BackendResult<Receipt>> + Send {
-        invalidate(self, vec![Scope::namespace(name)])
+        invalidate(self, InvalidationTarget::Scopes(vec![Scope::namespace(name)]))
     }
 
-    /// The same for all entries; behind a [`Namespace`](crate::Namespace) those of the namespace.
+    /// The same for all entries; behind a [`Namespace`](crate::wrap::Namespace) those of the namespace.
     ///
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).
     fn clear(&self) -> impl Future<Output = BackendResult<Receipt>> + Send {
-        invalidate(self, vec![Scope::everything()])
+        invalidate(self, InvalidationTarget::Scopes(vec![Scope::everything()]))
     }
 
     /// Removes the entries of a key and of all keys that begin with its parts, from all layers; says how many distinct
@@ -218,7 +236,7 @@ pub trait CacheBackend: Backend {
     /// # Cancellation
     /// Leaves a part of the entries; no older one comes back.
     fn invalidate_prefix(&self, key: &CacheKey) -> impl Future<Output = BackendResult<u64>> + Send {
-        remove_matching(self, KeyPattern::prefix(key))
+        invalidate_matching(self, KeyPattern::prefix(key))
     }
 
     /// The same for keys that match a pattern: see [`KeyPattern::glob`].
@@ -226,7 +244,7 @@ pub trait CacheBackend: Backend {
     /// # Errors
     /// As [`invalidate_prefix`](Self::invalidate_prefix).
     fn invalidate_matching(&self, pattern: KeyPattern) -> impl Future<Output = BackendResult<u64>> + Send {
-        remove_matching(self, pattern)
+        invalidate_matching(self, pattern)
     }
 
     /// Stores a value under a version, if the stored one has a lower version or none. One leaf decides, the lowest by
@@ -248,8 +266,10 @@ pub trait CacheBackend: Backend {
     ) -> impl Future<Output = BackendResult<Receipt>> + Send {
         let mut details = value.details().cloned().unwrap_or_default();
         details.version = Some(version);
-        let value = value.with_details(details).map(Raw::live);
-        async move { self.write_if_newer_with(key, value, &WriteOptions::default()).await.into_result() }
+        let value = envelope(value.with_details(details));
+        async move {
+            write_one(self, Write::new(key.clone(), value).with_condition(Condition::IfNewer(version))).await
+        }
     }
 
     /// Takes a key out of the upper layer and leaves it in the lower one: says how many leaves held it. A leaf alone
@@ -258,12 +278,63 @@ pub trait CacheBackend: Backend {
     /// # Errors
     /// If the upper layer failed.
     fn evict(&self, key: &CacheKey) -> impl Future<Output = BackendResult<DeleteStatus>> + Send {
-        async move { Ok(DeleteStatus::of(self.evict_with(key).await.into_result()?.removed())) }
+        remove_one(self, Removal::evict(key.clone()))
+    }
+
+    /// Replaces the metadata of an entry; its value and its times stay. The receipt says which leaves had it; where it
+    /// is absent nothing is created.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    ///
+    /// # Cancellation
+    /// As [`set`](Self::set).
+    fn set_metadata(
+        &self,
+        key: &CacheKey,
+        metadata: BTreeMap<String, Bytes>,
+    ) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        async move { write_one(self, Write::metadata(key.clone(), metadata)).await }
+    }
+
+    /// Drops entries whose time is over, at most about `limit` of them in each leaf, and does pending maintenance.
+    ///
+    /// # Errors
+    /// Those of the stores.
+    fn sweep(&self, limit: usize) -> impl Future<Output = BackendResult<Sweep>> + Send {
+        async move { self.maintain(&Maintenance::Sweep { limit }).await?.into_swept() }
+    }
+
+    /// Removes every entry of every layer, one by one if need be. Entries that are written meanwhile may go too. To have
+    /// them unserved at once is [`clear`](Self::clear).
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) unless all layers can; that of the first layer that failed.
+    /// All are tried.
+    fn erase(&self) -> impl Future<Output = BackendResult<()>> + Send {
+        async move { self.maintain(&Maintenance::Erase { skip: LeafSet::EMPTY }).await.map(drop) }
+    }
+
+    /// Entries of each leaf that a normal read may see, from left to right: those whose time is over are left out. Takes
+    /// time that grows with the entries.
+    ///
+    /// # Errors
+    /// A leaf that cannot count has an error in its line.
+    fn entry_counts(&self) -> impl Future<Output = BackendResult<Vec<EntryCount>>> + Send {
+        async move { self.maintain(&Maintenance::Count).await?.into_counted() }
+    }
+
+    /// Some keys, about `limit` of them, from `cursor` on; the first page starts at 0.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) unless all layers can list their keys.
+    fn list_keys(&self, cursor: u64, limit: usize) -> impl Future<Output = BackendResult<Page>> + Send {
+        async move { self.maintain(&Maintenance::List { cursor, limit }).await?.into_listed() }
     }
 
     /// Counts of every leaf and in total. Never fails: what a leaf cannot say is left out.
     fn snapshot(&self) -> Statistics {
-        Statistics::of(self.statistics())
+        Statistics::of(self.layout().statistics())
     }
 
     /// This backend behind a pointer, as a trait object.
@@ -277,99 +348,50 @@ pub trait CacheBackend: Backend {
 
 impl<B: Backend + ?Sized> CacheBackend for B {}
 
-async fn remove_matching<B: Backend + ?Sized>(backend: &B, pattern: KeyPattern) -> BackendResult<u64> {
-    let matched = Matched::default();
-    backend.remove_matching(&pattern, &matched).await?;
-    Ok(matched.len())
-}
-
-async fn invalidate<B: Backend + ?Sized>(backend: &B, scopes: Vec<Scope>) -> BackendResult<Receipt> {
-    if scopes.is_empty() {
-        return Ok(Receipt::default());
-    }
-    let under = Arc::default();
-    backend.invalidate(&scopes, &under).await.into_result()
-}
-
-/// Answers without waiting; else names leaves that need not be asked again, since they have nothing or their
-/// copy is no `T`.
+/// Reports how a read was answered.
 #[inline(always)]
-fn at_once<B: Backend + ?Sized, T: Cacheable>(
-    backend: &B,
-    key: &CacheKey,
-    options: &ReadOptions,
-    context: &mut CacheContext,
-) -> Result<Option<CacheValue<T>>, LeafSet> {
-    match backend.try_read(key, options) {
-        TryRead::Hit(found) => deliver(backend, found, context).map(Some),
-        TryRead::Miss => {
-            context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-            Ok(None)
-        }
-        TryRead::WouldWait(asked) => Err(asked),
+fn report<T>(copy: Option<Decoded<T>>, context: &mut CacheContext) -> Option<CacheValue<T>> {
+    let Some(copy) = copy else {
+        context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
+        return None;
+    };
+    context.record(status_of(copy.freshness), ResponseSource::Backend(copy.label), copy.mode);
+    copy.into_entry()
+}
+
+async fn invalidate<B: Backend + ?Sized>(backend: &B, target: InvalidationTarget) -> BackendResult<Receipt> {
+    match &target {
+        InvalidationTarget::Scopes(scopes) if scopes.is_empty() => return Ok(Receipt::default()),
+        _ => {}
+    }
+    let invalidation = Invalidation::new(target);
+    backend.invalidate(&invalidation).await.into_result()
+}
+
+async fn invalidate_matching<B: Backend + ?Sized>(backend: &B, pattern: KeyPattern) -> BackendResult<u64> {
+    let invalidation = Invalidation::new(InvalidationTarget::Matching(pattern));
+    backend.invalidate(&invalidation).await.into_result()?;
+    Ok(invalidation.removed())
+}
+
+/// The future of the one receipt of a write.
+struct Written<'a>(Completion<'a, Receipts>);
+
+impl Future for Written<'_> {
+    type Output = BackendResult<Receipt>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BackendResult<Receipt>> {
+        Pin::new(&mut self.0).poll(cx).map(|receipts| receipts.into_one().unwrap_or_default().into_result())
     }
 }
 
-/// Asks until there is a copy that is a `T`, or no other copy.
-async fn wait<B: Backend + ?Sized, T: Cacheable>(
-    backend: &B,
-    key: &CacheKey,
-    mut options: ReadOptions,
-    context: &mut CacheContext,
-) -> BackendResult<Option<CacheValue<T>>> {
-    loop {
-        match settle(backend, backend.read_with(key, &options).await, context) {
-            Ok(result) => return result,
-            // A backend that answers with a leaf that was to be skipped would do so for ever.
-            Err(useless) if options.skip.covers(useless) => return Ok(None),
-            Err(useless) => options.skip = options.skip.union(useless),
-        }
-    }
+#[inline]
+fn write_one<B: Backend + ?Sized>(backend: &B, write: Write) -> Written<'_> {
+    Written(backend.write(Batch::one(write)))
 }
 
-/// Reports an answer and decodes its copy; an error names the leaf whose copy is no `T`.
-fn settle<B: Backend + ?Sized, T: Cacheable>(
-    backend: &B,
-    answer: Answer,
-    context: &mut CacheContext,
-) -> Result<BackendResult<Option<CacheValue<T>>>, LeafSet> {
-    match answer {
-        Ok(Some(found)) => deliver(backend, found, context).map(|value| Ok(Some(value))),
-        nothing => {
-            context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-            Ok(nothing.map(|_| None))
-        }
-    }
-}
-
-/// Decodes the copy that was found and reports it; an error names the leaf whose copy is no `T`.
-#[inline(always)]
-fn deliver<B: Backend + ?Sized, T: Cacheable>(
-    backend: &B,
-    found: Found,
-    context: &mut CacheContext,
-) -> Result<CacheValue<T>, LeafSet> {
-    let Found { value, freshness, label, leaf, mode } = found;
-    match value.try_map(Raw::into_value) {
-        Ok(value) => {
-            let status = crate::read::status_of(freshness);
-            context.record(status, ResponseSource::Backend(label), mode);
-            Ok(value)
-        }
-        Err(error) => Err(count_undecodable(backend, leaf, &error)),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn count_undecodable<B: Backend + ?Sized>(
-    backend: &B,
-    position: LeafPosition,
-    error: &BackendError,
-) -> LeafSet {
-    if let Some(leaf) = backend.leaves().get(usize::from(position)) {
-        leaf.count(Event::Undecodable, 1);
-        tracing::debug!(backend = %leaf.path(), %error, "a cached copy could not be decoded");
-    }
-    LeafSet::of(position)
+async fn remove_one<B: Backend + ?Sized>(backend: &B, removal: Removal) -> BackendResult<DeleteStatus> {
+    let receipt = backend.remove(Batch::one(removal)).await.into_one().unwrap_or_default();
+    Ok(DeleteStatus::of(receipt.into_result()?.removed()))
 }

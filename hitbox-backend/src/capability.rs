@@ -1,14 +1,14 @@
-//! What a backend can do, as facts that callers branch on.
+//! What a store or an expression can do, as facts that callers branch on.
 
 use std::time::Duration;
 
-/// Facts about a backend. A composition has a capability if every call it promises can be kept.
+/// Facts about a store or an expression. An expression has a capability if every call that it promises can be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Values stay as they are: nothing is encoded for this backend.
+    /// Values stay as they are: nothing is encoded for this store.
     pub keeps_live_values: bool,
-    /// `try_read` never answers "would wait".
+    /// Reads never have to wait.
     pub answers_at_once: bool,
     /// Entries survive the process.
     pub durable: bool,
@@ -16,9 +16,12 @@ pub struct Capabilities {
     pub shared: bool,
     /// Keys can be listed.
     pub enumerates: bool,
-    /// All entries can be removed at once.
+    /// Entries can be counted.
+    pub counts: bool,
+    /// All entries can be removed.
     pub erases: bool,
-    /// Writes can depend on the stored version.
+    /// Writes can depend on what is stored. A store says so if it decides that itself, in one step; a leaf around a store
+    /// that no other process shares can do it for the store.
     pub writes_conditionally: bool,
     /// Every upper layer is filled from the ones below.
     pub refills: bool,
@@ -26,21 +29,39 @@ pub struct Capabilities {
     pub longest_life: Option<Duration>,
 }
 
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self::PLAIN
+    }
+}
+
 impl Capabilities {
-    /// A backend that stores bytes and offers what the three required methods do.
+    /// A store of bytes that offers what the three required methods do.
     pub const PLAIN: Self = Self {
         keeps_live_values: false,
         answers_at_once: false,
         durable: false,
         shared: false,
         enumerates: false,
+        counts: false,
         erases: false,
         writes_conditionally: false,
         refills: true,
         longest_life: None,
     };
 
+    /// A store in memory that keeps live values, answers at once, and can list, count and erase its entries.
+    pub const MEMORY: Self = Self {
+        keeps_live_values: true,
+        answers_at_once: true,
+        enumerates: true,
+        counts: true,
+        erases: true,
+        ..Self::PLAIN
+    };
+
     /// What two layers offer together.
+    #[must_use]
     pub fn join(self, other: Self) -> Self {
         Self {
             keeps_live_values: self.keeps_live_values && other.keeps_live_values,
@@ -48,6 +69,7 @@ impl Capabilities {
             durable: self.durable || other.durable,
             shared: self.shared || other.shared,
             enumerates: self.enumerates && other.enumerates,
+            counts: self.counts && other.counts,
             erases: self.erases && other.erases,
             writes_conditionally: self.writes_conditionally && other.writes_conditionally,
             refills: self.refills && other.refills,

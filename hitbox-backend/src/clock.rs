@@ -1,5 +1,7 @@
 //! The machine's clock. Nothing else in this crate reads the time.
 
+#![expect(clippy::disallowed_methods, reason = "this is the clock")]
+
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,4 +1,4 @@
-//! A backend of three methods, for examples and tests: what a user would write first.
+//! A store of three methods, for examples and tests: what a user would write first.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,9 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use hitbox_core::{BackendResult, CacheKey, CacheValue};
 
-use crate::backend::Backend;
 use crate::envelope::Raw;
-use crate::receipt::DeleteStatus;
+use crate::store::{DeleteStatus, Store};
 
 /// An unbounded map behind a lock.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ impl Map {
 }
 
 #[async_trait]
-impl Backend for Map {
+impl Store for Map {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         Ok(self.lock().get(key).cloned())
     }

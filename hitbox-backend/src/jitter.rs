@@ -1,4 +1,4 @@
-//! Spreads ends of life, so that entries written together do not end together.
+//! Moves ends of life apart, so that entries written together do not end together.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Jitter {
 
     /// A duration in [`duration`, `duration` × (1 + share)], which depends on the key and the instant alone: the same
     /// in every process.
-    pub fn spread(self, duration: Duration, key: &CacheKey, now: Timestamp) -> Duration {
+    pub fn prolong(self, duration: Duration, key: &CacheKey, now: Timestamp) -> Duration {
         if self.is_none() {
             return duration;
         }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![warn(clippy::disallowed_methods)]
 
 mod backend;
 mod cache_backend;
@@ -7,57 +8,66 @@ mod capability;
 mod clock;
 mod codec;
 mod coherence;
+mod completion;
 mod composition;
 #[doc(hidden)]
 pub mod doc;
 pub mod envelope;
-mod erased;
-mod hits;
+mod into;
 mod jitter;
 mod key_format;
+mod key_frequency;
+mod layout;
 mod leaf;
-pub mod memory;
 pub mod metrics;
 mod offload;
-mod read;
+pub mod operation;
 mod receipt;
+mod reconcile;
 mod stats;
+pub mod store;
 mod stream;
-mod wrap;
+mod typed;
+pub mod wrap;
+mod wrapper;
 
 pub use hitbox_core as core;
 
-/// The cache line in which the calling thread counts hits of a leaf. For tests that look behind it.
-#[doc(hidden)]
-pub fn counting_line(leaf: &Leaf) -> usize {
-    leaf.counters().line(Event::Hit)
-}
-
-pub use backend::{
-    Adoption, Backend, Page, RemoveItem, Sweep, WriteItem, WriteOptions, adopt, with_identity,
-};
+pub use backend::{Backend, Placement};
 pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;
 pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
-pub use coherence::{
-    Claim, Coherence, Mutation, Ticket, claim, is_superseded, mutation, ticket_of_leaf, upkeep,
-};
+pub use completion::{Batch, Completion};
+pub use composition::policy;
 pub use composition::policy::{
-    self, BatchOrder, Loser, Needs, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy,
-    RaceWritePolicy, ReadPolicy, SequentialReadPolicy, SequentialWritePolicy, WritePolicy,
+    Loser, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy,
+    SequentialReadPolicy, SequentialWritePolicy,
 };
-pub use composition::{
-    Answers, Compose, CompositionBackend, CompositionPolicy, Layer, Pair, ReadAttempts, RefillPolicy,
-    Requirement, TryAnswer, TryAttempts, WriteAttempts, Written,
-};
-pub use envelope::{Cacheable, Encoded, Encodings, Raw};
+pub use composition::{Compose, CompositionBackend, CompositionPolicy, Layer, RefillPolicy, Requirement};
+pub use envelope::{Cacheable, Raw};
+pub use into::IntoBackend;
 pub use jitter::Jitter;
 pub use key_format::CacheKeyFormat;
-pub use leaf::{Invalidation, Leaf, LeafOptions, Matched, Parsed};
+pub use leaf::{Leaf, LeafHandle, LeafOptions};
 pub use offload::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};
-pub use read::{Answer, Found, LeafPosition, LeafSet, MAX_LEAVES, Peek, Presence, ReadOptions, TryRead};
-pub use receipt::{DeleteStatus, LeafReceipt, Outcome, Receipt};
-pub use stats::{Event, LeafLen, LeafStatistics, Occupancy, Occupied, Statistics};
+pub use operation::{Presence, ReadOptions};
+pub use receipt::{DeleteStatus, LeafOutcome, LeafReceipt, Receipt, Receipts};
+pub use stats::{EntryCount, LeafStatistics, Occupancy, Statistics};
+pub use store::Store;
 pub use stream::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
-pub use wrap::{Admission, AdmissionRule, Coalesce, Deadline, Namespace, NegativeFilter, Ttl, TtlRule, Wrap};
+pub use wrap::Wrap;
+
+/// What the other crates of the framework need, and nobody else.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
+    pub use crate::reconcile::{Reconciler, Reconciles, longest_copy};
+    pub use crate::stats::Event;
+    pub use crate::typed::{Decoded, live_hit, read, read_many, settle_try, try_read};
+
+    /// The cache line in which the calling thread counts hits of a leaf.
+    pub fn counting_line(leaf: &crate::LeafHandle) -> usize {
+        leaf.counters().line(Event::Hit)
+    }
+}

@@ -10,25 +10,25 @@ mod off;
 #[cfg(feature = "metrics")]
 pub use export::publish;
 #[cfg(feature = "metrics")]
-pub use export::register_source;
+pub use export::register_collector;
 #[cfg(feature = "prometheus")]
 pub use export::{PrometheusExport, prometheus};
 #[cfg(feature = "metrics")]
-pub(crate) use export::{Timer, Timers, register};
+pub(crate) use export::{Timer, Timers, register_leaf};
 #[cfg(not(feature = "metrics"))]
-pub use off::register_source;
+pub use off::register_collector;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use off::{Timer, Timers, register};
+pub(crate) use off::{Timer, Timers, register_leaf};
 
 /// Has counters to show.
-pub trait Source: Send + Sync {
+pub trait Collector: Send + Sync {
     /// Every counter with its name, labels and value.
-    fn each(&self, show: &mut dyn FnMut(Shown));
+    fn collect(&self, add: &mut dyn FnMut(Sample));
 }
 
 /// One series.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown {
+pub struct Sample {
     /// Its name.
     pub name: &'static str,
     /// Names and values of its labels; an empty name stands for no label.
@@ -47,16 +47,16 @@ pub enum Value {
 }
 
 /// The names of a store's gauges, `hitbox_<store>_…`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read only by the exporter"))]
-pub(crate) struct StoreNames {
+pub(crate) struct GaugeNames {
     pub(crate) entries: &'static str,
     pub(crate) bytes: &'static str,
     pub(crate) evictions: &'static str,
     pub(crate) expirations: &'static str,
 }
 
-impl StoreNames {
+impl GaugeNames {
     pub(crate) fn of(store: &str) -> Self {
         let name = |what: &str| hitbox_core::BackendLabel::new(&format!("hitbox_{store}_{what}")).as_str();
         Self {

@@ -3,10 +3,12 @@
 use hitbox_core::{BackendError, BackendLabel, BackendResult, ErrorKind};
 use smallvec::SmallVec;
 
+use crate::completion::Batch;
+
 /// What one leaf did.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum LeafOutcome {
     /// It stores the value.
     Stored,
     /// It held the key and has removed it.
@@ -19,21 +21,26 @@ pub enum Outcome {
     Failed(BackendError),
     /// It failed, and whether it acted cannot be known.
     Unknown(BackendError),
-    /// It left the value out, as its rule of admission says, and holds nothing under the key.
+    /// It left the value out, as its rule of admission says, and has nothing under the key.
     NotAdmitted,
-    /// It was not asked: an earlier layer failed, the policy leaves it out, or a refill came too late.
+    /// It has nothing of what was brought: the key was written, or something that the entry carries was invalidated,
+    /// after the load, body or refill had started.
+    Superseded,
+    /// It was not asked: an earlier layer failed or the policy leaves it out.
     Skipped,
     /// It has not finished; the offload goes on with it.
     Pending,
 }
 
-impl Outcome {
+impl LeafOutcome {
     /// The outcome that an error stands for.
     pub fn of_error(error: BackendError) -> Self {
         match error.kind() {
-            ErrorKind::TooLarge | ErrorKind::Unsupported | ErrorKind::Codec | ErrorKind::VersionMismatch => {
-                Self::Refused(error)
-            }
+            ErrorKind::TooLarge
+            | ErrorKind::Unsupported
+            | ErrorKind::Codec
+            | ErrorKind::VersionMismatch
+            | ErrorKind::Conflict => Self::Refused(error),
             kind if kind.is_outcome_unknown() => Self::Unknown(error),
             _ => Self::Failed(error),
         }
@@ -47,6 +54,7 @@ impl Outcome {
             | Self::Removed
             | Self::Absent
             | Self::NotAdmitted
+            | Self::Superseded
             | Self::Skipped
             | Self::Pending => None,
         }
@@ -55,35 +63,51 @@ impl Outcome {
 
 /// One line of a receipt.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LeafReceipt {
     /// The leaf's dotted path.
     pub label: BackendLabel,
     /// What it did.
-    pub outcome: Outcome,
+    pub outcome: LeafOutcome,
 }
 
 /// What a write or delete did: one line per leaf, and whether the whole counts as done.
 #[derive(Clone, Debug, Default)]
 pub struct Receipt {
-    /// One line per leaf that was concerned, from left to right.
-    pub leaves: SmallVec<[LeafReceipt; 2]>,
+    leaves: SmallVec<[LeafReceipt; 2]>,
     error: Option<BackendError>,
 }
 
 impl Receipt {
     /// The receipt of one leaf; the whole fails if the leaf did.
-    pub fn of(label: BackendLabel, outcome: Outcome) -> Self {
+    pub fn of(label: BackendLabel, outcome: LeafOutcome) -> Self {
         let error = outcome.error().cloned();
-        Self { leaves: SmallVec::from_iter([LeafReceipt { label, outcome }]), error }
+        let mut leaves = SmallVec::new();
+        leaves.push(LeafReceipt { label, outcome });
+        Self { leaves, error }
     }
 
-    /// The lines of both, and the verdict that the caller gives.
+    /// A receipt of several leaves with the same outcome.
+    pub fn of_all(labels: impl IntoIterator<Item = BackendLabel>, outcome: &LeafOutcome) -> Self {
+        let line = |label| LeafReceipt { label, outcome: outcome.clone() };
+        Self { leaves: labels.into_iter().map(line).collect(), error: outcome.error().cloned() }
+    }
+
+    /// One line per leaf that was concerned, from left to right.
+    pub fn leaves(&self) -> &[LeafReceipt] {
+        &self.leaves
+    }
+
+    /// The lines of both, and why the whole failed, if it did.
+    #[inline]
     pub fn join(mut self, other: Self, error: Option<BackendError>) -> Self {
-        self.leaves.extend(other.leaves);
+        for line in other.leaves {
+            self.leaves.push(line);
+        }
         Self { leaves: self.leaves, error }
     }
 
-    /// The same lines with another verdict.
+    /// The same lines with another answer to whether the whole failed.
     pub fn with_error(mut self, error: Option<BackendError>) -> Self {
         self.error = error;
         self
@@ -102,7 +126,7 @@ impl Receipt {
     /// The receipt, or the error of the whole.
     ///
     /// # Errors
-    /// The verdict.
+    /// Why the whole failed.
     pub fn into_result(self) -> BackendResult<Self> {
         match self.error {
             Some(error) => Err(error),
@@ -111,13 +135,14 @@ impl Receipt {
     }
 
     /// Leaves that removed the key.
+    #[must_use]
     pub fn removed(&self) -> u32 {
-        self.leaves.iter().filter(|line| matches!(line.outcome, Outcome::Removed)).count() as u32
+        self.leaves.iter().filter(|line| matches!(line.outcome, LeafOutcome::Removed)).count() as u32
     }
 
     /// Leaves that store the value.
     pub fn stored(&self) -> u32 {
-        self.leaves.iter().filter(|line| matches!(line.outcome, Outcome::Stored)).count() as u32
+        self.leaves.iter().filter(|line| matches!(line.outcome, LeafOutcome::Stored)).count() as u32
     }
 
     /// The first error of any leaf.
@@ -125,6 +150,9 @@ impl Receipt {
         self.leaves.iter().find_map(|line| line.outcome.error())
     }
 }
+
+/// Receipts in the order of what was asked for.
+pub type Receipts = Batch<Receipt>;
 
 /// How many leaves held a key that was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,23 +1,33 @@
-//! Bodies by chunks. The defaults buffer; backends that can stream override them.
+//! Bodies by chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox_core::{
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, ErrorKind, Freshness, Operation,
+};
 
-use crate::backend::{Backend, WriteOptions};
+use crate::backend::Backend;
+use crate::coherence::LoadPermit;
+use crate::completion::Batch;
 use crate::envelope::Raw;
-use crate::read::Found;
-use crate::receipt::Receipt;
+use crate::operation::{Content, Found, ReadOptions, Write, WriteOptions};
+use crate::receipt::{LeafOutcome, Receipt};
+use crate::typed;
 
-/// The largest body that the buffering defaults take, in bytes.
+/// The largest body that is collected in memory before it is stored, in bytes.
 pub const MAX_BUFFERED_BODY: u64 = 64 * 1024 * 1024;
 
 const CHUNK: usize = 64 * 1024;
 
-/// Takes a body by chunks. Dropping it unfinished leaves nothing behind.
+/// Takes a body by chunks. Nothing is visible before it is finished. Dropping it unfinished leaves nothing, as
+/// [`abort`](Self::abort) does.
+///
+/// # Cancellation
+/// A dropped future of `chunk` leaves the writer of no use: drop it. A dropped future of `finish` or `abort` leaves what
+/// a dropped write leaves.
 #[async_trait]
 pub trait BodyWriter: Send {
     /// Takes the next chunk.
@@ -26,8 +36,15 @@ pub trait BodyWriter: Send {
     /// If it cannot be stored; the writer is of no use then.
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()>;
 
-    /// Ends the body and makes the entry visible.
+    /// Ends the body and makes the entry visible, unless its key was written or something that it carries was
+    /// invalidated since the writer was opened. The receipt has a line per leaf.
     async fn finish(self: Box<Self>) -> Receipt;
+
+    /// Gives the body up, and waits until nothing of it is left.
+    async fn abort(self: Box<Self>);
+
+    /// Ends a body that is not admitted: nothing is stored, and what was there is removed.
+    async fn leave_out(self: Box<Self>) -> Receipt;
 }
 
 /// Hands out a body by chunks.
@@ -36,72 +53,153 @@ pub trait BodyReader: Send {
     /// The entry without its body.
     fn entry(&self) -> &CacheValue<()>;
 
-    /// Bytes in the whole body.
-    fn len(&self) -> u64;
+    /// The dotted path of the leaf that has it.
+    fn label(&self) -> BackendLabel;
 
-    /// Whether the body has no bytes.
+    /// What the entry was when the reader was opened.
+    fn freshness(&self) -> Freshness;
+
+    /// Tells this body from others that were stored under the same key before or after it.
+    fn generation(&self) -> u64;
+
+    /// Bytes in the whole body; nothing while it is still arriving.
+    fn len(&self) -> Option<u64>;
+
+    /// Whether the body is known to have no bytes.
     fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == Some(0)
     }
 
-    /// Goes on at `range.start` and ends before `range.end`, which is clamped to the length.
+    /// Goes on at `range.start` and ends before `range.end`, which is clamped to the length. An end of `u64::MAX` means
+    /// "to the end".
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] if the range starts behind the end of the body or of itself.
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()>;
 
-    /// The next chunk, `None` at the end.
+    /// The next chunk; nothing at the end.
     ///
     /// # Errors
     /// If the body cannot be read on.
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>>;
 }
 
-/// Collects chunks and writes them as one value.
-pub(crate) struct BufferedWriter<B: ?Sized> {
-    backend: Arc<B>,
+/// Collects chunks and writes them as one value when the body ends.
+pub(crate) struct BufferedWriter<B> {
+    backend: B,
     key: CacheKey,
     entry: CacheValue<()>,
+    options: WriteOptions,
+    load: Arc<LoadPermit>,
     body: BytesMut,
 }
 
-impl<B: Backend + ?Sized> BufferedWriter<B> {
-    pub(crate) fn new(backend: Arc<B>, key: CacheKey, entry: CacheValue<()>) -> Self {
-        Self { backend, key, entry, body: BytesMut::new() }
+impl<B: Backend> BufferedWriter<B> {
+    /// Opens a writer. What it brings is as old as its load permit, which is taken now if the caller has none.
+    pub(crate) fn open(
+        backend: B,
+        key: &CacheKey,
+        entry: CacheValue<()>,
+        mut options: WriteOptions,
+    ) -> Box<dyn BodyWriter> {
+        let load = options.load.take().unwrap_or_else(|| Arc::new(backend.layout().load_permit(key)));
+        Box::new(Self { backend, key: key.clone(), entry, options, load, body: BytesMut::new() })
+    }
+
+    async fn end(self, content: impl FnOnce(CacheValue<()>, Bytes) -> Content + Send) -> Receipt {
+        let Self { backend, key, entry, mut options, load, body } = self;
+        let layout = backend.layout();
+        let scopes = entry.details().map_or(&[][..], |details| &details.scopes);
+        let ticket = match &options.ticket {
+            Some(ticket) => Some(ticket.clone()),
+            None => (!layout.is_superseded(&key, scopes, &load)).then(|| load.begin()).flatten(),
+        };
+        let Some(ticket) = ticket else {
+            return Receipt::of_all(layout.paths(), &LeafOutcome::Superseded);
+        };
+        options.ticket = Some(ticket);
+        let mut write = Write::new(key, CacheValue::new(Raw::live(Bytes::new()))).with_options(options);
+        write.content = content(entry, body.freeze());
+        backend.write(Batch::one(write)).await.into_one().unwrap_or_default()
     }
 }
 
 #[async_trait]
-impl<B: Backend + ?Sized> BodyWriter for BufferedWriter<B> {
+impl<B: Backend> BodyWriter for BufferedWriter<B> {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         let size = self.body.len() as u64 + chunk.len() as u64;
         if size > MAX_BUFFERED_BODY {
-            return Err(BackendError::too_large("a buffered body", size, MAX_BUFFERED_BODY));
+            let error = BackendError::too_large("a buffered body", size, MAX_BUFFERED_BODY);
+            return Err(error.during(Operation::WriteBody));
         }
         self.body.extend_from_slice(&chunk);
         Ok(())
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
-        let body = self.body.freeze();
-        let value = self.entry.map(|()| Raw::live(body));
-        self.backend.write_with(&self.key, value, &WriteOptions::default()).await
+        self.end(|entry, body| Content::Entry(entry.map(|()| Raw::live(body)))).await
+    }
+
+    async fn abort(self: Box<Self>) {}
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.end(|_, _| Content::NotAdmitted { version: None }).await
+    }
+}
+
+/// Takes a body that is not admitted.
+pub(crate) fn leave_out(writer: Box<dyn BodyWriter>) -> Box<dyn BodyWriter> {
+    Box::new(LeftOut(writer))
+}
+
+struct LeftOut(Box<dyn BodyWriter>);
+
+#[async_trait]
+impl BodyWriter for LeftOut {
+    async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        self.0.leave_out().await
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.0.abort().await;
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.0.leave_out().await
     }
 }
 
 /// Hands out a value that is in memory already.
 pub(crate) struct BufferedReader {
     entry: CacheValue<()>,
+    label: BackendLabel,
+    freshness: Freshness,
+    /// Held, since a live value is told from others by where it is.
+    value: Raw,
     body: Bytes,
     at: Range<usize>,
 }
 
 impl BufferedReader {
-    pub(crate) fn open(found: Option<Found>) -> BackendResult<Option<Box<dyn BodyReader>>> {
-        let Some(found) = found else { return Ok(None) };
-        let body: Bytes = found.value.data().decode()?;
+    /// Reads the entry and hands it out by chunks. A copy that is no bytes is a miss of its layer.
+    pub(crate) async fn open<B: Backend>(
+        backend: &B,
+        key: &CacheKey,
+        options: &ReadOptions,
+    ) -> BackendResult<Option<Box<dyn BodyReader>>> {
+        let found = typed::read_by(backend, key, options.clone(), typed::body).await?;
+        Ok(found.map(|(found, body)| Self::of(found, body)))
+    }
+
+    fn of(found: Found, body: Bytes) -> Box<dyn BodyReader> {
+        let (label, freshness) = (found.label, found.freshness);
+        let (value, entry) = found.value.split();
         let at = 0..body.len();
-        Ok(Some(Box::new(Self { entry: found.value.map(|_| ()), body, at })))
+        Box::new(Self { entry, label, freshness, value, body, at })
     }
 }
 
@@ -111,15 +209,30 @@ impl BodyReader for BufferedReader {
         &self.entry
     }
 
-    fn len(&self) -> u64 {
-        self.body.len() as u64
+    fn label(&self) -> BackendLabel {
+        self.label
+    }
+
+    fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+
+    fn generation(&self) -> u64 {
+        self.value.identity()
+    }
+
+    fn len(&self) -> Option<u64> {
+        Some(self.body.len() as u64)
     }
 
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
-        let end = range.end.min(self.len());
+        let len = self.body.len() as u64;
+        let end = range.end.min(len);
         if range.start > range.end || range.start > end || (range.start == end && range.start > 0) {
-            let message = format!("{}..{} is no range of {} bytes", range.start, range.end, self.len());
-            return Err(BackendError::new(ErrorKind::Unsupported, message));
+            let message = format!("{}..{} is no range of {len} bytes", range.start, range.end);
+            return Err(BackendError::new(ErrorKind::Unsupported, message)
+                .at(self.label)
+                .during(Operation::ReadBody));
         }
         self.at = range.start as usize..end as usize;
         Ok(())

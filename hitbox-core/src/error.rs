@@ -23,6 +23,8 @@ pub enum ErrorKind {
     TooLarge,
     /// A conditional write met an equal or newer version.
     VersionMismatch,
+    /// A conditional write met another entry than it was made for, or one where there should be none.
+    Conflict,
     /// The backend cannot do this.
     Unsupported,
     /// A layer that was declared required failed; the cause says how.
@@ -50,6 +52,7 @@ impl ErrorKind {
             Self::Codec => "codec",
             Self::TooLarge => "too_large",
             Self::VersionMismatch => "version_mismatch",
+            Self::Conflict => "conflict",
             Self::Unsupported => "unsupported",
             Self::RequiredLayer => "required_layer",
             Self::AllLayers => "all_layers",
@@ -61,9 +64,70 @@ impl ErrorKind {
         }
     }
 
+    /// Whether the same call may succeed later.
+    pub const fn status(self) -> ErrorStatus {
+        match self {
+            Self::Connection
+            | Self::Timeout
+            | Self::AllLayers
+            | Self::RequiredLayer
+            | Self::Overloaded
+            | Self::Io => ErrorStatus::Temporary,
+            _ => ErrorStatus::Permanent,
+        }
+    }
+
     /// Whether the store may have acted although the caller was told that it failed.
     pub const fn is_outcome_unknown(self) -> bool {
         matches!(self, Self::Timeout | Self::Connection | Self::Io)
+    }
+}
+
+/// Whether it is worth trying again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorStatus {
+    /// The same call may succeed later, without anything being changed.
+    Temporary,
+    /// The same call fails again until the value, a setting or the store is changed.
+    Permanent,
+}
+
+/// What was being done when an error occurred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A read of one or several entries.
+    Read,
+    /// A write of one or several entries, or a refill.
+    Write,
+    /// A delete.
+    Remove,
+    /// A look whether an entry is there.
+    Contains,
+    /// An invalidation by scope, prefix or pattern, or a change made elsewhere.
+    Invalidate,
+    /// Sweeping, erasing, counting or listing.
+    Maintain,
+    /// A body that is read by chunks.
+    ReadBody,
+    /// A body that is written by chunks.
+    WriteBody,
+}
+
+impl Operation {
+    /// Its name, as it stands in error texts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Remove => "remove",
+            Self::Contains => "contains",
+            Self::Invalidate => "invalidate",
+            Self::Maintain => "maintain",
+            Self::ReadBody => "read body",
+            Self::WriteBody => "write body",
+        }
     }
 }
 
@@ -93,6 +157,7 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     label: Option<BackendLabel>,
+    operation: Option<Operation>,
     exceeded: Option<(u64, u64)>,
     mismatch: Option<VersionMismatch>,
     causes: Vec<BackendError>,
@@ -106,6 +171,7 @@ impl BackendError {
             kind,
             message: message.into(),
             label: None,
+            operation: None,
             exceeded: None,
             mismatch: None,
             causes: Vec::new(),
@@ -148,6 +214,7 @@ impl BackendError {
     pub fn required_layer(cause: Self) -> Self {
         Self::new(ErrorKind::RequiredLayer, "a required layer failed").change(|inner| {
             inner.label = cause.label();
+            inner.operation = cause.operation();
             inner.causes = vec![cause];
         })
     }
@@ -165,6 +232,14 @@ impl BackendError {
         self.change(|inner| inner.label = Some(label))
     }
 
+    /// The same, naming what was being done, unless that is named already.
+    pub fn during(self, operation: Operation) -> Self {
+        if self.0.operation.is_some() {
+            return self;
+        }
+        self.change(|inner| inner.operation = Some(operation))
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -173,6 +248,23 @@ impl BackendError {
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Whether the same call may succeed later. Where several layers failed, it may if that is so for one of them.
+    pub fn status(&self) -> ErrorStatus {
+        match self.0.kind {
+            ErrorKind::AllLayers | ErrorKind::RequiredLayer if !self.0.causes.is_empty() => {
+                let is_temporary = |cause: &Self| cause.status() == ErrorStatus::Temporary;
+                let any = self.0.causes.iter().any(is_temporary);
+                if any { ErrorStatus::Temporary } else { ErrorStatus::Permanent }
+            }
+            kind => kind.status(),
+        }
+    }
+
+    /// What was being done, as far as the leaf that failed has said.
+    pub fn operation(&self) -> Option<Operation> {
+        self.0.operation
     }
 
     /// The dotted path of the leaf that failed.
@@ -200,6 +292,9 @@ impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(label) = self.0.label {
             write!(f, "{label}: ")?;
+        }
+        if let Some(operation) = self.0.operation {
+            write!(f, "{}: ", operation.as_str())?;
         }
         f.write_str(&self.0.message)?;
         for (i, cause) in self.0.causes.iter().enumerate() {

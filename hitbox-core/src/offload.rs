@@ -4,7 +4,7 @@ use std::fmt::{self, Debug};
 
 use crate::{BoxFuture, CacheKey};
 
-/// Names a class of background work in limits, counters and metrics: `refill`, `write`, `repair`.
+/// Names a class of background work in limits, counters and metrics: `refill`, `write`, `reconcile`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskKind(pub &'static str);
 
@@ -15,14 +15,12 @@ impl TaskKind {
     pub const WRITE: Self = Self("write");
     /// Finishes a read that lost a race.
     pub const READ: Self = Self("read");
-    /// Removes an outdated copy from a layer that failed earlier.
-    pub const REPAIR: Self = Self("repair");
+    /// Brings layers up to date that failed earlier.
+    pub const RECONCILE: Self = Self("reconcile");
     /// Loads a value from the source.
     pub const LOAD: Self = Self("load");
     /// Notes that an entry with an idle time has been read.
     pub const TOUCH: Self = Self("touch");
-    /// Brings layers up to date that failed earlier.
-    pub const RECOVERY: Self = Self("recovery");
 }
 
 /// A piece of background work.
@@ -45,9 +43,9 @@ pub enum Lane {
     #[default]
     Background,
     /// At once or not at all, since somebody waits for it. It has time limits of its own.
-    Urgent,
+    Interactive,
     /// At once, for as long as there is anything to do: nobody waits for its end, and a shutdown cancels it.
-    Standing,
+    Daemon,
 }
 
 /// What a task is about.
@@ -72,14 +70,14 @@ impl Task {
 
     /// The same work, which somebody waits for.
     #[must_use]
-    pub fn urgent(self) -> Self {
-        Self { lane: Lane::Urgent, ..self }
+    pub fn interactive(self) -> Self {
+        Self { lane: Lane::Interactive, ..self }
     }
 
     /// The same work, which goes on for as long as there is anything to do.
     #[must_use]
-    pub fn standing(self) -> Self {
-        Self { lane: Lane::Standing, ..self }
+    pub fn daemon(self) -> Self {
+        Self { lane: Lane::Daemon, ..self }
     }
 }
 

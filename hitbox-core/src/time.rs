@@ -54,11 +54,15 @@ impl std::ops::Sub<Duration> for Timestamp {
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        // In 64 bits: this is part of every hit of an entry with an end.
-        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis =
-            since_epoch.as_secs().saturating_mul(1_000).saturating_add(since_epoch.subsec_millis().into());
-        Self::from_millis(millis)
+        // This is part of every hit of an entry with an end: in 64 bits, and checked with one comparison.
+        const LAST_SECOND: u64 = Timestamp::MAX.0 / 1_000 - 1;
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) if since.as_secs() <= LAST_SECOND => {
+                Self(since.as_secs() * 1_000 + u64::from(since.subsec_millis()))
+            }
+            Ok(_) => Self::MAX,
+            Err(_) => Self(0),
+        }
     }
 }
 
@@ -120,6 +124,9 @@ impl Default for Lifetime {
 impl Lifetime {
     /// No instant at all: fresh for as long as the entry is kept.
     pub const FOREVER: Self = Self { stale: ABSENT, expire: ABSENT, retain: ABSENT };
+
+    /// Over since the epoch: nobody sees an entry with it.
+    pub const ENDED: Self = Self { stale: 0, expire: 0, retain: 0 };
 
     /// A lifetime of the given instants, put in order.
     pub fn new(stale: Option<Timestamp>, expire: Option<Timestamp>, retain: Option<Timestamp>) -> Self {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::time::OptionalTimestamp;
 use crate::{Freshness, Lifetime, Timestamp};
 
@@ -34,17 +36,17 @@ pub struct Details {
     pub version: Option<u64>,
     /// What it is invalidated with.
     pub scopes: Vec<Scope>,
-    /// The user's own remarks.
-    pub metadata: BTreeMap<String, String>,
+    /// The user's own facts about the entry, as bytes. It can be replaced without the value.
+    pub metadata: BTreeMap<String, Bytes>,
     /// Who goes first when room is needed.
     pub priority: Priority,
     /// The epochs of "everything" and of its namespaces in the layer that keeps it, as one number; 0 for none. Put there
     /// by the layer.
-    pub era: u64,
-    /// There is nothing here but the era.
-    says_nothing: bool,
+    pub namespace_epoch: u64,
+    /// There is nothing here but the namespace epoch.
+    epoch_only: bool,
     /// When its scopes were last found current, in a measure of the layer that keeps it.
-    pub verified: Verified,
+    pub last_valid: LastValid,
 }
 
 /// Who goes first when a layer that knows priorities needs room.
@@ -61,9 +63,9 @@ pub enum Priority {
 
 /// A note of a layer on an entry that it keeps: no part of what the entry says.
 #[derive(Debug, Default)]
-pub struct Verified(AtomicU64);
+pub struct LastValid(AtomicU64);
 
-impl Verified {
+impl LastValid {
     /// The note, 0 if there is none.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Acquire)
@@ -76,7 +78,7 @@ impl Verified {
 }
 
 /// Without the note, which is of no use elsewhere.
-impl Clone for Verified {
+impl Clone for LastValid {
     fn clone(&self) -> Self {
         Self::default()
     }
@@ -207,34 +209,39 @@ impl<T> CacheValue<T> {
         self
     }
 
+    /// Gives it a time of creation.
+    pub const fn set_created(&mut self, created: Timestamp) {
+        self.created = OptionalTimestamp::of(Some(created));
+    }
+
     /// The same with the layer's epochs of "everything" and of the entry's namespaces, as one number. It is kept with
     /// the details; 0 needs none.
-    pub fn with_era(self, era: u64) -> Self {
-        if self.era() != era {
+    pub fn with_namespace_epoch(self, epoch: u64) -> Self {
+        if self.namespace_epoch() != epoch {
             let mut details = self.details.as_deref().cloned().unwrap_or_default();
-            details.era = era;
+            details.namespace_epoch = epoch;
             return self.with_details(details);
         }
         self
     }
 
-    /// What [`with_era`](Self::with_era) put there; 0 if nobody did.
+    /// What [`with_namespace_epoch`](Self::with_namespace_epoch) put there; 0 if nobody did.
     #[inline]
-    pub fn era(&self) -> u64 {
-        self.details.as_ref().map_or(0, |details| details.era)
+    pub fn namespace_epoch(&self) -> u64 {
+        self.details.as_ref().map_or(0, |details| details.namespace_epoch)
     }
 
     /// The same with these details. Empty ones are not kept.
     pub fn with_details(mut self, details: Details) -> Self {
         let mut details = details;
-        details.says_nothing = details == Details::default();
-        self.details = (details.era != 0 || !details.says_nothing).then(|| Arc::new(details));
+        details.epoch_only = details == Details::default();
+        self.details = (details.namespace_epoch != 0 || !details.epoch_only).then(|| Arc::new(details));
         self
     }
 
-    /// Whether the entry has details or an era.
+    /// Whether the entry has details, be it only a namespace epoch.
     #[inline(always)]
-    pub const fn is_annotated(&self) -> bool {
+    pub const fn has_details(&self) -> bool {
         self.details.is_some()
     }
 
@@ -260,13 +267,13 @@ impl<T> CacheValue<T> {
 
     /// The rarer facts, if there are any.
     pub fn details(&self) -> Option<&Details> {
-        self.details.as_deref().filter(|details| !details.says_nothing)
+        self.details.as_deref().filter(|details| !details.epoch_only)
     }
 
     /// The same, shared.
     #[inline]
     pub fn shared_details(&self) -> Option<Arc<Details>> {
-        self.details.as_ref().filter(|details| !details.says_nothing).cloned()
+        self.details.as_ref().filter(|details| !details.epoch_only).cloned()
     }
 
     /// The instant from which on a store may drop the entry: the end of its life, or of its idle time if
@@ -298,6 +305,19 @@ impl<T> CacheValue<T> {
             created: self.created,
             details: self.details,
         }
+    }
+
+    /// The same entry around other data, which shares what is rare.
+    #[inline(always)]
+    pub fn around<U>(&self, data: U) -> CacheValue<U> {
+        CacheValue { data, lifetime: self.lifetime, created: self.created, details: self.details.clone() }
+    }
+
+    /// The value, or the envelope, and the entry without it.
+    #[inline]
+    pub fn split(self) -> (T, CacheValue<()>) {
+        let Self { data, lifetime, created, details } = self;
+        (data, CacheValue { data: (), lifetime, created, details })
     }
 
     /// The same entry around other data, or the reason why not.

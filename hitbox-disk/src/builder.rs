@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hitbox_backend::core::BackendResult;
 use hitbox_backend::{LeafOptions, leaf_setters};
-use hitbox_core::BackendResult;
 
 use crate::DiskBackend;
 use crate::error::unusable;
@@ -57,8 +57,8 @@ impl DiskBuilder {
     /// Opens the folder, makes it if it is not there, and rebuilds the index.
     ///
     /// # Errors
-    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the folder is in use, of a newer format,
-    /// or the bound is zero; [`Io`](hitbox_core::ErrorKind::Io) if it cannot be read or written.
+    /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the folder is in use, of a newer format,
+    /// or the bound is zero; [`Io`](hitbox_backend::core::ErrorKind::Io) if it cannot be read or written.
     ///
     /// # Cancellation
     /// A dropped future lets the opening end in the background, and closes the folder again.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use hitbox_core::{BackendError, ErrorKind};
+use hitbox_backend::core::{BackendError, ErrorKind};
 
 /// `what` could not be done to `path`.
 pub(crate) fn io_error(what: &str, path: &Path, error: io::Error) -> BackendError {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hitbox_core::BackendResult;
+use hitbox_backend::core::BackendResult;
 
 use crate::builder::Durability;
 use crate::error::{io_error, unusable};

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use hitbox_core::{CacheValue, Timestamp};
+use hitbox_backend::core::{CacheValue, Timestamp};
 
 /// The digest of a key: the name of its file.
 pub(crate) type Digest = u128;
@@ -173,19 +173,19 @@ impl Index {
         (expired, cut_short)
     }
 
-    /// Some keys in the order of their digests, from those on whose upper half is `from`; and where the next page
-    /// starts.
+    /// Some keys in the order of their digests, from those on whose upper 48 bits are `from`; and where the next page
+    /// starts. Compositions need the other bits of a cursor.
     pub(crate) fn page(&self, from: u64, limit: usize) -> (Vec<Digest>, Option<u64>) {
-        let half = |digest: &Digest| (digest >> 64) as u64;
-        let mut digests: Vec<Digest> = self.entries.keys().copied().filter(|d| half(d) >= from).collect();
+        let place = |digest: &Digest| (digest >> 80) as u64;
+        let mut digests: Vec<Digest> = self.entries.keys().copied().filter(|d| place(d) >= from).collect();
         if digests.len() <= limit {
             return (digests, None);
         }
         let limit = limit.max(1);
         digests.select_nth_unstable(limit - 1);
-        let last = half(&digests[limit - 1]);
-        digests.retain(|digest| half(digest) <= last);
-        (digests, last.checked_add(1))
+        let last = place(&digests[limit - 1]);
+        digests.retain(|digest| place(digest) <= last);
+        (digests, Some(last + 1))
     }
 
     /// Entries that a normal read may see at `now`.

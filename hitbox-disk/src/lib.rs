@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![warn(clippy::disallowed_methods)]
 
 mod backend;
 mod builder;
@@ -12,9 +13,11 @@ mod index;
 mod object;
 #[cfg(fuzzing)]
 pub mod object;
+mod objects;
 mod recover;
 mod start;
 mod store;
 
 pub use backend::DiskBackend;
 pub use builder::{DiskBuilder, Durability};
+pub use store::DiskStore;

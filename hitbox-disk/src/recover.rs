@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use hitbox_core::{BackendResult, Timestamp};
+use hitbox_backend::core::{BackendResult, Timestamp};
 
 use crate::error::io_error;
 use crate::files::Files;

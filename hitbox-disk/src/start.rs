@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
+use hitbox_backend::core::{CacheKey, CacheValue, ScopeKind};
 use hitbox_backend::envelope::wire;
-use hitbox_core::{CacheKey, CacheValue, ScopeKind};
 
 use crate::object::{HEAD_BYTES, Head, Newer};
 
@@ -40,25 +40,24 @@ impl Start {
         if file.read_exact(&mut start).is_err() {
             return Ok(Look::Damaged);
         }
-        let head = match Head::parse(&start, metadata.len()) {
+        let head = match Head::parse(&start) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(Look::Damaged),
             Err(Newer) => return Ok(Look::Newer),
         };
         let mut key = Vec::new();
         let read_key = Read::by_ref(&mut file).take(head.key_len as u64).read_to_end(&mut key);
-        let skip = head.record_at.saturating_sub((HEAD_BYTES + head.key_len) as u64);
-        let skipped = io::copy(&mut Read::by_ref(&mut file).take(skip), &mut io::sink());
+        if read_key.is_ok() && !head.verifies(&start, &key) {
+            return Ok(Look::Damaged);
+        }
         let mut record = Vec::with_capacity(wire::HEADER_BYTES);
-        let mut read = read_key.and(skipped).and_then(|_| grow(&mut file, &mut record, wire::HEADER_BYTES));
+        let mut read = read_key.and_then(|_| grow(&mut file, &mut record, wire::HEADER_BYTES));
         if let Some(Err(wanted)) = wire::peek(&record) {
             read = read.and_then(|_| grow(&mut file, &mut record, wanted));
         }
         let entry = match (read, wire::peek(&record)) {
-            (Ok(_), Some(Ok(entry))) if key.len() == head.key_len => entry,
-            _ if (record.len() as u64) < head.record_len.min(wire::HEADER_BYTES as u64) => {
-                return Ok(Look::Damaged);
-            }
+            (Ok(_), Some(Ok(entry))) => entry,
+            _ if record.len() < wire::HEADER_BYTES => return Ok(Look::Damaged),
             // Of no use to this release, and left as it is.
             _ => CacheValue::new(()),
         };

@@ -1,260 +1,184 @@
-//! Files and index together. Everything here blocks, and runs on threads for that.
-//!
-//! Two locks: the index (short, never held over I/O), and one of the shelves (held over the rename or
-//! removal of one file, so that file and index change together).
+//! The folder as a store: every call that blocks runs on tokio's threads for blocking work.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
-use hitbox_backend::{Occupancy, Occupied, Page};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
+use async_trait::async_trait;
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
+use hitbox_backend::envelope::wire::key_digest;
+use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, Unusable};
 use tokio::sync::watch;
 
+use crate::builder::DiskBuilder;
 use crate::files::Files;
-use crate::index::{Digest, Entry, Index};
-use crate::object::{self, Object};
-use crate::start::is_pinned;
+use crate::object::Object;
+use crate::objects::Objects;
+use crate::recover::{Recovered, recover};
 
-const SHELVES: usize = 64;
-
-#[derive(Debug)]
-pub(crate) struct Store {
-    files: Files,
-    index: Mutex<Index>,
-    shelves: [Mutex<()>; SHELVES],
-    max_bytes: u64,
-    evicted: AtomicU64,
-    expired: AtomicU64,
-    /// Closed when the store is gone, after the lock of the folder: the fields are dropped in order.
-    pub(crate) released: watch::Sender<()>,
+/// A folder of objects as a store of bytes.
+pub struct DiskStore {
+    objects: Arc<Objects>,
+    clock: Arc<dyn Clock>,
+    schema: u32,
 }
 
-/// A write or delete that has its place in the order; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct Operation<'a> {
-    store: &'a Store,
-    digest: Digest,
-    sequence: u64,
+/// A folder that has been opened, and what was found in it.
+pub(crate) struct Opened {
+    pub(crate) store: DiskStore,
+    /// Objects that were damaged, and those over their time, which have been removed.
+    pub(crate) damaged: u64,
+    pub(crate) expired: u64,
+    /// Objects of a newer release, which stay.
+    pub(crate) newer: u64,
 }
 
-impl Drop for Operation<'_> {
-    fn drop(&mut self) {
-        self.store.index().end(self.digest);
+impl fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskStore").finish_non_exhaustive()
     }
 }
 
-impl Store {
-    pub(crate) fn new(files: Files, index: Index, max_bytes: u64) -> BackendResult<Self> {
-        let store = Self {
-            files,
-            index: Mutex::new(index),
-            shelves: std::array::from_fn(|_| Mutex::new(())),
-            max_bytes,
-            evicted: AtomicU64::new(0),
-            expired: AtomicU64::new(0),
-            released: watch::Sender::new(()),
-        };
-        // The bound may be smaller than it was.
-        store.make_room(0)?;
-        Ok(store)
-    }
-
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shelf(&self, digest: Digest) -> MutexGuard<'_, ()> {
-        self.shelves[digest as usize % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives the next operation on a key its place in the order.
-    pub(crate) fn begin(&self, digest: Digest) -> u64 {
-        self.index().begin(digest)
-    }
-
-    /// Goes on with an operation that was begun.
-    pub(crate) fn resume(&self, digest: Digest, sequence: u64) -> Operation<'_> {
-        Operation { store: self, digest, sequence }
-    }
-
-    pub(crate) fn holds(&self, digest: Digest) -> bool {
-        self.index().get(digest).is_some()
-    }
-
-    /// The record of this key, if it can be had without waiting; nothing if there is none.
-    pub(crate) fn read_in_place(&self, digest: Digest, key: &[u8]) -> Poll<Option<Bytes>> {
-        let Some(entry) = self.index().touch(digest) else { return Poll::Ready(None) };
-        let file = self.files.read_in_place(digest, entry.sequence, entry.bytes);
-        match file.map(|file| object::decode(key, file)) {
-            Some(Object::Record(record)) => Poll::Ready(Some(record)),
-            // What else it may be is looked at where it can be put right.
-            _ => Poll::Pending,
+/// Runs what blocks on a thread for that. It runs to its end, even if the future is dropped.
+#[expect(clippy::disallowed_methods, reason = "file systems block, and the offload may be full")]
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> BackendResult<T> + Send + 'static,
+) -> BackendResult<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            Err(BackendError::new(ErrorKind::Closed, "the thread did not finish").with_source(error))
         }
     }
+}
 
-    /// The object under this name, and the operation that wrote it.
-    pub(crate) fn read(&self, digest: Digest, key: &[u8]) -> BackendResult<Option<(Object, u64)>> {
-        let Some(entry) = self.index().get(digest) else { return Ok(None) };
-        let Some(file) = self.files.read(digest)? else {
-            // Evicted or overwritten since; or somebody removed the file.
-            let _shelf = self.shelf(digest);
-            if self.files.read(digest)?.is_none() {
-                self.index().remove_if_same(digest, entry.sequence);
-            }
-            return Ok(None);
-        };
-        let object = object::decode(key, file);
-        if matches!(object, Object::Record(_)) {
-            self.index().touch(digest);
-        }
-        Ok(Some((object, entry.sequence)))
+impl DiskStore {
+    pub(crate) async fn open(settings: DiskBuilder) -> BackendResult<Opened> {
+        let DiskBuilder { folder, max_bytes, durability, options } = settings;
+        let now = options.clock.now();
+        let (objects, damaged, expired, newer) = blocking(move || {
+            let files = Files::open(&folder, durability)?;
+            let Recovered { index, damaged, expired, newer } = recover(&files, now)?;
+            Ok((Objects::new(files, index, max_bytes)?, damaged, expired, newer))
+        })
+        .await?;
+        let (clock, schema) = (options.clock, options.codec.schema);
+        Ok(Opened { store: Self { objects: Arc::new(objects), clock, schema }, damaged, expired, newer })
     }
 
-    /// Removes a damaged object, unless it has been overwritten.
-    pub(crate) fn remove_damaged(&self, digest: Digest, sequence: u64) -> BackendResult<()> {
-        let _shelf = self.shelf(digest);
-        if self.index().remove_if_same(digest, sequence) {
-            self.files.remove(digest)?;
-        }
-        Ok(())
+    /// Changes when the folder has been released.
+    pub(crate) fn released(&self) -> watch::Receiver<()> {
+        self.objects.released.subscribe()
     }
 
-    pub(crate) fn write(
+    /// Runs `work` on a thread that may block.
+    async fn run<T: Send + 'static>(
         &self,
-        operation: &Operation<'_>,
-        key: &[u8],
-        record: &[u8],
-        value: &CacheValue<()>,
-    ) -> BackendResult<()> {
-        let bytes = object::file_len(key, record);
-        if bytes > self.max_bytes {
-            return Err(BackendError::too_large("an entry", bytes, self.max_bytes));
-        }
-        let reserved = self.make_room(bytes)?;
-        let temporary = self.files.write_temporary(&object::encode(key, record))?;
-        let Operation { digest, sequence, .. } = *operation;
-        let _shelf = self.shelf(digest);
-        if self.index().is_superseded(digest, sequence) {
-            return Ok(());
-        }
-        self.files.install(temporary, digest)?;
-        self.index().insert(digest, Entry::new(bytes, value, is_pinned(key), sequence));
-        reserved.keep();
-        Ok(())
+        work: impl FnOnce(&Objects) -> BackendResult<T> + Send + 'static,
+    ) -> BackendResult<T> {
+        let objects = self.objects.clone();
+        blocking(move || work(&objects)).await
     }
 
-    /// Puts entries out until `bytes` more fit, and reserves them.
-    fn make_room(&self, bytes: u64) -> BackendResult<Reserved<'_>> {
-        let evicted = self.index().reserve(bytes, self.max_bytes);
-        let reserved = Reserved { store: self, bytes };
-        self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
-        self.discard(&evicted)?;
-        Ok(reserved)
-    }
-
-    /// Removes the files of entries that have left the index.
-    fn discard(&self, digests: &[Digest]) -> BackendResult<()> {
-        for digest in digests {
-            let _shelf = self.shelf(*digest);
-            if !self.holds(*digest) {
-                self.files.remove(*digest)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the entry; says until when it would have lived.
-    pub(crate) fn remove(&self, operation: &Operation<'_>) -> BackendResult<Option<u64>> {
-        let Operation { digest, sequence, .. } = *operation;
-        let _shelf = self.shelf(digest);
-        if self.index().is_superseded(digest, sequence) {
-            return Ok(None);
-        }
-        self.files.remove(digest)?;
-        Ok(self.index().remove(digest, sequence).map(|entry| entry.drop_at))
-    }
-
-    /// The keys of some entries, and where the next page starts.
-    pub(crate) fn keys(&self, from: u64, limit: usize) -> BackendResult<Page> {
-        let (digests, next) = self.index().page(from, limit);
-        let mut keys = Vec::with_capacity(digests.len());
-        for digest in digests {
-            // What is damaged or has been removed meanwhile has no key.
-            let key = self.files.start(digest)?.and_then(|start| CacheKey::from_encoded(&start.key).ok());
-            keys.extend(key.filter(|key| !key.is_reserved()));
-        }
-        Ok(Page { keys, next })
-    }
-
-    /// What the entry of this key says without its payload.
-    pub(crate) fn peek(
-        &self,
-        digest: Digest,
-        key: &[u8],
-        schema: u32,
-    ) -> BackendResult<Option<CacheValue<()>>> {
-        if !self.holds(digest) {
-            return Ok(None);
-        }
-        Ok(self
-            .files
-            .start(digest)?
-            .filter(|start| start.key == key && start.schema == schema)
-            .map(|start| start.entry))
-    }
-
-    /// Entries that a normal read may see at `now`.
-    pub(crate) fn visible(&self, now: u64) -> u64 {
-        self.index().visible(now)
-    }
-
-    pub(crate) fn clear(&self) -> BackendResult<()> {
-        let digests = self.index().digests();
-        for digest in digests {
-            let sequence = self.begin(digest);
-            self.remove(&self.resume(digest, sequence))?;
-        }
-        Ok(())
-    }
-
-    /// Removes entries whose time is over; says how many, and whether more are left.
-    pub(crate) fn sweep(&self, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
-        let (expired, cut_short) = self.index().take_expired(now, limit);
-        self.expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
-        self.discard(&expired)?;
-        Ok((expired.len() as u64, cut_short))
+    fn now(&self) -> u64 {
+        self.clock.now().as_millis()
     }
 }
 
-impl Occupied for Store {
-    fn occupancy(&self) -> Occupancy {
-        let index = self.index();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Occupancy::new(index.len() as u64, index.bytes())
-            .with_bounds(None, Some(self.max_bytes))
-            .with_dropped(count(&self.evicted), count(&self.expired))
+/// What a file is to a leaf.
+fn entry_of(object: Object) -> CacheValue<Raw> {
+    match object {
+        Object::Record(record) => Raw::record(record),
+        Object::OtherKey | Object::Newer => Raw::unusable(Unusable::Foreign),
+        Object::Damaged => Raw::unusable(Unusable::Damaged),
     }
 }
 
-/// Bytes set aside for a write; given back unless the write keeps them.
-#[derive(Debug)]
-struct Reserved<'a> {
-    store: &'a Store,
-    bytes: u64,
-}
-
-impl Reserved<'_> {
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.store.index().release(self.bytes);
+#[async_trait]
+impl Store for DiskStore {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        if let Poll::Ready(stored) = self.try_read(key) {
+            return Ok(stored);
         }
+        let (wanted, digest) = (key.clone(), key_digest(key));
+        let found = self.run(move |objects| objects.read(digest, wanted.as_encoded())).await?;
+        Ok(found.map(entry_of))
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        let record = Raw::to_record(key, &value)?;
+        let entry = value.map(drop);
+        let (key, digest) = (key.clone(), key_digest(key));
+        let sequence = self.objects.begin(digest);
+        self.run(move |objects| {
+            let operation = objects.resume(digest, sequence);
+            objects.write(&operation, key.as_encoded(), &record, &entry)
+        })
+        .await
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        let digest = key_digest(key);
+        let sequence = self.objects.begin(digest);
+        let now = self.now();
+        let drop_at = self.run(move |objects| objects.remove(&objects.resume(digest, sequence))).await?;
+        Ok(DeleteStatus::of(u32::from(drop_at.is_some_and(|end| end > now))))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::PLAIN;
+        capabilities.durable = true;
+        capabilities.erases = true;
+        capabilities.enumerates = true;
+        capabilities.counts = true;
+        capabilities
+    }
+
+    /// The index answers a miss without I/O, and the kernel's page cache what it has.
+    fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
+        let record = self.objects.read_in_place(key_digest(key), key.as_encoded());
+        record.map(|record| record.map(Raw::record))
+    }
+
+    /// The payload is not read, nor verified.
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let (wanted, digest, schema) = (key.clone(), key_digest(key), self.schema);
+        if !self.objects.holds(digest) {
+            return Ok(Peek::Absent);
+        }
+        let found = self.run(move |objects| objects.peek(digest, wanted.as_encoded(), schema)).await?;
+        Ok(found.map_or(Peek::Absent, Peek::Entry))
+    }
+
+    async fn discard(&self, key: &CacheKey, damaged: &CacheValue<Raw>) -> BackendResult<()> {
+        let (key, digest, record) = (key.clone(), key_digest(key), Raw::record_bytes(damaged));
+        self.run(move |objects| objects.remove_damaged(digest, key.as_encoded(), record.as_deref())).await
+    }
+
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        self.run(move |objects| objects.keys(cursor, limit)).await
+    }
+
+    async fn count(&self) -> BackendResult<u64> {
+        let now = self.now();
+        self.run(move |objects| Ok(objects.visible(now))).await
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        self.run(Objects::erase).await
+    }
+
+    async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let now = self.now();
+        let (dropped, cut_short) = self.run(move |objects| objects.sweep(now, limit)).await?;
+        Ok(Sweep { dropped, cut_short })
+    }
+
+    fn occupancy(&self) -> Option<Occupancy> {
+        Some(self.objects.occupancy())
+    }
+
+    fn gauge_family(&self) -> Option<&'static str> {
+        Some("disk")
     }
 }

@@ -213,13 +213,13 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
     };
     let answer = match &returns {
         Returns::Result(ty) | Returns::ResultOfOption(ty) => quote_spanned! {ty.span()=>
-            match __served {
-                ::std::result::Result::Ok(served) => ::std::result::Result::Ok(served.value),
+            match __response {
+                ::std::result::Result::Ok(response) => ::std::result::Result::Ok(response.value),
                 ::std::result::Result::Err(error) => ::std::result::Result::Err(::std::convert::From::from(error)),
             }
         },
         Returns::Option | Returns::Value => quote! {
-            match __served {
+            match __response {
                 ::std::result::Result::Ok(served) => served.value,
                 ::std::result::Result::Err(error) => ::std::panic!("{error}"),
             }
@@ -228,7 +228,7 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
     function.block = syn::parse2(quote! {{
         let __key = #own_key;
         let __cache = &#cache;
-        let __served = __cache.entry(__key).#load(#work).await;
+        let __response = __cache.entry(__key).#load(#work).await;
         #answer
     }})?;
 

@@ -1,10 +1,11 @@
 //! Settings of the in-memory backend.
 
-use hitbox_backend::memory::Bound;
-use hitbox_backend::{LeafOptions, memory_setters};
-use hitbox_core::BackendResult;
+use hitbox_backend::core::BackendResult;
+use hitbox_backend::store::memory::Bound;
+use hitbox_backend::{Leaf, LeafOptions, memory_setters};
 
 use crate::MokaBackend;
+use crate::store::MokaStore;
 
 /// Builds a [`MokaBackend`]. Without a bound it holds 100,000 entries.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ impl MokaBuilder {
         Self { bound: Bound::Entries(100_000), options: LeafOptions::new("moka"), priorities: false }
     }
 
-    /// Puts entries of a low [priority](hitbox_core::Priority) out before those of a higher one, and within a class the
+    /// Puts entries of a low [priority](hitbox_backend::core::Priority) out before those of a higher one, and within a class the
     /// oldest first, instead of by moka's own choice, which looks at how often entries are read. Writes take a lock
     /// for it.
     #[must_use]
@@ -34,9 +35,11 @@ impl MokaBuilder {
     /// The backend.
     ///
     /// # Errors
-    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the bound is zero.
+    /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the bound is zero.
     pub fn build(self) -> BackendResult<MokaBackend> {
         self.bound.validate()?;
-        Ok(MokaBackend::new(self))
+        let Self { bound, options, priorities } = self;
+        let store = MokaStore::new(bound, options.clock.clone(), priorities);
+        Ok(MokaBackend(Leaf::new(store, options)))
     }
 }

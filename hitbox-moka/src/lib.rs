@@ -1,10 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![warn(clippy::disallowed_methods)]
 
 mod backend;
 mod builder;
 mod priority;
+mod store;
 
 pub use backend::MokaBackend;
 pub use builder::MokaBuilder;
-pub use hitbox_backend::memory::{Bound, Weigher};
+pub use hitbox_backend::store::memory::{Bound, Weigher};
+pub use store::MokaStore;

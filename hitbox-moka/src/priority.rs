@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hitbox_core::{CacheKey, Priority};
+use hitbox_backend::core::{CacheKey, Priority};
 
 /// The entries of each class, in the order in which they were written.
 #[derive(Debug, Default)]

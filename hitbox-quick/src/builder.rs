@@ -1,10 +1,11 @@
 //! Settings of the in-memory backend.
 
-use hitbox_backend::memory::Bound;
-use hitbox_backend::{LeafOptions, memory_setters};
-use hitbox_core::BackendResult;
+use hitbox_backend::core::BackendResult;
+use hitbox_backend::store::memory::Bound;
+use hitbox_backend::{Leaf, LeafOptions, memory_setters};
 
 use crate::QuickBackend;
+use crate::store::QuickStore;
 
 /// Builds a [`QuickBackend`]. Without a bound it holds 100,000 entries.
 #[derive(Clone, Debug)]
@@ -24,9 +25,11 @@ impl QuickBuilder {
     /// The backend.
     ///
     /// # Errors
-    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the bound is zero.
+    /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the bound is zero.
     pub fn build(self) -> BackendResult<QuickBackend> {
         self.bound.validate()?;
-        Ok(QuickBackend::new(self))
+        let Self { bound, options } = self;
+        let store = QuickStore::new(bound, options.clock.clone());
+        Ok(QuickBackend(Leaf::new(store, options)))
     }
 }

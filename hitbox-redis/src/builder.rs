@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use hitbox_backend::core::BackendResult;
 use hitbox_backend::{CacheKeyFormat, LeafOptions, leaf_setters};
-use hitbox_core::BackendResult;
 
 use crate::RedisBackend;
 
@@ -109,8 +109,8 @@ impl RedisBuilder {
     /// How long the epochs of tags, dependencies, namespaces and of "everything" are believed without asking the server
     /// again, 1 s by default: what another process has invalidated is served for so long at most.
     #[must_use]
-    pub fn suspect_time(mut self, time: Duration) -> Self {
-        self.options.suspect_time = time;
+    pub fn staleness_bound(mut self, bound: Duration) -> Self {
+        self.options.staleness_bound = bound;
         self
     }
 
@@ -119,7 +119,7 @@ impl RedisBuilder {
     /// The backend, connected when it is first used.
     ///
     /// # Errors
-    /// [`Configuration`](hitbox_core::ErrorKind::Configuration) if the address is none, or certificates cannot be read.
+    /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the address is none, or certificates cannot be read.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -1,6 +1,6 @@
 //! Errors of the client as errors of a backend.
 
-use hitbox_core::{BackendError, ErrorKind};
+use hitbox_backend::core::{BackendError, ErrorKind};
 use redis::RedisError;
 
 pub(crate) fn backend_error(error: RedisError) -> BackendError {

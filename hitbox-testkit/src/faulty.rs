@@ -4,20 +4,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use hitbox_backend::operation::{Answers, LeafSet, Removal, TryRead, Write, WriteOptions};
+use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{
-    Adoption, Answer, Backend, LeafSet, Outcome, Presence, ReadOptions, Receipt, RemoveItem, Ticket, TryRead,
-    WriteItem, WriteOptions, adopt, forward,
+    Backend, Batch, BodyReader, BodyWriter, Completion, IntoBackend, LeafOutcome, Presence, ReadOptions,
+    Receipt, Receipts,
 };
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
-
-use hitbox_backend::Raw;
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// A read, by key or in a batch, or a look-up.
+    /// A read, by key or in a batch, a look-up, or the opening of a body.
     Read,
-    /// A write.
+    /// A write, conditional or not, single or in a batch, or the end of a body.
     Write,
     /// A delete.
     Remove,
@@ -125,21 +126,22 @@ impl Drop for Held<'_> {
 /// A backend with faults in front of it.
 pub struct Faulty {
     inner: Arc<dyn Backend>,
+    gate: Gate,
+}
+
+/// Decides what happens to calls.
+#[derive(Clone)]
+struct Gate {
     faults: Faults,
     clock: Arc<dyn Clock>,
 }
 
-impl Faulty {
-    /// `inner` with these faults; delays run on `clock`.
-    pub fn new(inner: impl Backend, faults: &Faults, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(inner), faults: faults.clone(), clock }
-    }
-
-    async fn call<T>(
+impl Gate {
+    async fn pass<T>(
         &self,
         operation: Operation,
         work: impl Future<Output = T> + Send,
-        failed: impl FnOnce(ErrorKind) -> T,
+        failed: impl FnOnce(ErrorKind) -> T + Send,
     ) -> T {
         match self.faults.next(operation) {
             None => work.await,
@@ -161,100 +163,144 @@ impl Faulty {
             }
         }
     }
+}
 
-    fn error(&self, kind: ErrorKind) -> BackendError {
-        let error = BackendError::new(kind, "an injected fault");
-        match &self.inner.leaves()[..] {
-            [leaf] => error.at(leaf.path()),
-            _ => error,
-        }
-    }
-
-    fn receipt(&self, kind: ErrorKind) -> Receipt {
-        let lines = self.inner.leaves().into_iter().map(|leaf| {
-            let error = BackendError::new(kind, "an injected fault").at(leaf.path());
-            Receipt::of(leaf.path(), Outcome::of_error(error))
-        });
-        let whole = lines.reduce(|all, line| {
-            let error = all.error().cloned();
-            all.join(line, error)
-        });
-        whole.unwrap_or_default()
+fn error(inner: &dyn Backend, kind: ErrorKind) -> BackendError {
+    let error = BackendError::new(kind, "an injected fault");
+    match inner.layout().leaves() {
+        [leaf] => error.at(leaf.path()),
+        _ => error,
     }
 }
 
-#[async_trait]
-impl Backend for Faulty {
-    forward!(self => self.inner; store, facts, capabilities, names);
+fn receipt(inner: &dyn Backend, kind: ErrorKind) -> Receipt {
+    let lines = inner.layout().paths().map(|path| {
+        let error = BackendError::new(kind, "an injected fault").at(path);
+        Receipt::of(path, LeafOutcome::of_error(error))
+    });
+    let whole = lines.reduce(|all, line| {
+        let error = all.error().cloned();
+        all.join(line, error)
+    });
+    whole.unwrap_or_default()
+}
+
+impl Faulty {
+    /// `inner` with these faults; delays run on `clock`.
+    pub fn new<Kind>(inner: impl IntoBackend<Kind>, faults: &Faults, clock: Arc<dyn Clock>) -> Self {
+        Self { inner: inner.into_shared(), gate: Gate { faults: faults.clone(), clock } }
+    }
+
+    /// A call goes through at once if no fault is planned for it; else its fate is decided when it is polled.
+    fn call<'a, T: Send + 'a>(
+        &'a self,
+        operation: Operation,
+        work: impl FnOnce() -> Completion<'a, T> + Send + 'a,
+        failed: impl FnOnce(ErrorKind) -> T + Send + 'a,
+    ) -> Completion<'a, T> {
+        if self.gate.faults.is_quiet(operation) {
+            return work();
+        }
+        Completion::later(async move {
+            // Nothing is done before the gate lets it pass.
+            self.gate.pass(operation, async move { work().await }, failed).await
+        })
+    }
+
+    fn receipts(&self, kind: ErrorKind, count: usize) -> Receipts {
+        (0..count).map(|_| receipt(&*self.inner, kind)).collect()
+    }
+}
+
+impl Wrapper for Faulty {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, gate: self.gate.clone() })
+    }
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
-        if self.faults.is_quiet(Operation::Read) {
-            self.inner.try_read(key, options)
+        if self.gate.faults.is_quiet(Operation::Read) {
+            forward::try_read(self, key, options)
         } else {
             TryRead::WouldWait(LeafSet::EMPTY)
         }
     }
 
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        self.call(Operation::Read, self.inner.read_with(key, options), |kind| Err(self.error(kind))).await
+    fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
+        let failed = |kind| keys.iter().map(|_| Err(error(&*self.inner, kind))).collect();
+        self.call(Operation::Read, || forward::read(self, keys, options), failed)
     }
 
-    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
-        let failed = |kind| keys.iter().map(|_| Err(self.error(kind))).collect();
-        self.call(Operation::Read, self.inner.read_many(keys, options), failed).await
+    fn contains<'a>(&'a self, key: &'a CacheKey) -> Completion<'a, BackendResult<Presence>> {
+        let failed = |kind| Err(error(&*self.inner, kind));
+        self.call(Operation::Read, || forward::contains(self, key), failed)
     }
 
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
-        self.call(Operation::Read, self.inner.contains(key), |kind| Err(self.error(kind))).await
+    fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        let are_refills = !writes.is_empty() && writes.iter().all(|write| write.condition.is_refill());
+        let operation = if are_refills { Operation::Install } else { Operation::Write };
+        let count = writes.len();
+        self.call(operation, || forward::write(self, writes), move |kind| self.receipts(kind, count))
     }
 
-    async fn open_reader(
-        &self,
-        key: &CacheKey,
-        options: &ReadOptions,
-    ) -> BackendResult<Option<Box<dyn hitbox_backend::BodyReader>>> {
-        self.inner.open_reader(key, options).await
+    fn remove(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        let count = removals.len();
+        let failed = move |kind| self.receipts(kind, count);
+        self.call(Operation::Remove, || forward::remove(self, removals), failed)
     }
 
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        let work = self.inner.write_with(key, value, options);
-        self.call(Operation::Write, work, |kind| self.receipt(kind)).await
+    fn open_reader<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        options: &'a ReadOptions,
+    ) -> Completion<'a, BackendResult<Option<Box<dyn BodyReader>>>> {
+        let failed = |kind| Err(error(&*self.inner, kind));
+        self.call(Operation::Read, || forward::open_reader(self, key, options), failed)
     }
 
-    async fn write_if_newer_with(
-        &self,
-        key: &CacheKey,
-        value: CacheValue<Raw>,
-        options: &WriteOptions,
-    ) -> Receipt {
-        let work = self.inner.write_if_newer_with(key, value, options);
-        self.call(Operation::Write, work, |kind| self.receipt(kind)).await
+    fn open_writer<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        entry: CacheValue<()>,
+        options: WriteOptions,
+    ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
+        let opened = forward::open_writer(self, key, entry, options);
+        opened.map(|opened| {
+            let (writer, inner, gate) = (opened?, self.inner.clone(), self.gate.clone());
+            Ok(Box::new(FaultyWriter { writer, inner, gate }) as Box<dyn BodyWriter>)
+        })
+    }
+}
+
+/// A body whose end may fail as a write does.
+struct FaultyWriter {
+    writer: Box<dyn BodyWriter>,
+    inner: Arc<dyn Backend>,
+    gate: Gate,
+}
+
+#[async_trait]
+impl BodyWriter for FaultyWriter {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        self.writer.chunk(chunk).await
     }
 
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        let work = self.inner.remove_with(key, options);
-        self.call(Operation::Remove, work, |kind| self.receipt(kind)).await
+    async fn finish(self: Box<Self>) -> Receipt {
+        let Self { writer, inner, gate } = *self;
+        gate.pass(Operation::Write, writer.finish(), |kind| receipt(&*inner, kind)).await
     }
 
-    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
-        let count = items.len();
-        let failed = |kind| (0..count).map(|_| self.receipt(kind)).collect();
-        self.call(Operation::Write, self.inner.write_many(items), failed).await
+    async fn abort(self: Box<Self>) {
+        self.writer.abort().await;
     }
 
-    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
-        let count = items.len();
-        let failed = |kind| (0..count).map(|_| self.receipt(kind)).collect();
-        self.call(Operation::Remove, self.inner.remove_many(items), failed).await
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        let work = self.inner.install_if(key, value, ticket);
-        self.call(Operation::Install, work, |kind| self.receipt(kind)).await
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        let (faults, clock) = (self.faults.clone(), self.clock.clone());
-        Some(Arc::new(Self { inner: adopt(&self.inner, adoption), faults, clock }))
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        let Self { writer, inner, gate } = *self;
+        gate.pass(Operation::Remove, writer.leave_out(), |kind| receipt(&*inner, kind)).await
     }
 }

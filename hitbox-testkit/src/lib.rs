@@ -14,8 +14,10 @@ pub mod suite;
 
 pub use faulty::{Fault, Faults, Faulty, Operation};
 pub use history::{History, Moment};
-pub use memory::MemoryBackend;
+pub use memory::{MemoryBackend, MemoryStore};
 pub use recorder::{Call, Recorder, Recording};
 pub use seed::{number_from, seed};
 pub use server::RedisServer;
-pub use subject::{Composer, Factory, Setup, Subject, World, factory, left_nest, pair, right_nest};
+pub use subject::{
+    Composer, Exception, Factory, Setup, Subject, Subjects, World, factory, left_nest, pair, right_nest,
+};

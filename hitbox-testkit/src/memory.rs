@@ -2,39 +2,48 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use async_trait::async_trait;
-use hitbox_backend::memory::page_of;
-use hitbox_backend::{
-    Adoption, Backend, Capabilities, DeleteStatus, Leaf, LeafOptions, Page, Peek, Raw, ReadOptions, TryRead,
-};
+use hitbox_backend::store::memory::page_of;
+use hitbox_backend::store::{Capabilities, DeleteStatus, Page, Peek, Raw, Store};
+use hitbox_backend::wrap::Wrapper;
+use hitbox_backend::{Backend, Leaf, LeafOptions};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Clock, Freshness};
 
-/// An unbounded map that keeps live values. Clones share it.
-#[derive(Clone, Debug)]
-pub struct MemoryBackend {
-    entries: Arc<Mutex<HashMap<CacheKey, CacheValue<Raw>>>>,
-    leaf: Leaf,
+/// An unbounded map of live values. It answers at once.
+#[derive(Debug)]
+pub struct MemoryStore {
+    entries: Mutex<HashMap<CacheKey, CacheValue<Raw>>>,
+    clock: Arc<dyn Clock>,
 }
 
-impl MemoryBackend {
-    /// An empty map on this clock, labelled `memory`.
+impl MemoryStore {
+    /// An empty map on this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self::labelled("memory", clock)
-    }
-
-    /// The same with another label.
-    pub fn labelled(label: &str, clock: Arc<dyn Clock>) -> Self {
-        Self::with_options(LeafOptions { clock, ..LeafOptions::new(label) })
-    }
-
-    /// An empty map with these options.
-    pub fn with_options(options: LeafOptions) -> Self {
-        Self { entries: Arc::default(), leaf: Leaf::new(options) }
+        Self { entries: Mutex::default(), clock }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, CacheValue<Raw>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stored entry, whatever its age.
+    pub fn get(&self, key: &CacheKey) -> Option<CacheValue<Raw>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Stores an entry.
+    pub fn insert(&self, key: &CacheKey, value: CacheValue<Raw>) {
+        self.lock().insert(key.clone(), value);
+    }
+
+    /// Removes an entry, and says whether it was one that could still be used.
+    pub fn take(&self, key: &CacheKey) -> DeleteStatus {
+        let now = self.clock.now();
+        let held = self.lock().remove(key);
+        let alive = held.is_some_and(|value| value.lifetime().freshness(now) != Freshness::Gone);
+        DeleteStatus::of(u32::from(alive))
     }
 
     /// Entries that are stored, whatever their age.
@@ -46,75 +55,113 @@ impl MemoryBackend {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    /// Another view of the same map.
-    pub(crate) fn adopted_store(&self, adoption: &Adoption) -> Self {
-        Self { entries: self.entries.clone(), leaf: self.leaf.adopted(adoption) }
-    }
-
-    /// Changes a stored entry behind everybody's back.
-    pub fn tamper(&self, key: &CacheKey, change: impl FnOnce(CacheValue<Raw>) -> CacheValue<Raw>) {
-        let mut entries = self.lock();
-        if let Some(value) = entries.remove(key) {
-            entries.insert(key.clone(), change(value));
-        }
-    }
 }
 
 #[async_trait]
-impl Backend for MemoryBackend {
+impl Store for MemoryStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(self.lock().get(key).cloned())
+        Ok(self.get(key))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.lock().insert(key.clone(), value);
+        self.insert(key, value);
         Ok(())
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        let now = self.leaf.clock().now();
-        let held = self.lock().remove(key);
-        let alive = held.is_some_and(|value| value.lifetime().freshness(now) != Freshness::Gone);
-        Ok(DeleteStatus::of(u32::from(alive)))
+        Ok(self.take(key))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::MEMORY
+    }
+
+    fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
+        Poll::Ready(self.get(key))
+    }
+
+    fn try_write(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+    ) -> Result<BackendResult<()>, CacheValue<Raw>> {
+        self.insert(key, value);
+        Ok(Ok(()))
+    }
+
+    fn try_remove(&self, key: &CacheKey) -> Poll<BackendResult<DeleteStatus>> {
+        Poll::Ready(Ok(self.take(key)))
     }
 
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        Ok(self.lock().get(key).map_or(Peek::Absent, |value| Peek::Entry(value.clone().map(drop))))
+        Ok(self.get(key).map_or(Peek::Absent, |value| Peek::Entry(value.map(drop))))
     }
 
-    async fn entry_count(&self) -> BackendResult<u64> {
-        let now = self.leaf.clock().now();
-        Ok(self.lock().values().filter(|value| value.is_readable(now)).count() as u64)
-    }
-
-    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
         Ok(page_of(self.lock().keys().cloned(), cursor, limit))
+    }
+
+    async fn count(&self) -> BackendResult<u64> {
+        let now = self.clock.now();
+        let entries = self.lock();
+        let is_counted =
+            |(key, value): &(&CacheKey, &CacheValue<Raw>)| !key.is_reserved() && value.is_readable(now);
+        Ok(entries.iter().filter(is_counted).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
         self.lock().clear();
         Ok(())
     }
+}
 
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::PLAIN;
-        capabilities.keeps_live_values = true;
-        capabilities.answers_at_once = true;
-        capabilities.erases = true;
-        capabilities.enumerates = true;
-        capabilities
+/// The leaf of a [`MemoryStore`]. Clones share it.
+#[derive(Clone, Debug)]
+pub struct MemoryBackend(Leaf<MemoryStore>);
+
+impl MemoryBackend {
+    /// An empty map on this clock, labelled `memory`.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::labelled("memory", clock)
     }
 
-    fn leaf(&self) -> Option<&Leaf> {
-        Some(&self.leaf)
+    /// The same with another label.
+    pub fn labelled(label: &str, clock: Arc<dyn Clock>) -> Self {
+        Self::with_options(LeafOptions::new(label).with_clock(clock))
     }
 
-    fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
-        self.leaf.try_read(key, options, || self.lock().get(key).cloned())
+    /// An empty map with these options.
+    pub fn with_options(options: LeafOptions) -> Self {
+        Self(Leaf::new(MemoryStore::new(options.clock.clone()), options))
     }
 
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        Some(Arc::new(self.adopted_store(adoption)))
+    /// Entries that are stored, whatever their age.
+    pub fn len(&self) -> usize {
+        self.0.store().len()
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Changes a stored entry behind everybody's back.
+    pub fn tamper(&self, key: &CacheKey, change: impl FnOnce(CacheValue<Raw>) -> CacheValue<Raw>) {
+        let mut entries = self.0.store().lock();
+        if let Some(value) = entries.remove(key) {
+            entries.insert(key.clone(), change(value));
+        }
+    }
+}
+
+impl Wrapper for MemoryBackend {
+    type Inner = Leaf<MemoryStore>;
+
+    fn inner(&self) -> &Leaf<MemoryStore> {
+        &self.0
+    }
+
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        inner
     }
 }

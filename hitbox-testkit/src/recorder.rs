@@ -3,22 +3,26 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use hitbox_backend::operation::{Answers, Removal, TryRead, Write, WriteOptions};
+use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{
-    Adoption, Answer, Backend, BodyReader, Presence, Raw, ReadOptions, Receipt, RemoveItem, Ticket, TryRead,
-    WriteItem, WriteOptions, adopt, forward,
+    Backend, Batch, BodyReader, BodyWriter, Completion, IntoBackend, Presence, ReadOptions, Receipt, Receipts,
 };
 use hitbox_core::{BackendResult, CacheKey, CacheValue};
 
 /// A call that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// A read that was answered or begun.
+    /// A read that was answered without waiting.
+    TryRead(CacheKey),
+    /// A read that was begun.
     Read(CacheKey),
     /// A batch of reads.
     ReadMany(Vec<CacheKey>),
     /// A look-up.
     Contains(CacheKey),
-    /// A write.
+    /// A write, or a body that is finished.
     Write(CacheKey),
     /// A batch of writes.
     WriteMany(Vec<CacheKey>),
@@ -28,6 +32,18 @@ pub enum Call {
     RemoveMany(Vec<CacheKey>),
     /// A refill.
     Install(CacheKey),
+}
+
+impl Call {
+    /// Whether it asks for the value of one key, waiting or not.
+    pub fn is_read_of(&self, key: &CacheKey) -> bool {
+        matches!(self, Self::TryRead(read) | Self::Read(read) if read == key)
+    }
+
+    /// Whether it asks for values.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::TryRead(_) | Self::Read(_) | Self::ReadMany(_))
+    }
 }
 
 /// What was recorded; cloned handles share it.
@@ -53,78 +69,110 @@ pub struct Recorder {
 
 impl Recorder {
     /// Records the calls of `inner`.
-    pub fn new(inner: impl Backend, recording: &Recording) -> Self {
-        Self { inner: Arc::new(inner), recording: recording.clone() }
+    pub fn new<Kind>(inner: impl IntoBackend<Kind>, recording: &Recording) -> Self {
+        Self { inner: inner.into_shared(), recording: recording.clone() }
     }
 }
 
-#[async_trait]
-impl Backend for Recorder {
-    forward!(self => self.inner; store, facts, capabilities, names, versions);
+impl Wrapper for Recorder {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, recording: self.recording.clone() })
+    }
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
-        let answer = self.inner.try_read(key, options);
+        let answer = forward::try_read(self, key, options);
         if !matches!(answer, TryRead::WouldWait(_)) {
-            self.recording.push(Call::Read(key.clone()));
+            self.recording.push(Call::TryRead(key.clone()));
         }
         answer
     }
 
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
+    fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
         // A layer whose leaves have all answered already is asked for form's sake only.
-        let leaves = self.inner.leaves();
-        if leaves.iter().any(|leaf| !options.skip.contains(leaf.position())) {
-            self.recording.push(Call::Read(key.clone()));
+        if !options.skip.covers(self.inner.layout().set()) {
+            self.recording.push(match keys {
+                [key] => Call::Read(key.clone()),
+                keys => Call::ReadMany(keys.to_vec()),
+            });
         }
-        self.inner.read_with(key, options).await
+        forward::read(self, keys, options)
     }
 
-    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
-        self.recording.push(Call::ReadMany(keys.to_vec()));
-        self.inner.read_many(keys, options).await
-    }
-
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
+    fn contains<'a>(&'a self, key: &'a CacheKey) -> Completion<'a, BackendResult<Presence>> {
         self.recording.push(Call::Contains(key.clone()));
-        self.inner.contains(key).await
+        forward::contains(self, key)
     }
 
-    async fn open_reader(
-        &self,
-        key: &CacheKey,
-        options: &ReadOptions,
-    ) -> BackendResult<Option<Box<dyn BodyReader>>> {
+    fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        self.recording.push(match &writes[..] {
+            [write] if write.condition.is_refill() => Call::Install(write.key.clone()),
+            [write] => Call::Write(write.key.clone()),
+            writes => Call::WriteMany(writes.iter().map(|write| write.key.clone()).collect()),
+        });
+        forward::write(self, writes)
+    }
+
+    fn remove(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        self.recording.push(match &removals[..] {
+            [removal] => Call::Remove(removal.key.clone()),
+            removals => Call::RemoveMany(removals.iter().map(|removal| removal.key.clone()).collect()),
+        });
+        forward::remove(self, removals)
+    }
+
+    fn open_reader<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        options: &'a ReadOptions,
+    ) -> Completion<'a, BackendResult<Option<Box<dyn BodyReader>>>> {
         self.recording.push(Call::Read(key.clone()));
-        self.inner.open_reader(key, options).await
+        forward::open_reader(self, key, options)
     }
 
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        self.recording.push(Call::Write(key.clone()));
-        self.inner.write_with(key, value, options).await
+    fn open_writer<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        entry: CacheValue<()>,
+        options: WriteOptions,
+    ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
+        let opened = forward::open_writer(self, key, entry, options);
+        opened.map(|opened| {
+            let (writer, key, recording) = (opened?, key.clone(), self.recording.clone());
+            Ok(Box::new(RecordedWriter { writer, key, recording }) as Box<dyn BodyWriter>)
+        })
+    }
+}
+
+/// A body whose end is recorded as a write.
+struct RecordedWriter {
+    writer: Box<dyn BodyWriter>,
+    key: CacheKey,
+    recording: Recording,
+}
+
+#[async_trait]
+impl BodyWriter for RecordedWriter {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        self.writer.chunk(chunk).await
     }
 
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        self.recording.push(Call::Remove(key.clone()));
-        self.inner.remove_with(key, options).await
+    async fn finish(self: Box<Self>) -> Receipt {
+        self.recording.push(Call::Write(self.key));
+        self.writer.finish().await
     }
 
-    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
-        self.recording.push(Call::WriteMany(items.iter().map(|item| item.key.clone()).collect()));
-        self.inner.write_many(items).await
+    async fn abort(self: Box<Self>) {
+        self.writer.abort().await;
     }
 
-    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
-        self.recording.push(Call::RemoveMany(items.iter().map(|item| item.key.clone()).collect()));
-        self.inner.remove_many(items).await
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        self.recording.push(Call::Install(key.clone()));
-        self.inner.install_if(key, value, ticket).await
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        let recording = self.recording.clone();
-        Some(Arc::new(Self { inner: adopt(&self.inner, adoption), recording }))
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.recording.push(Call::Remove(self.key));
+        self.writer.leave_out().await
     }
 }

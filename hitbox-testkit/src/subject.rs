@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitbox_backend::policy::Pair;
 use hitbox_backend::{
-    Backend, CompositionBackend, CompositionPolicy, Layer, OffloadPool, Pair, RefillPolicy, Requirement,
+    Backend, CompositionBackend, CompositionPolicy, IntoBackend, Layer, OffloadPool, RefillPolicy,
+    Requirement,
 };
 use hitbox_core::{BoxFuture, Clock, ManualClock};
 
@@ -43,15 +45,15 @@ impl Default for World {
 /// Makes a backend with an empty store.
 pub type Factory = Arc<dyn Fn(World) -> BoxFuture<'static, Arc<dyn Backend>> + Send + Sync>;
 
-/// A factory from an asynchronous function.
-pub fn factory<F, B>(make: impl Fn(World) -> F + Send + Sync + 'static) -> Factory
+/// A factory from an asynchronous function that makes a backend or a store.
+pub fn factory<F, B, Kind>(make: impl Fn(World) -> F + Send + Sync + 'static) -> Factory
 where
     F: Future<Output = B> + Send + 'static,
-    B: Backend,
+    B: IntoBackend<Kind>,
 {
     Arc::new(move |world| {
         let made = make(world);
-        Box::pin(async move { Arc::new(made.await) as Arc<dyn Backend> })
+        Box::pin(async move { made.await.into_shared() })
     })
 }
 
@@ -94,12 +96,46 @@ pub struct Subject {
     pub layers: Option<(Factory, Factory)>,
     /// How layers are composed.
     pub composer: Composer,
+    /// Bytes of the largest value that is taken through it.
+    pub largest: usize,
+    /// Checks that say what it does otherwise by design.
+    pub exceptions: &'static [Exception],
 }
+
+/// A check that does not hold for a subject, by design.
+#[derive(Clone, Copy, Debug)]
+pub struct Exception {
+    /// The id of the check.
+    pub id: &'static str,
+    /// What the subject does instead.
+    pub why: &'static str,
+}
+
+/// Bytes of the largest value that leaves carry, and of the one that others do.
+const LARGEST: usize = 100 << 20;
+const LARGE: usize = 1 << 20;
 
 impl Subject {
     /// A leaf.
     pub fn leaf(name: &str, whole: Factory) -> Self {
-        Self { name: name.to_owned(), whole, layers: None, composer: right_composer() }
+        let (composer, largest) = (right_composer(), LARGEST);
+        Self { name: name.to_owned(), whole, layers: None, composer, largest, exceptions: &[] }
+    }
+
+    /// A wrapper around leaves, or whatever else has no layers of its own.
+    pub fn wrapped(name: &str, whole: Factory) -> Self {
+        Self { largest: LARGE, ..Self::leaf(name, whole) }
+    }
+
+    /// The same but for these checks.
+    #[must_use]
+    pub fn except(self, exceptions: &'static [Exception]) -> Self {
+        Self { exceptions, ..self }
+    }
+
+    /// Whether a check holds for it.
+    pub fn is_held_to(&self, id: &str) -> bool {
+        self.exceptions.iter().all(|exception| exception.id != id)
     }
 
     /// Two factories composed. The expression has the label `outer`.
@@ -117,24 +153,54 @@ impl Subject {
                     as BoxFuture<'static, Arc<dyn Backend>>
             })
         };
-        Self { name: name.to_owned(), whole, layers: Some((l1.clone(), l2.clone())), composer }
+        let layers = Some((l1.clone(), l2.clone()));
+        Self { name: name.to_owned(), whole, layers, composer, largest: LARGE, exceptions: &[] }
     }
 
     /// Composes two backends as this subject does.
-    pub fn compose(
+    pub fn compose<Upper, Lower>(
         &self,
-        l1: impl Backend,
-        l2: impl Backend,
+        l1: impl IntoBackend<Upper>,
+        l2: impl IntoBackend<Lower>,
         world: &World,
         setup: Setup,
     ) -> Arc<dyn Backend> {
-        (self.composer)(Arc::new(l1), Arc::new(l2), world, setup)
+        (self.composer)(l1.into_shared(), l2.into_shared(), world, setup)
     }
 
     /// New layers.
     pub async fn make_layers(&self, world: &World) -> Option<(Arc<dyn Backend>, Arc<dyn Backend>)> {
         let (l1, l2) = self.layers.as_ref()?;
         Some((l1(world.clone()).await, l2(world.clone()).await))
+    }
+}
+
+/// Several subjects: what `suite_tests!` takes.
+#[derive(Clone)]
+pub struct Subjects(pub Vec<Subject>);
+
+impl From<Vec<Subject>> for Subjects {
+    fn from(subjects: Vec<Subject>) -> Self {
+        Self(subjects)
+    }
+}
+
+impl From<Subject> for Subjects {
+    fn from(subject: Subject) -> Self {
+        Self(vec![subject])
+    }
+}
+
+/// What a leaf is checked in: alone, over itself, over and below memory.
+impl From<Factory> for Subjects {
+    fn from(leaf: Factory) -> Self {
+        let memory = factory(|world: World| async move { crate::MemoryBackend::new(world.shared_clock()) });
+        Self(vec![
+            Subject::leaf("it", leaf.clone()),
+            Subject::pair("it over itself", &leaf, &leaf),
+            Subject::pair("memory over it", &memory, &leaf),
+            Subject::pair("it over memory", &leaf, &memory),
+        ])
     }
 }
 

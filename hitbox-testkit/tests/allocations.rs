@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{Backend, CacheBackend, Cacheable, Compose, RefillPolicy, Wrap};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, ResponseSource};
 use hitbox_testkit::broken::{Defect, Defective};
@@ -83,10 +84,13 @@ async fn expressions() -> Vec<(&'static str, Arc<dyn Backend>)> {
         ("three nested levels, right", Arc::new(moka().await.compose(right, pool()))),
         ("three levels behind dyn", behind_dyn),
         (
-            "with refill, deadline and TTL cap",
+            "with refill and wrappers",
             Arc::new(
                 moka()
                     .await
+                    .ttl_cap(std::time::Duration::from_secs(1_000))
+                    .admission(AdmissionRule::Always)
+                    .coalesced()
                     .deadline(std::time::Duration::from_secs(1))
                     .compose(disk().await, pool())
                     .with_refill(RefillPolicy::Always),

@@ -125,34 +125,34 @@ async fn background_02_tasks_that_end_badly_free_their_place() {
 }
 
 #[tokio::test]
-async fn urgent_tasks_neither_queue_nor_stand_behind_others() {
-    let pool = OffloadPool::builder().workers(1).queue(0).urgent(2).build();
+async fn interactive_tasks_neither_queue_nor_stand_behind_others() {
+    let pool = OffloadPool::builder().workers(1).queue(0).interactive(2).build();
     let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     let task = || Task::new(KIND, waiting(&gate, &ended));
     pool.register(task()).expect("the only worker");
     pool.register(task()).expect_err("no room");
-    pool.register(task().urgent()).expect("beside the workers");
-    pool.register(task().urgent()).expect("beside the workers");
-    let refused = pool.register(task().urgent()).expect_err("no more of them");
+    pool.register(task().interactive()).expect("beside the workers");
+    pool.register(task().interactive()).expect("beside the workers");
+    let refused = pool.register(task().interactive()).expect_err("no more of them");
     assert_eq!(refused.why, Refusal::Full);
     gate.add_permits(10);
     pool.wait_all().await;
     assert_eq!(ended.load(Ordering::SeqCst), 3);
-    pool.register(task().urgent()).expect("there is room again");
+    pool.register(task().interactive()).expect("there is room again");
     pool.wait_all().await;
     let statistics = pool.statistics();
     assert_eq!((statistics.registered, statistics.completed, statistics.refused_full), (4, 4, 2));
 }
 
 #[tokio::test]
-async fn standing_tasks_are_not_waited_for_and_end_with_the_pool() {
+async fn daemons_are_not_waited_for_and_end_with_the_pool() {
     let pool = OffloadPool::builder().workers(1).queue(0).build();
     let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    pool.register(Task::new(KIND, waiting(&gate, &ended)).standing()).expect("beside the workers");
+    pool.register(Task::new(KIND, waiting(&gate, &ended)).daemon()).expect("beside the workers");
     pool.wait_all().await;
-    assert_eq!((pool.statistics().standing, ended.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!((pool.statistics().daemons, ended.load(Ordering::SeqCst)), (1, 0));
     pool.shutdown().await;
-    while pool.statistics().standing > 0 {
+    while pool.statistics().daemons > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(ended.load(Ordering::SeqCst), 0, "it was cancelled");
@@ -170,7 +170,7 @@ async fn kinds_have_time_limits_of_their_own() {
     let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("room");
     pool.register(Task::new(TaskKind("other"), waiting(&gate, &ended))).expect("room");
-    pool.register(Task::new(TaskKind("urgent"), waiting(&gate, &ended)).urgent()).expect("room");
+    pool.register(Task::new(TaskKind("interactive"), waiting(&gate, &ended)).interactive()).expect("room");
     while clock.sleepers() < 2 {
         tokio::task::yield_now().await;
     }
@@ -183,7 +183,7 @@ async fn kinds_have_time_limits_of_their_own() {
     while pool.statistics().timed_out < 2 {
         tokio::task::yield_now().await;
     }
-    // Who waits for an urgent task limits it.
+    // Who waits for an interactive task limits it.
     assert_eq!(pool.statistics().depth, 1);
     gate.add_permits(1);
     pool.wait_all().await;

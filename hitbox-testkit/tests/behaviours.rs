@@ -5,40 +5,23 @@ mod common;
 
 use hitbox_testkit::suite::BEHAVIOURS;
 
-/// Runs one check against the whole list.
-fn check(name: &str) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
-    runtime.block_on(async {
-        let behaviour =
-            BEHAVIOURS.iter().find(|behaviour| behaviour.name == name).expect("a check of that name");
-        let mut failures = Vec::new();
-        for subject in common::subjects() {
-            if let Err(what) = behaviour.run(&subject).await {
-                failures.push(format!("{}: {what}", subject.name));
-            }
-        }
-        assert!(failures.is_empty(), "{} expressions fail {name}:\n{}", failures.len(), failures.join("\n"));
-    });
-}
+hitbox_testkit::suite_tests! { common::subjects() }
 
-macro_rules! tests {
+/// The tests that are made here, so that none goes missing.
+macro_rules! made_here {
     ($($name:ident)*) => {
-        $(#[test]
-        fn $name() {
-            check(stringify!($name));
-        })*
-
         #[test]
         fn every_check_has_a_test() {
-            let tests = [$(stringify!($name)),*];
-            let missing: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).filter(|name| !tests.contains(name)).collect();
-            assert!(missing.is_empty(), "no test for {missing:?}");
+            // Each name is that of a function.
+            let _: &[fn()] = &[$($name),*];
+            let made = [$(stringify!($name)),*];
+            let known: Vec<_> = BEHAVIOURS.iter().map(|behaviour| behaviour.name).collect();
+            assert_eq!(made[..], known[..]);
         }
     };
 }
 
-tests! {
+made_here! {
     value_01_any_value_round_trips
     value_02_instants_read_back_equal
     value_03_lives_under_a_second_are_honoured
@@ -62,7 +45,7 @@ tests! {
     compose_06_write_policies
     compose_07_durable_first
     compose_08_required_and_optional
-    compose_09_a_failed_layer_is_shadowed
+    compose_09_a_failed_layer_is_dirty
     compose_10_delete_counts_and_reports
     compose_11_receipt_per_leaf
     compose_12_late_writes_never_win

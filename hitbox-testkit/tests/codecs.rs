@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use hitbox_backend::envelope::Encoded;
+use hitbox_backend::operation::Found;
+use hitbox_backend::store::Store;
+use hitbox_backend::wrap::Wrapper;
 use hitbox_backend::{
-    Backend, CacheBackend, Codec, Compose, CompressionRules, Compressor, CustomFormat, Encoded, Format,
-    OffloadPool, RefillPolicy,
+    Backend, CacheBackend, Codec, Compose, CompressionRules, Compressor, CustomFormat, Format, OffloadPool,
+    ReadOptions, RefillPolicy,
 };
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Details};
 use hitbox_disk::DiskBackend;
@@ -111,10 +115,15 @@ async fn get(cache: &impl Backend, key: &CacheKey) -> Option<Item> {
     read.map(CacheValue::into_data)
 }
 
+/// The entry as the leaf has read it.
+async fn found(cache: &impl Backend, key: &CacheKey) -> Found {
+    let answers = cache.read(std::slice::from_ref(key), &ReadOptions::NORMAL).await;
+    answers.into_one().expect("an answer").expect("a read").expect("a record")
+}
+
 /// The record as the leaf stores it.
 async fn stored(cache: &impl Backend, key: &CacheKey) -> Encoded {
-    let value = cache.read(key).await.expect("a read").expect("a record");
-    value.data().as_encoded().expect("encoded").clone()
+    found(cache, key).await.value.data().as_encoded().expect("encoded").clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +181,7 @@ async fn compressor_of(rules: CompressionRules, value: &CacheValue<Vec<u8>>) -> 
 async fn small_compressed_and_incompressible_values_are_left_as_they_are() {
     let typed = |bytes: Vec<u8>, content_type: &str| {
         let mut details = Details::default();
-        details.metadata.insert("content-type".to_owned(), content_type.to_owned());
+        details.metadata.insert("content-type".to_owned(), content_type.to_owned().into());
         CacheValue::new(bytes).with_details(details)
     };
     // Text that a compressor can do something with and a serializer cannot.
@@ -203,12 +212,15 @@ async fn records_that_lie_about_their_size_are_misses() {
     let (disk, _folder) = disk(codec).await;
     let key = CacheKey::new("bomb");
     disk.set(&key, CacheValue::new(item(10_000)), &mut CacheContext::new()).await.expect("a write");
-    let honest = disk.read(&key).await.expect("a read").expect("a record");
+    let honest = found(&disk, &key).await.value;
     let encoded = stored(&disk, &key).await;
     for plain_len in [0, encoded.plain_len - 1, encoded.plain_len + 1, u64::MAX] {
-        let lie = Encoded { plain_len, ..encoded.clone() };
+        let mut lie = encoded.clone();
+        lie.plain_len = plain_len;
         let raw = hitbox_backend::Raw::encoded(lie, None);
-        disk.write(&key, honest.clone().map(|_| raw)).await.expect("a write");
+        // Behind the leaf's back, which would not take all of them.
+        disk.inner().store().write(&key, honest.clone().map(|_| raw)).await.expect("a write");
+        assert_eq!(stored(&disk, &key).await.plain_len, plain_len, "the lie is stored");
         assert_eq!(get(&disk, &key).await, None, "{plain_len} bytes");
     }
 }

@@ -9,23 +9,22 @@ mod common;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use hitbox_backend::operation::{Condition, Write};
+use hitbox_backend::store::{Capabilities, Conditional, DeleteStatus, Page, Raw, Store, StoreCondition};
+use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{
-    Adoption, Backend, CacheBackend, Capabilities, CompositionBackend, CompositionPolicy, DeleteStatus, Leaf,
-    Loser, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, Raw, Receipt,
-    RefillPolicy, SequentialReadPolicy, SequentialWritePolicy, Ticket, WriteOptions,
+    Backend, Batch, CacheBackend, Completion, CompositionBackend, CompositionPolicy, Leaf, LeafOptions,
+    Loser, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, Receipts,
+    RefillPolicy, SequentialReadPolicy, SequentialWritePolicy,
 };
 use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue};
+use hitbox_disk::DiskBackend;
 use hitbox_testkit::{History, World, number_from, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// A leaf whose calls stand still for a random while before and after they act, so that calls meet.
-#[derive(Clone)]
-struct Dawdling {
-    inner: Arc<dyn Backend>,
-    /// Refills are installed whatever was written meanwhile: what the runs must find.
-    ignores_tickets: bool,
-}
+/// A store whose calls stand still for a random while before and after they act, so that calls meet.
+struct Dawdling<S>(Arc<S>);
 
 async fn dawdle() {
     let times = rand::rng().random_range(0..4);
@@ -34,81 +33,76 @@ async fn dawdle() {
     }
 }
 
+async fn slowly<T>(call: impl Future<Output = T>) -> T {
+    dawdle().await;
+    let answer = call.await;
+    dawdle().await;
+    answer
+}
+
 #[async_trait]
-impl Backend for Dawdling {
+impl<S: Store> Store for Dawdling<S> {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        dawdle().await;
-        let found = self.inner.read(key).await;
-        dawdle().await;
-        found
+        slowly(self.0.read(key)).await
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        dawdle().await;
-        let written = self.inner.write(key, value).await;
-        dawdle().await;
-        written
+        slowly(self.0.write(key, value)).await
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        dawdle().await;
-        let removed = self.inner.remove(key).await;
-        dawdle().await;
-        removed
+        slowly(self.0.remove(key)).await
     }
 
-    async fn write_if_newer(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        dawdle().await;
-        let written = self.inner.write_if_newer(key, value).await;
-        dawdle().await;
-        written
+    async fn write_if(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &StoreCondition,
+    ) -> BackendResult<Conditional> {
+        slowly(self.0.write_if(key, value, condition)).await
+    }
+
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        self.0.keys(cursor, limit).await
     }
 
     async fn erase(&self) -> BackendResult<()> {
-        dawdle().await;
-        let cleared = self.inner.erase().await;
-        dawdle().await;
-        cleared
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        if self.ignores_tickets {
-            // A write that is no mutation of its own: it waits for nobody.
-            let _receipt = Plain(self.clone()).write_with(key, value, &WriteOptions::default()).await;
-            return Receipt::default();
-        }
-        // The leaf's own, around this type's `write`.
-        Plain(self.clone()).install_if(key, value, ticket).await
+        slowly(self.0.erase()).await
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.inner.capabilities();
+        let mut capabilities = self.0.capabilities();
         capabilities.answers_at_once = false;
         capabilities
     }
-
-    fn leaf(&self) -> Option<&Leaf> {
-        self.inner.leaf()
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        let inner = self.inner.adopted(adoption)?;
-        Some(Arc::new(Self { inner, ..self.clone() }))
-    }
 }
 
-/// The same with the contract's defaults.
-struct Plain(Dawdling);
+/// The store of a leaf, made slow, in a leaf of its own.
+fn dawdling<S: Store>(leaf: &impl Wrapper<Inner = Leaf<S>>, label: &str, world: &World) -> Arc<dyn Backend> {
+    let options = LeafOptions::new(label).with_clock(world.shared_clock());
+    Arc::new(Leaf::new(Dawdling(leaf.inner().store().clone()), options))
+}
 
-impl Backend for Plain {
-    hitbox_backend::forward!(self => self.0; store);
+/// Refills are stored whatever was written meanwhile: what the runs must find.
+struct IgnoresPermits(Arc<dyn Backend>);
 
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+impl Wrapper for IgnoresPermits {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.0
     }
 
-    fn leaf(&self) -> Option<&Leaf> {
-        self.0.leaf()
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self(inner))
+    }
+
+    fn write(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
+        for write in writes.iter_mut().filter(|write| write.condition.is_refill()) {
+            write.condition = Condition::Always;
+        }
+        forward::write(self, writes)
     }
 }
 
@@ -210,7 +204,7 @@ async fn play(
             history.wrote(None, begin);
         }
         Step::Clear => {
-            cache.erase_with().await.map_err(failed)?;
+            cache.erase().await.map_err(failed)?;
             history.wrote(None, begin);
         }
         Step::Read => {
@@ -223,21 +217,23 @@ async fn play(
 }
 
 /// Runs over every pair of leaves.
-fn runs(count: u64, ignores_tickets: bool) -> Result<(), String> {
+fn runs(count: u64, ignores_permits: bool) -> Result<(), String> {
     let seed = seed();
     eprintln!("{count} runs with HITBOX_SEED={seed}");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
     runtime.block_on(async {
         let world = World::new();
-        let dawdling =
-            |inner: Arc<dyn Backend>| -> Arc<dyn Backend> { Arc::new(Dawdling { inner, ignores_tickets }) };
-        let leaves: Vec<Arc<dyn Backend>> = vec![
-            dawdling(Arc::new(common::moka(world.clone()).await)),
-            dawdling(Arc::new(common::quick(world.clone()).await)),
-            dawdling(Arc::new(common::redis(world.clone()).await)),
-            dawdling(Arc::new(common::disk(world.clone()).await)),
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let disk =
+            DiskBackend::builder(folder.path()).clock(world.shared_clock()).open().await.expect("disk");
+        let leaves = [
+            dawdling(&common::moka(world.clone()).await, "moka", &world),
+            dawdling(&common::quick(world.clone()).await, "quick", &world),
+            dawdling(&common::redis(world.clone()).await, "redis", &world),
+            dawdling(&disk, "disk", &world),
         ];
+        let leaves = leaves.map(|leaf| if ignores_permits { Arc::new(IgnoresPermits(leaf)) } else { leaf });
         let mut random = StdRng::seed_from_u64(seed);
         for number in 0..count {
             let first = random.random_range(0..leaves.len());
@@ -257,6 +253,6 @@ fn no_read_over_real_leaves_sees_what_is_over() {
 }
 
 #[test]
-fn runs_over_real_leaves_find_refills_that_ignore_tickets() {
-    runs(10_000, true).expect_err("refills that ignore tickets resurrect");
+fn runs_over_real_leaves_find_refills_that_ignore_permits() {
+    runs(10_000, true).expect_err("refills that ignore permits resurrect");
 }

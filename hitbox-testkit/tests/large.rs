@@ -4,7 +4,9 @@
 mod common;
 
 use bytes::Bytes;
-use hitbox_backend::{Backend, CacheBackend};
+use hitbox_backend::operation::LeafSet;
+use hitbox_backend::wrap::LeafInfo;
+use hitbox_backend::{Backend, CacheBackend, ReadOptions};
 use hitbox_core::{CacheContext, CacheKey, CacheValue};
 use hitbox_testkit::World;
 
@@ -20,15 +22,11 @@ async fn round_trip(cache: &dyn Backend, body: &Bytes) -> Result<(), String> {
         return Err("it comes back changed".to_owned());
     }
     // As the layers below have it, when memory has lost it.
-    for leaf in cache.leaves() {
-        let others = cache
-            .leaves()
-            .iter()
-            .filter(|other| other.position() != leaf.position())
-            .fold(hitbox_backend::LeafSet::EMPTY, |others, other| {
-                others.union(hitbox_backend::LeafSet::of(other.position()))
-            });
-        let only = hitbox_backend::ReadOptions { skip: others, ..hitbox_backend::ReadOptions::NORMAL };
+    let leaves = cache.layout().leaves();
+    for leaf in leaves {
+        let others = leaves.iter().map(LeafInfo::position).filter(|other| *other != leaf.position());
+        let others = others.map(LeafSet::of).fold(LeafSet::EMPTY, LeafSet::union);
+        let only = ReadOptions::NORMAL.skipping(others);
         let found =
             cache.get_with::<Bytes>(&key, only, &mut context).await.map_err(|error| error.to_string())?;
         if found.map(CacheValue::into_data).as_ref() != Some(body) {
@@ -41,7 +39,10 @@ async fn round_trip(cache: &dyn Backend, body: &Bytes) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn value_01_a_hundred_mebibytes_through_nests() {
     let body: Bytes = (0..100_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let has_all = |name: &str| ["moka", "redis", "disk"].iter().all(|leaf| name.contains(leaf));
+    let has_all = |name: &str| {
+        let is_nest = name.contains('(') && !name.contains("around");
+        is_nest && ["moka", "redis", "disk"].iter().all(|leaf| name.contains(leaf))
+    };
     let nests: Vec<_> = common::subjects().into_iter().filter(|subject| has_all(&subject.name)).collect();
     assert_eq!(nests.len(), 24, "six orders, left and right, static and dyn");
     for subject in nests {

@@ -3,17 +3,20 @@
 use std::sync::OnceLock;
 
 use hitbox_backend::doc::Map;
+use hitbox_backend::envelope::wire;
+use hitbox_backend::store::{DeleteStatus, Peek, Raw, Store};
+use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
-    AdmissionRule, Backend, CacheBackend, Codec, Compose, Compressor, LeafOptions, OffloadPool,
+    Backend, CacheBackend, Codec, Compose, Compressor, IntoBackend, Leaf, LeafOptions, OffloadPool,
     ParallelReadPolicy, RefillPolicy, Wrap, metrics,
 };
-use hitbox_core::{CacheContext, CacheKey, CacheValue};
+use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue};
 use hitbox_testkit::broken::{Defect, Defective};
 use hitbox_testkit::{MemoryBackend, World};
 
 /// One write, two hits and a miss on `(upper / map) / map`, which has the label `outer`, behind `dyn` as
 /// deep as it goes.
-async fn use_it(upper: impl Backend, outer: &str, install: impl FnOnce()) {
+async fn use_it<Kind>(upper: impl IntoBackend<Kind>, outer: &str, install: impl FnOnce()) {
     let pool = OffloadPool::new();
     let inner = upper.compose(Map::default(), pool.shared()).with_label("inner");
     let cache = inner.shared().compose(Map::default(), pool.shared()).with_label(outer).shared();
@@ -71,15 +74,11 @@ fn missing(outer: &str, leaf: &str) -> Vec<String> {
 #[test]
 fn stats_04_counters_and_durations_under_full_paths() {
     let text = exported();
-    assert!(
-        missing("outer", "backend").is_empty(),
-        "{:?} are missing in:\n{text}",
-        missing("outer", "backend")
-    );
+    assert!(missing("outer", "store").is_empty(), "{:?} are missing in:\n{text}", missing("outer", "store"));
     for series in [
-        "hitbox_backend_miss_total{backend=\"outer.inner.backend2\"} 1",
-        "hitbox_backend_write_total{backend=\"outer.backend\"} 1",
-        "hitbox_backend_deserialize_duration_seconds_count{backend=\"outer.inner.backend\"}",
+        "hitbox_backend_miss_total{backend=\"outer.inner.store2\"} 1",
+        "hitbox_backend_write_total{backend=\"outer.store\"} 1",
+        "hitbox_backend_deserialize_duration_seconds_count{backend=\"outer.inner.store\"}",
         "hitbox_offload_depth 0",
     ] {
         assert!(text.contains(series), "{series} is missing in:\n{text}");
@@ -99,11 +98,8 @@ fn the_snapshot_and_the_export_agree() {
         let world = World::new();
         let upper = MemoryBackend::new(world.shared_clock());
         let zstd = Codec { compressor: Compressor::Zstd(1), ..Codec::default() };
-        let lower = Zipped(MemoryBackend::with_options(LeafOptions {
-            codec: zstd,
-            clock: world.shared_clock(),
-            ..LeafOptions::new("zipped")
-        }));
+        let options = LeafOptions::new("zipped").with_codec(zstd).with_clock(world.shared_clock());
+        let lower = Leaf::new(Zipped::default(), options);
         let cache = upper
             .admission(AdmissionRule::UpTo(5_000))
             .compose(lower, world.pool.shared())
@@ -166,30 +162,35 @@ fn the_snapshot_and_the_export_agree() {
     });
 }
 
-/// Stores bytes, by its own codec.
-struct Zipped(MemoryBackend);
+/// Stores bytes, by its leaf's codec, and can be looked at.
+#[derive(Default)]
+struct Zipped(std::sync::Mutex<std::collections::HashMap<CacheKey, bytes::Bytes>>);
 
-#[async_trait::async_trait]
-impl Backend for Zipped {
-    hitbox_backend::forward!(self => self.0; store);
-
-    fn leaf(&self) -> Option<&hitbox_backend::Leaf> {
-        self.0.leaf()
-    }
-
-    fn adopted(&self, adoption: &hitbox_backend::Adoption) -> Option<std::sync::Arc<dyn Backend>> {
-        let inner = self.0.adopted(adoption)?;
-        Some(std::sync::Arc::new(ZippedView(inner)))
+impl Zipped {
+    fn get(&self, key: &CacheKey) -> Option<bytes::Bytes> {
+        self.0.lock().expect("no panic").get(key).cloned()
     }
 }
 
-/// The same in its place.
-struct ZippedView(std::sync::Arc<dyn Backend>);
+#[async_trait::async_trait]
+impl Store for Zipped {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        Ok(self.get(key).map(Raw::record))
+    }
 
-impl Backend for ZippedView {
-    hitbox_backend::forward!(self => self.0; store);
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        let record = Raw::to_record(key, &value)?;
+        self.0.lock().expect("no panic").insert(key.clone(), record.into());
+        Ok(())
+    }
 
-    fn leaf(&self) -> Option<&hitbox_backend::Leaf> {
-        self.0.leaf()
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        let removed = self.0.lock().expect("no panic").remove(key);
+        Ok(DeleteStatus::of(u32::from(removed.is_some())))
+    }
+
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let Some(record) = self.get(key) else { return Ok(Peek::Absent) };
+        Ok(wire::peek(&record).and_then(Result::ok).map_or(Peek::Unknown, Peek::Entry))
     }
 }

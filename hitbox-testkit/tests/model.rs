@@ -5,9 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitbox_backend::doc::Map;
+use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
-    Backend, CacheBackend, Compose, CompositionPolicy, Loser, OptimisticParallelWritePolicy,
-    ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialWritePolicy, Wrap, doc::Map,
+    Backend, CacheBackend, Compose, CompositionPolicy, Leaf, LeafOptions, Loser,
+    OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
+    SequentialWritePolicy, Wrap,
 };
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
 use hitbox_moka::MokaBackend;
@@ -24,6 +27,8 @@ enum Expression {
     Bytes,
     Namespaced(Box<Expression>),
     Coalesced(Box<Expression>),
+    Admitted(Box<Expression>),
+    Cut(Box<Expression>),
     Composed { l1: Box<Expression>, l2: Box<Expression>, read: u8, write: u8, refill: u8 },
 }
 
@@ -33,6 +38,8 @@ fn expressions() -> impl Strategy<Value = Expression> {
         prop_oneof![
             1 => inner.clone().prop_map(|e| Expression::Namespaced(Box::new(e))),
             1 => inner.clone().prop_map(|e| Expression::Coalesced(Box::new(e))),
+            1 => inner.clone().prop_map(|e| Expression::Admitted(Box::new(e))),
+            1 => inner.clone().prop_map(|e| Expression::Cut(Box::new(e))),
             6 => (inner.clone(), inner, 0..3_u8, 0..5_u8, 0..4_u8).prop_map(|(l1, l2, read, write, refill)| {
                 Expression::Composed { l1: Box::new(l1), l2: Box::new(l2), read, write, refill }
             }),
@@ -52,10 +59,14 @@ impl Expression {
         match self {
             Self::Memory => leaf(Arc::new(MemoryBackend::new(clock))),
             Self::Moka => leaf(Arc::new(MokaBackend::builder().clock(clock).build().expect("moka"))),
-            // Bytes need a leaf that reads the manual clock: the namespace changes nothing but gives one.
-            Self::Bytes => leaf(Arc::new(Clocked::new(clock))),
+            // The three-method store of the examples, in a leaf on the test's clock.
+            Self::Bytes => {
+                leaf(Arc::new(Leaf::new(Map::default(), LeafOptions::new("bytes").with_clock(clock))))
+            }
             Self::Namespaced(inner) => Arc::new(inner.build(world, faults).namespace("n")),
             Self::Coalesced(inner) => Arc::new(inner.build(world, faults).coalesced()),
+            Self::Admitted(inner) => Arc::new(inner.build(world, faults).admission(AdmissionRule::Always)),
+            Self::Cut(inner) => Arc::new(inner.build(world, faults).deadline(Duration::from_secs(1_000_000))),
             Self::Composed { l1, l2, read, write, refill } => {
                 let policy = CompositionPolicy::new();
                 let policy = match read {
@@ -80,27 +91,6 @@ impl Expression {
                 Arc::new(l1.compose_with(l2, world.pool.shared(), &policy))
             }
         }
-    }
-}
-
-/// The three-method backend of the examples, with a leaf on the test's clock.
-struct Clocked {
-    map: Map,
-    leaf: hitbox_backend::Leaf,
-}
-
-impl Clocked {
-    fn new(clock: Arc<dyn Clock>) -> Self {
-        let options = hitbox_backend::LeafOptions { clock, ..hitbox_backend::LeafOptions::new("bytes") };
-        Self { map: Map::default(), leaf: hitbox_backend::Leaf::new(options) }
-    }
-}
-
-impl Backend for Clocked {
-    hitbox_backend::forward!(self => self.map; store);
-
-    fn leaf(&self) -> Option<&hitbox_backend::Leaf> {
-        Some(&self.leaf)
     }
 }
 

@@ -43,7 +43,7 @@ impl fmt::Display for Advice {
             Self::StaleNeverReloaded => "stale copies are served until they expire and never reloaded",
             Self::FailSafeWithoutTtl => "`fail_safe` has no effect without `ttl`: entries never expire",
             Self::SoftTimeoutWithoutOlderCopy => {
-                "`soft_timeout` has no effect without `stale` or `fail_safe`: there is no older copy to serve"
+                "without `stale` or `fail_safe` there is no older copy to serve at the `soft_timeout`"
             }
             Self::SoftTimeoutAfterHard => "`soft_timeout` has no effect: `hard_timeout` comes first",
             Self::JitterWithoutTtl => "`jitter` has no effect without `ttl`",
@@ -61,7 +61,7 @@ pub(crate) fn examine<B: Backend + ?Sized>(settings: &Settings, backend: &B) -> 
     use crate::settings::EarlyRefresh::Share;
     let Settings { ttl, stale, fail_safe, idle, jitter, early, soft_timeout, hard_timeout, .. } = settings;
     let (has_stale, has_fail_safe) = (!stale.is_zero(), !fail_safe.is_zero());
-    let facts = backend.capabilities();
+    let facts = backend.layout().capabilities();
     let checks = [
         (ttl.is_none() && has_stale, Advice::StaleWithoutTtl),
         (has_stale && settings.on_stale == OnStale::Serve, Advice::StaleNeverReloaded),
@@ -83,7 +83,7 @@ pub(crate) fn examine<B: Backend + ?Sized>(settings: &Settings, backend: &B) -> 
                 .is_some_and(|(life, ttl)| life >= ttl.saturating_add(*stale).saturating_add(*fail_safe)),
             Advice::LayerBeyondTtl,
         ),
-        (backend.leaves().len() > 1 && !facts.refills, Advice::NoRefill),
+        (backend.layout().leaves().len() > 1 && !facts.refills, Advice::NoRefill),
     ];
     checks.into_iter().filter(|(applies, _)| *applies).map(|(_, advice)| advice).collect()
 }

@@ -4,20 +4,20 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitbox_backend::metrics::register_source;
-use hitbox_backend::{Backend, Cacheable, Jitter, OffloadPool, SystemClock, with_identity};
+use hitbox_backend::metrics::register_collector;
+use hitbox_backend::{Backend, Cacheable, IntoBackend, Jitter, OffloadPool};
 use hitbox_core::{BackendError, BackendResult, Clock, ErrorKind, Offload};
 
 use crate::advisor;
 use crate::cache::Cache;
-use crate::events::{CacheEvent, Events, Hook, ShownCounts};
+use crate::events::{CacheEvent, CountsCollector, Events, Hook};
 use crate::settings::{AfterTimeout, EarlyRefresh, OnStale, Settings};
 use crate::shared::{Shared, next_owner};
 
 /// Builds a [`Cache`].
 #[must_use = "nothing is built before `build`"]
 pub struct CacheBuilder<V, B> {
-    backend: Arc<B>,
+    backend: B,
     settings: Settings,
     clock: Option<Arc<dyn Clock>>,
     offload: Option<Arc<dyn Offload>>,
@@ -28,7 +28,7 @@ pub struct CacheBuilder<V, B> {
 impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     pub(crate) fn new(backend: B) -> Self {
         Self {
-            backend: Arc::new(backend),
+            backend,
             settings: Settings::default(),
             clock: None,
             offload: None,
@@ -111,14 +111,15 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
-    /// A call that has waited for a load for so long is answered with an older copy, if there is one. The load goes on.
-    /// Default: it waits.
+    /// A call that has waited for so long is answered with an older copy, if there is one. The load goes on. A layer that
+    /// has not answered by then is not waited for: the load begins beside it. Default: it waits.
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.settings.soft_timeout = Some(timeout);
         self
     }
 
-    /// A call that has waited for a load for so long gets an error. Default: it waits.
+    /// A call that has waited for so long gets an error, unless something has been loaded by then. A layer that has not
+    /// answered in half of the time is not waited for: the load begins beside it. Default: it waits.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.settings.hard_timeout = Some(timeout);
         self
@@ -140,13 +141,6 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// Whether loads go on when nobody waits for them any more. Default: they are cancelled.
     pub fn finish_abandoned(mut self, finish: bool) -> Self {
         self.settings.finish_abandoned = finish;
-        self
-    }
-
-    /// Keys that may wait for a layer that failed to be brought up to date. Further ones are counted; their older
-    /// copies stay unserved. Default 16,384.
-    pub fn recovery_queue(mut self, keys: usize) -> Self {
-        self.settings.recovery = keys;
         self
     }
 
@@ -177,8 +171,8 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// # Panics
     /// Outside a tokio runtime, unless an offload was given.
     pub fn build(self) -> BackendResult<Cache<V>> {
-        let backend = with_identity(self.backend.clone());
-        self.build_over(backend)
+        let (backend, parts) = self.split();
+        parts.build_over(backend.into_shared())
     }
 
     /// The same without erasing the backend: for those who want static dispatch and have a name for its type.
@@ -189,10 +183,17 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// # Panics
     /// As [`build`](Self::build).
     pub fn build_generic(self) -> BackendResult<Cache<V, B>> {
-        let backend = self.backend.clone();
-        self.build_over(backend)
+        let (backend, parts) = self.split();
+        parts.build_over(Arc::new(backend))
     }
 
+    fn split(self) -> (B, CacheBuilder<V, ()>) {
+        let Self { backend, settings, clock, offload, hook, value } = self;
+        (backend, CacheBuilder { backend: (), settings, clock, offload, hook, value })
+    }
+}
+
+impl<V: Cacheable> CacheBuilder<V, ()> {
     fn build_over<C: Backend + ?Sized>(self, backend: Arc<C>) -> BackendResult<Cache<V, C>> {
         let Self { settings, clock, offload, hook, .. } = self;
         let wrong = |what: &'static str| Err(BackendError::new(ErrorKind::Configuration, what));
@@ -208,26 +209,25 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         if settings.idle.is_some_and(|idle| idle.is_zero()) {
             return wrong("with an idle time of zero nothing is ever found");
         }
-        let leaf_clock = || backend.leaves().first().map(|leaf| leaf.clock().clone());
-        let clock = clock.or_else(leaf_clock).unwrap_or_else(|| Arc::new(SystemClock));
+        let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
         let advice: Arc<[advisor::Advice]> = advisor::examine(&settings, &*backend).into();
         for advice in &*advice {
             tracing::warn!(cache = %settings.name, "{advice}");
         }
         let events = Events { name: settings.name, hook, counts: Arc::default() };
-        let shown = Arc::new(ShownCounts(settings.name, events.counts.clone()));
-        let weak: std::sync::Weak<ShownCounts> = Arc::downgrade(&shown);
-        register_source(weak);
+        let collector = Arc::new(CountsCollector(settings.name, events.counts.clone()));
+        let weak: std::sync::Weak<CountsCollector> = Arc::downgrade(&collector);
+        register_collector(weak);
         let shared = Shared {
             settings,
             clock,
             offload,
             flights: Arc::default(),
             throttle: Default::default(),
-            recovery: Default::default(),
+            reconciler: Default::default(),
             events,
-            _shown: shown,
+            _collector: collector,
             owner: next_owner(),
             backend,
         };

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use hitbox_backend::{
-    Backend, CacheBackend, Cacheable, DeleteStatus, LeafSet, Raw, ReadOptions, Receipt, WriteOptions,
-    mutation,
-};
-use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, ErrorKind, Freshness};
+use hitbox_backend::internal::{self, Decoded};
+use hitbox_backend::operation::LeafSet;
+use hitbox_backend::{Backend, CacheBackend, Cacheable, DeleteStatus, IntoBackend, Receipt};
+use hitbox_core::{BackendResult, CacheKey, Freshness};
 
 use crate::advisor::Advice;
 use crate::builder::CacheBuilder;
@@ -17,10 +16,8 @@ use crate::error::{BoxError, LoadError};
 use crate::events::{CacheEvent, CacheStatistics};
 use crate::key::ToKey;
 use crate::loaded::{Load, Loaded};
-use crate::outcome::{How, Outcome, Served};
-use crate::remarks::Remarks;
-use crate::settings::Life;
-use crate::shared::{Copy, Shared};
+use crate::response::{AnswerKind, Outcome, Response};
+use crate::shared::{READ, Shared, respond};
 
 /// A typed cache over any backend. Cloning is cheap and shares everything.
 ///
@@ -56,15 +53,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Clone for Cache<V, B> {
 
 impl<V: Cacheable, B: Backend + ?Sized> Debug for Cache<V, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let leaves: Vec<BackendLabel> = self.shared.backend.leaves().iter().map(|leaf| leaf.path()).collect();
-        f.debug_struct("Cache").field("name", &self.name()).field("leaves", &leaves).finish_non_exhaustive()
+        let leaves = self.shared.backend.layout();
+        f.debug_struct("Cache").field("name", &self.name()).field("leaves", leaves).finish_non_exhaustive()
     }
 }
 
 impl<V: Cacheable> Cache<V> {
-    /// Settings to start from. The backend is any leaf, wrapper or composition.
-    pub fn builder<B: Backend>(backend: B) -> CacheBuilder<V, B> {
-        CacheBuilder::new(backend)
+    /// Settings to start from. The backend is any leaf, wrapper or composition, or a bare store.
+    pub fn builder<Kind, T: IntoBackend<Kind>>(backend: T) -> CacheBuilder<V, T::Backend> {
+        CacheBuilder::new(backend.into_backend())
     }
 
     /// A cache that keeps nothing: for tests, and to switch caching off. Loads are still made once for all who
@@ -84,7 +81,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// Leaves nothing.
     pub async fn get(&self, key: impl ToKey) -> BackendResult<Option<V>> {
         let key = self.key(&key);
-        match self.shared.try_look(&key, &ReadOptions::NORMAL) {
+        match internal::try_read(&*self.shared.backend, &key, &READ) {
             // Nobody asks how it was answered.
             Ok(Some(copy)) if copy.entry.details().is_none() => {
                 self.shared.tell_hit(&key, copy.freshness);
@@ -245,7 +242,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// Counts since the cache was built, and statistics of its layers.
     pub fn statistics(&self) -> CacheStatistics {
         CacheStatistics {
-            recovering: self.shared.recovery.len() as u64,
+            recovering: self.shared.dirty_keys(),
             loading: self.shared.flights.len() as u64,
             layers: self.shared.backend.snapshot(),
             ..self.shared.events.counts.snapshot()
@@ -262,23 +259,24 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         key.to_key(self.name())
     }
 
-    pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Served<Option<V>>> {
-        match self.shared.try_look(key, &ReadOptions::NORMAL) {
+    pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Response<Option<V>>> {
+        match internal::try_read(&*self.shared.backend, key, &READ) {
             Ok(Some(copy)) if copy.entry.details().is_none() => Ok(Self::found(&self.shared, key, copy)),
             first => self.find_after(key, first).await,
         }
     }
 
-    /// What comes of a look that did not find a plain copy at once.
+    /// What comes of a first look that did not find a plain copy at once.
     async fn find_after(
         &self,
         key: &CacheKey,
-        first: Result<Option<Copy<V>>, LeafSet>,
-    ) -> BackendResult<Served<Option<V>>> {
+        first: Result<Option<Decoded<V>>, LeafSet>,
+    ) -> BackendResult<Response<Option<V>>> {
         let shared = &self.shared;
+        shared.reconcile_if_dirty();
         let copy = match first {
             Ok(copy) => copy,
-            Err(skip) => Box::pin(shared.look(key, ReadOptions { skip, ..ReadOptions::NORMAL })).await?,
+            Err(skip) => Box::pin(shared.read(key, READ.skipping(skip))).await?,
         };
         match copy {
             Some(copy) => {
@@ -290,95 +288,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     #[inline]
-    fn found(shared: &Shared<V, B>, key: &CacheKey, copy: Copy<V>) -> Served<Option<V>> {
+    fn found(shared: &Shared<V, B>, key: &CacheKey, copy: Decoded<V>) -> Response<Option<V>> {
         shared.tell_hit(key, copy.freshness);
-        let how = if copy.freshness == Freshness::Fresh { How::Hit } else { How::Stale };
-        copy.served(how)
+        let is_fresh = copy.freshness == Freshness::Fresh;
+        respond(copy, if is_fresh { AnswerKind::Hit } else { AnswerKind::Stale })
     }
 
-    pub(crate) fn missed(&self, key: &CacheKey) -> Served<Option<V>> {
+    pub(crate) fn missed(&self, key: &CacheKey) -> Response<Option<V>> {
         self.shared.events.tell(|| CacheEvent::Miss { key });
-        Served::new(None, Outcome::of_source(How::Miss, None))
-    }
-}
-
-impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
-    pub(crate) async fn insert(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        value: V,
-        life: Life,
-        remarks: Remarks,
-    ) -> BackendResult<Receipt> {
-        let now = self.now();
-        let Some(lifetime) = self.settings.lifetime(key, life, false, now) else {
-            if remarks.version.is_some() {
-                let why = "a value that is over at once cannot be written under a version";
-                return Err(BackendError::new(ErrorKind::Configuration, why));
-            }
-            // A value that is over at once replaces what was there with nothing.
-            return self.write(key, None).await;
-        };
-        let is_conditional = remarks.version.is_some();
-        let entry = self.entry(Some(value), lifetime, now, remarks);
-        if is_conditional {
-            self.write_if_newer(key, entry).await
-        } else {
-            self.write(key, Some(entry)).await
-        }
-    }
-
-    async fn write_if_newer(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        entry: CacheValue<Raw>,
-    ) -> BackendResult<Receipt> {
-        let mutation = mutation(&*self.backend, key);
-        self.throttle.end(key);
-        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
-        let receipt = self.backend.write_if_newer_with(key, entry, &options).await;
-        // What was refused changes nothing, and there is nothing to bring up to date.
-        if receipt.is_ok() && self.account(key, &receipt, &mutation) {
-            self.recover_later(key);
-        }
-        receipt.into_result()
-    }
-
-    pub(crate) async fn remove(self: &Arc<Self>, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        Ok(DeleteStatus::of(self.write(key, None).await?.removed()))
-    }
-
-    /// Writes an entry or removes it.
-    async fn write(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        entry: Option<CacheValue<Raw>>,
-    ) -> BackendResult<Receipt> {
-        let mutation = mutation(&*self.backend, key);
-        self.throttle.end(key);
-        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
-        let receipt = match entry {
-            Some(entry) => self.backend.write_with(key, entry, &options).await,
-            None => self.backend.remove_with(key, &options).await,
-        };
-        if self.account(key, &receipt, &mutation) {
-            self.recover_later(key);
-        }
-        receipt.into_result()
-    }
-
-    async fn expire(self: &Arc<Self>, key: &CacheKey) -> BackendResult<bool> {
-        self.throttle.end(key);
-        // Loads that are under way do not make it fresh again.
-        let mutation = mutation(&*self.backend, key);
-        mutation.first().await;
-        let Some(copy) = self.longest_copy(key, false).await? else { return Ok(false) };
-        let lifetime = copy.lifetime().with_stale(self.now());
-        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
-        let receipt = self.backend.write_with(key, copy.with_lifetime(lifetime), &options).await;
-        if self.account(key, &receipt, &mutation) {
-            self.recover_later(key);
-        }
-        receipt.into_result().map(|_| true)
+        Response::new(None, Outcome::new(AnswerKind::Miss, None))
     }
 }

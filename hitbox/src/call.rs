@@ -6,13 +6,13 @@ use hitbox_backend::{Backend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
 use crate::cache::Cache;
+use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::key::ToKey;
 use crate::load::{Loader, LoaderFn};
 use crate::loaded::{Load, Loaded};
-use crate::outcome::Served;
-use crate::remarks::Remarks;
-use crate::settings::Life;
+use crate::response::Response;
+use crate::settings::LifetimeOverride;
 
 /// What a call does with the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(crate) enum Mode {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) mode: Mode,
-    pub(crate) life: Life,
-    pub(crate) remarks: Remarks,
+    pub(crate) lifetime: LifetimeOverride,
+    pub(crate) options: EntryOptions,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
 }
@@ -36,15 +36,15 @@ pub(crate) struct Call {
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use hitbox::{Cache, How};
+/// # use hitbox::{AnswerKind, Cache};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), hitbox::LoadError> {
 /// # let cache: Cache<u32> = Cache::null();
-/// let served = cache
+/// let response = cache
 ///     .entry("answer")
 ///     .ttl(Duration::from_secs(5))
 ///     .get_or_load(|| async { Ok::<_, std::io::Error>(42) })
 ///     .await?;
-/// assert_eq!((*served, served.outcome.how), (42, How::Loaded));
+/// assert_eq!((*response, response.outcome.kind), (42, AnswerKind::Loaded));
 /// # Ok(()) }
 /// ```
 #[must_use = "nothing is done before one of its methods is awaited"]
@@ -61,43 +61,43 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
 
     /// What this call stores is fresh for so long.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.call.life.ttl = Some(ttl);
+        self.call.lifetime.ttl = Some(ttl);
         self
     }
 
     /// What this call stores is served stale for so long beyond.
     pub fn stale(mut self, stale: Duration) -> Self {
-        self.call.life.stale = Some(stale);
+        self.call.lifetime.stale = Some(stale);
         self
     }
 
     /// What this call stores is not served from then on.
     pub fn expires_at(mut self, until: Timestamp) -> Self {
-        self.call.life.until = Some(until);
+        self.call.lifetime.until = Some(until);
         self
     }
 
     /// What this call stores carries this tag, and those that a loader adds by [`Loaded::tag`].
     pub fn tag(mut self, tag: &str) -> Self {
-        self.call.remarks.carry(Scope::tag(tag));
+        self.call.options.add_scope(Scope::tag(tag));
         self
     }
 
     /// What this call stores depends on this, and on what a loader adds by [`Loaded::depends_on`].
     pub fn depends_on(mut self, name: &str) -> Self {
-        self.call.remarks.carry(Scope::dependency(name));
+        self.call.options.add_scope(Scope::dependency(name));
         self
     }
 
     /// What this call stores goes before or after others when a layer that knows priorities needs room.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.call.remarks.priority = Some(priority);
+        self.call.options.priority = Some(priority);
         self
     }
 
-    /// A remark that is kept with what this call stores, in every layer.
-    pub fn metadata(mut self, name: &str, value: &str) -> Self {
-        self.call.remarks.metadata.insert(name.to_owned(), value.to_owned());
+    /// Metadata that is kept with what this call stores, in every layer.
+    pub fn metadata(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.call.options.add_metadata(name, value.as_ref());
         self
     }
 
@@ -129,7 +129,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     ///
     /// # Errors
     /// As [`Cache::get`].
-    pub async fn get(self) -> BackendResult<Served<Option<V>>> {
+    pub async fn get(self) -> BackendResult<Response<Option<V>>> {
         let key = self.cache.key(&self.key);
         match self.call.mode {
             Mode::Bypass => Ok(self.cache.missed(&key)),
@@ -141,7 +141,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     ///
     /// # Errors
     /// As [`Cache::get_or_load`].
-    pub async fn get_or_load<L, F, E>(self, loader: L) -> Result<Served<V>, LoadError>
+    pub async fn get_or_load<L, F, E>(self, loader: L) -> Result<Response<V>, LoadError>
     where
         L: FnOnce() -> F + Send + 'static,
         F: Future<Output = Result<V, E>> + Send + 'static,
@@ -155,7 +155,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     ///
     /// # Errors
     /// As [`Cache::get_or_load_with`].
-    pub async fn get_or_load_with<L, F, E>(self, loader: L) -> Result<Served<V>, LoadError>
+    pub async fn get_or_load_with<L, F, E>(self, loader: L) -> Result<Response<V>, LoadError>
     where
         L: FnOnce(Load<V>) -> F + Send + 'static,
         F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
@@ -168,7 +168,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     ///
     /// # Errors
     /// As [`Cache::get_or_load_optional`].
-    pub async fn get_or_load_optional<L, F, E>(self, loader: L) -> Result<Served<Option<V>>, LoadError>
+    pub async fn get_or_load_optional<L, F, E>(self, loader: L) -> Result<Response<Option<V>>, LoadError>
     where
         L: FnOnce() -> F + Send + 'static,
         F: Future<Output = Result<Option<V>, E>> + Send + 'static,
@@ -176,14 +176,14 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     {
         let key = self.cache.key(&self.key);
         let loader = || Loader::Detached(boxed(|_| async { loader().await.map(Loaded::from) }));
-        self.cache.shared.obtain(&key, &self.call, true, loader).await
+        self.cache.shared.get_or_load(&key, &self.call, true, loader).await
     }
 
     /// The value, loaded within this call, whose variables the loader may borrow.
     ///
     /// # Errors
     /// As [`Cache::get_or_load_scoped`].
-    pub async fn get_or_load_scoped<'l, L, F, E>(self, loader: L) -> Result<Served<V>, LoadError>
+    pub async fn get_or_load_scoped<'l, L, F, E>(self, loader: L) -> Result<Response<V>, LoadError>
     where
         L: FnOnce() -> F + Send + 'l,
         F: Future<Output = Result<V, E>> + Send + 'l,
@@ -201,7 +201,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     pub async fn get_or_load_optional_scoped<'l, L, F, E>(
         self,
         loader: L,
-    ) -> Result<Served<Option<V>>, LoadError>
+    ) -> Result<Response<Option<V>>, LoadError>
     where
         L: FnOnce() -> F + Send + 'l,
         F: Future<Output = Result<Option<V>, E>> + Send + 'l,
@@ -210,7 +210,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     {
         let key = self.cache.key(&self.key);
         let loader = || Loader::Scoped(boxed(|_| async { loader().await.map(Loaded::from) }));
-        self.cache.shared.obtain(&key, &self.call, true, loader).await
+        self.cache.shared.get_or_load(&key, &self.call, true, loader).await
     }
 
     /// Stores a value.
@@ -219,7 +219,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// As [`Cache::insert`].
     pub async fn insert(self, value: V) -> BackendResult<Receipt> {
         let key = self.cache.key(&self.key);
-        self.cache.shared.insert(&key, value, self.call.life, self.call.remarks).await
+        self.cache.shared.insert(&key, value, self.call.lifetime, self.call.options).await
     }
 
     /// Stores a value under a version, if the stored one has a lower version or none.
@@ -228,8 +228,8 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// As [`Cache::insert_if_newer`].
     pub async fn insert_if_newer(mut self, value: V, version: u64) -> BackendResult<Receipt> {
         let key = self.cache.key(&self.key);
-        self.call.remarks.version = Some(version);
-        self.cache.shared.insert(&key, value, self.call.life, self.call.remarks).await
+        self.call.options.version = Some(version);
+        self.cache.shared.insert(&key, value, self.call.lifetime, self.call.options).await
     }
 
     /// Removes the entry.
@@ -248,10 +248,10 @@ async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
     key: &K,
     call: &Call,
     loader: impl FnOnce() -> Loader<'l, V> + Send,
-) -> Result<Served<V>, LoadError> {
+) -> Result<Response<V>, LoadError> {
     let key = cache.key(key);
-    let served = cache.shared.obtain(&key, call, false, loader).await?;
-    served.and_then(|value| value).ok_or_else(|| LoadError::new(LoadErrorKind::Absent, &key))
+    let response = cache.shared.get_or_load(&key, call, false, loader).await?;
+    response.and_then(|value| value).ok_or_else(|| LoadError::new(LoadErrorKind::Absent, &key))
 }
 
 /// A loader as loads take it.

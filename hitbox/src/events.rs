@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hitbox_backend::Statistics;
-use hitbox_backend::metrics::{Shown, Source, Value};
+use hitbox_backend::metrics::{Collector, Sample, Value};
 use hitbox_core::{BackendError, BackendLabel, CacheKey, Freshness};
 use serde::Serialize;
 
@@ -89,7 +89,8 @@ macro_rules! counts {
         #[non_exhaustive]
         pub struct CacheStatistics {
             $($(#[$doc])* pub $name: u64,)+
-            /// Keys that wait for layers to come back.
+            /// Keys whose copy in some layer is out of date, since the layer failed. It is not served until the layer is
+            /// back.
             pub recovering: u64,
             /// Loads under way.
             pub loading: u64,
@@ -126,8 +127,8 @@ macro_rules! counts {
                 }
             }
 
-            fn each(&self, mut show: impl FnMut(&'static str, u64)) {
-                $(show($metric, self.$name.load(Ordering::Relaxed));)+
+            fn each(&self, mut add: impl FnMut(&'static str, u64)) {
+                $(add($metric, self.$name.load(Ordering::Relaxed));)+
             }
         }
     };
@@ -162,8 +163,6 @@ counts! {
     write_errors => "hitbox_load_write_errors_total",
     /// Keys brought up to date in layers that had failed.
     recovered => "hitbox_recovery_recovered_total",
-    /// Keys for which there was no room in the recovery queue.
-    recovery_overflows => "hitbox_recovery_overflow_total",
     /// Reads noted for entries with an idle time.
     touched => "hitbox_load_touched_total",
 }
@@ -205,11 +204,11 @@ impl Debug for Events {
 
 /// Shows the counts under the cache's name.
 #[derive(Debug)]
-pub(crate) struct ShownCounts(pub(crate) BackendLabel, pub(crate) Arc<Counts>);
+pub(crate) struct CountsCollector(pub(crate) BackendLabel, pub(crate) Arc<Counts>);
 
-impl Source for ShownCounts {
-    fn each(&self, show: &mut dyn FnMut(Shown)) {
+impl Collector for CountsCollector {
+    fn collect(&self, add: &mut dyn FnMut(Sample)) {
         let labels = [("cache", self.0.as_str()), ("", "")];
-        self.1.each(|name, value| show(Shown { name, labels, value: Value::Counter(value) }));
+        self.1.each(|name, value| add(Sample { name, labels, value: Value::Counter(value) }));
     }
 }

@@ -1,17 +1,17 @@
 //! Loads under way: one per key, which all who want the key wait for.
 //!
-//! Invariants: a flight is in the table from the moment somebody leads it until it has landed or was replaced, and
-//! no longer; it lands exactly once, by its leader's [`Landing`], however that ends; who starts to wait after a
-//! write of the key has returned never waits for a load that began before it.
+//! Invariants: a flight is in the table from the moment somebody leads it until it is complete or was replaced, and no
+//! longer; it ends exactly once, by its leader's [`LoadCompletion`], however that ends; who starts to wait after a write
+//! of the key has returned never waits for a load that began before it.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::AbortHandle;
-use hitbox_backend::Claim;
+use hitbox_backend::internal::LoadPermit;
 use hitbox_core::{CacheKey, KeyHasher};
 use tokio::sync::watch;
 
@@ -26,24 +26,36 @@ pub(crate) struct Flights<E> {
 
 struct Shard<E> {
     flights: Mutex<Table<E>>,
-    /// How many have landed.
-    landings: AtomicU64,
+    /// How many are complete or given up.
+    completions: AtomicU64,
 }
 
 /// A load under way.
 pub(crate) struct Flight<E> {
-    end: watch::Sender<Option<Ended<E>>>,
-    pub(crate) claim: Claim,
+    phase: watch::Sender<Phase>,
+    /// What it has brought. It is known before it is stored.
+    result: OnceLock<E>,
+    pub(crate) permit: LoadPermit,
     /// The last invalidation when it began.
-    pub(crate) moment: u64,
+    last_invalidation: u64,
     interest: Mutex<Interest>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// How far a flight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Loading,
+    /// There is a result, which is being stored.
+    Storing,
+    Complete,
+    Abandoned,
 }
 
 /// How a flight has ended.
 #[derive(Clone)]
 pub(crate) enum Ended<E> {
-    Landed(E),
+    Complete(E),
     /// Its leader went away: another may lead.
     Abandoned,
 }
@@ -59,13 +71,13 @@ struct Interest {
 
 /// The part of a call in a flight.
 pub(crate) enum Role<E: Clone> {
-    Leads(Landing<E>, Waiting<E>),
-    Follows(Waiting<E>),
+    Leader(LoadCompletion<E>, Waiting<E>),
+    Waiter(Waiting<E>),
 }
 
 impl<E: Clone> Default for Flights<E> {
     fn default() -> Self {
-        let shard = |_| Shard { flights: Mutex::default(), landings: AtomicU64::new(0) };
+        let shard = |_| Shard { flights: Mutex::default(), completions: AtomicU64::new(0) };
         Self { shards: (0..SHARDS).map(shard).collect() }
     }
 }
@@ -80,10 +92,10 @@ impl<E: Clone> Flights<E> {
         &self.shards[(key.process_hash() >> 40) as usize % SHARDS]
     }
 
-    /// Landings so far where this key is. If the number is the same after a read and when a call leads, no load of
-    /// the key was stored in between.
-    pub(crate) fn landings(&self, key: &CacheKey) -> u64 {
-        self.shard(key).landings.load(Ordering::Acquire)
+    /// Flights that have ended so far where this key is. If the number is the same after a read and when a call leads,
+    /// no load of the key was stored in between.
+    pub(crate) fn completions(&self, key: &CacheKey) -> u64 {
+        self.shard(key).completions.load(Ordering::Acquire)
     }
 
     /// Flights under way.
@@ -95,66 +107,67 @@ impl<E: Clone> Flights<E> {
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &CacheKey,
-        moment: u64,
-        claim: impl FnOnce() -> Claim,
+        last_invalidation: u64,
+        permit: impl FnOnce() -> LoadPermit,
     ) -> Role<E> {
         let mut flights = lock(&self.shard(key).flights);
         // What it brings may carry a tag that was invalidated since it began.
-        let known = flights.get(key).filter(|flight| flight.moment == moment);
+        let known = flights.get(key).filter(|flight| flight.last_invalidation == last_invalidation);
         if let Some(waiting) = known.and_then(Waiting::of) {
-            return Role::Follows(waiting);
+            return Role::Waiter(waiting);
         }
-        self.lead(&mut flights, key, moment, claim)
+        let (completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
+        Role::Leader(completion, waiting)
     }
 
     /// Leads a flight that nobody has to wait for, unless there is one already.
     pub(crate) fn lead_unless_under_way(
         self: &Arc<Self>,
         key: &CacheKey,
-        moment: u64,
-        claim: impl FnOnce() -> Claim,
-    ) -> Option<Landing<E>> {
+        last_invalidation: u64,
+        permit: impl FnOnce() -> LoadPermit,
+    ) -> Option<LoadCompletion<E>> {
         let mut flights = lock(&self.shard(key).flights);
-        if flights.get(key).is_some_and(|flight| flight.moment == moment && flight.may_be_joined()) {
+        let known = flights.get(key).filter(|flight| flight.last_invalidation == last_invalidation);
+        if known.is_some_and(|flight| flight.may_be_joined()) {
             return None;
         }
-        let Role::Leads(mut landing, waiting) = self.lead(&mut flights, key, moment, claim) else {
-            return None;
-        };
+        let (mut completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
         waiting.flight.go_on();
-        landing.is_in_background = true;
-        Some(landing)
+        completion.is_in_background = true;
+        Some(completion)
     }
 
     fn lead(
         self: &Arc<Self>,
         flights: &mut Table<E>,
         key: &CacheKey,
-        moment: u64,
-        claim: impl FnOnce() -> Claim,
-    ) -> Role<E> {
+        last_invalidation: u64,
+        permit: impl FnOnce() -> LoadPermit,
+    ) -> (LoadCompletion<E>, Waiting<E>) {
         let flight = Arc::new(Flight {
-            end: watch::Sender::new(None),
-            claim: claim(),
-            moment,
+            phase: watch::Sender::new(Phase::Loading),
+            result: OnceLock::new(),
+            permit: permit(),
+            last_invalidation,
             interest: Mutex::new(Interest { waiting: 1, ..Interest::default() }),
             panic: Mutex::default(),
         });
         flights.insert(key.clone(), flight.clone());
-        let landing = Landing {
+        let completion = LoadCompletion {
             flights: self.clone(),
             key: key.clone(),
             flight: flight.clone(),
             is_in_background: false,
-            landed: false,
+            has_ended: false,
         };
-        Role::Leads(landing, Waiting { flight })
+        (completion, Waiting { flight })
     }
 }
 
 impl<E: Clone> Flight<E> {
     fn may_be_joined(&self) -> bool {
-        self.claim.is_current() && !lock(&self.interest).cancelled
+        self.permit.is_current() && !lock(&self.interest).cancelled
     }
 
     /// It goes on when nobody waits any more.
@@ -171,9 +184,20 @@ impl<E: Clone> Flight<E> {
         interest.abort = Some(abort);
     }
 
+    /// What it has brought, also while that is still being stored.
+    pub(crate) fn result(&self) -> Option<E> {
+        self.result.get().cloned()
+    }
+
     /// The panic of its loader, for the first who asks.
     pub(crate) fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
         lock(&self.panic).take()
+    }
+
+    async fn reaches(&self, is_reached: impl Fn(Phase) -> bool) -> Phase {
+        let mut phase = self.phase.subscribe();
+        // The sender is in the flight, which lives as long as `self`.
+        phase.wait_for(|phase| is_reached(*phase)).await.map_or(Phase::Abandoned, |phase| *phase)
     }
 }
 
@@ -184,7 +208,7 @@ pub(crate) struct Waiting<E: Clone> {
 
 impl<E: Clone> Waiting<E> {
     fn of(flight: &Arc<Flight<E>>) -> Option<Self> {
-        if !flight.claim.is_current() {
+        if !flight.permit.is_current() {
             return None;
         }
         let mut interest = lock(&flight.interest);
@@ -198,10 +222,18 @@ impl<E: Clone> Waiting<E> {
 
     /// Waits for the end.
     pub(crate) async fn ended(&self) -> Ended<E> {
-        let mut end = self.flight.end.subscribe();
-        let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        // The sender is in the flight, which lives as long as `self`.
-        ended.unwrap_or(Ended::Abandoned)
+        let phase = self.flight.reaches(|phase| matches!(phase, Phase::Complete | Phase::Abandoned)).await;
+        let result = self.flight.result().filter(|_| phase == Phase::Complete);
+        result.map_or(Ended::Abandoned, Ended::Complete)
+    }
+
+    /// Waits for the result, whether or not it is stored already. A flight that is abandoned has none.
+    pub(crate) async fn loaded(&self) -> E {
+        self.flight.reaches(|phase| phase != Phase::Loading).await;
+        match self.flight.result() {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -222,45 +254,58 @@ impl<E: Clone> Drop for Waiting<E> {
     }
 }
 
-/// The duty to land a flight. Dropped without having done so, it leaves the flight to another leader.
-pub(crate) struct Landing<E: Clone> {
+/// The duty to complete a flight. Dropped without having done so, it leaves the flight to another leader.
+pub(crate) struct LoadCompletion<E: Clone> {
     flights: Arc<Flights<E>>,
     key: CacheKey,
     pub(crate) flight: Arc<Flight<E>>,
     /// Nobody waited for it when it began.
     pub(crate) is_in_background: bool,
-    landed: bool,
+    has_ended: bool,
 }
 
-impl<E: Clone> Landing<E> {
+impl<E: Clone> LoadCompletion<E> {
     /// Keeps the panic of the loader for the caller that ran it.
     pub(crate) fn keep_panic(&self, panic: Box<dyn Any + Send>) {
         *lock(&self.flight.panic) = Some(panic);
     }
 
-    /// Ends the flight for all who wait.
-    pub(crate) fn land(mut self, end: E) {
-        self.end(Ended::Landed(end));
+    /// What the load has brought is known. Who has waited long enough takes it before it is stored.
+    pub(crate) fn store(&self, result: E) {
+        // There is one result at most.
+        let _ = self.flight.result.set(result);
+        self.flight.phase.send_replace(Phase::Storing);
     }
 
-    fn end(&mut self, end: Ended<E>) {
-        self.landed = true;
+    /// What the load has brought is stored: the flight ends for all who wait.
+    pub(crate) fn stored(mut self) {
+        self.end(Phase::Complete);
+    }
+
+    /// Ends the flight for all who wait. There is nothing to be stored.
+    pub(crate) fn complete(self, result: E) {
+        let _ = self.flight.result.set(result);
+        self.stored();
+    }
+
+    fn end(&mut self, phase: Phase) {
+        self.has_ended = true;
         let shard = self.flights.shard(&self.key);
         {
             let mut flights = lock(&shard.flights);
             if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
                 flights.remove(&self.key);
             }
-            shard.landings.fetch_add(1, Ordering::Release);
+            shard.completions.fetch_add(1, Ordering::Release);
         }
-        self.flight.end.send_replace(Some(end));
+        self.flight.phase.send_replace(phase);
     }
 }
 
-impl<E: Clone> Drop for Landing<E> {
+impl<E: Clone> Drop for LoadCompletion<E> {
     fn drop(&mut self) {
-        if !self.landed {
-            self.end(Ended::Abandoned);
+        if !self.has_ended {
+            self.end(Phase::Abandoned);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Invalidation by name and by what keys look like, versions, and what can be asked of entries without reading them.
 
-use hitbox_backend::{Backend, CacheBackend, Cacheable, DeleteStatus, LeafLen, Presence, Receipt};
+use hitbox_backend::{Backend, CacheBackend, Cacheable, DeleteStatus, EntryCount, Presence, Receipt};
 use hitbox_core::{BackendResult, KeyPattern};
 
 use crate::cache::Cache;
@@ -125,7 +125,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 
     /// Entries that each layer holds and a normal read may see, also those of other caches over them. Takes time that
     /// grows with the entries.
-    pub async fn lens(&self) -> Vec<LeafLen> {
-        self.shared.backend.lens().await
+    ///
+    /// # Errors
+    /// A layer that cannot count has an error in its line.
+    pub async fn entry_counts(&self) -> BackendResult<Vec<EntryCount>> {
+        self.shared.backend.entry_counts().await
     }
 }

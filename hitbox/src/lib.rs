@@ -1,26 +1,32 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![warn(clippy::disallowed_methods)]
 
 mod advisor;
 mod builder;
 mod cache;
 mod call;
+mod entry_options;
 mod error;
 mod events;
 mod flight;
+mod get_or_load;
+mod get_or_load_many;
+mod insert;
 mod invalidate;
 mod key;
 mod load;
 mod loaded;
 mod many;
 mod null;
-mod obtain;
-mod outcome;
-mod recovery;
-mod remarks;
+mod reconcile;
+mod response;
 mod settings;
 mod shared;
 pub mod stacks;
+mod throttle;
+mod timeouts;
+mod touch;
 
 pub use hitbox_backend as backend;
 pub use hitbox_core as core;
@@ -48,5 +54,5 @@ pub use key::ToKey;
 #[doc(hidden)]
 pub use key::inner_name;
 pub use loaded::{Load, Loaded};
-pub use outcome::{How, Outcome, Served};
+pub use response::{AnswerKind, Outcome, Response};
 pub use settings::{AfterTimeout, OnStale};

@@ -1,47 +1,35 @@
-//! One load: the loader is run, what it brings is stored, and the flight lands.
+//! One load: the loader is run, what it brings is stored, and the flight is complete.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{Either, abortable, select};
-use hitbox_backend::{
-    Backend, Cacheable, LeafSet, Mutation, Raw, ReadOptions, WriteOptions, is_superseded, ticket_of_leaf,
-};
+use futures_util::future::abortable;
+use hitbox_backend::internal::{Decoded, WriteTicket};
+use hitbox_backend::operation::{Condition, LeafPosition, LeafSet, Removal, Write, WriteOptions};
+use hitbox_backend::{Backend, Batch, Cacheable, Raw};
 use hitbox_core::{
-    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Task, TaskKind,
-    Timestamp,
+    Accept, BoxFuture, CacheKey, CacheValue, Details, Lifetime, RecordKind, Task, TaskKind, Timestamp,
 };
 use tracing::Instrument;
 
 use crate::call::{Call, Mode};
+use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
-use crate::flight::Landing;
+use crate::flight::LoadCompletion;
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
-use crate::remarks::Remarks;
-use crate::settings::{EarlyRefresh, Life};
-use crate::shared::{Copy, Shared};
-
-/// A load that reached its limit.
-#[derive(Debug)]
-struct Cut;
-
-impl std::fmt::Display for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the load was cut at its limit")
-    }
-}
-
-impl std::error::Error for Cut {}
+use crate::settings::{EarlyRefresh, LifetimeOverride};
+use crate::shared::{READ, Shared};
+use crate::timeouts::Timeout;
 
 /// How a flight ends.
-pub(crate) type End<V> = Result<Delivered<V>, LoadError>;
+pub(crate) type LoadEnd<V> = Result<LoadResult<V>, LoadError>;
 
 /// What a flight brings to those who wait for it.
 #[derive(Clone)]
-pub(crate) struct Delivered<V> {
+pub(crate) struct LoadResult<V> {
     /// `None` if the source has nothing.
     pub(crate) value: Option<V>,
     pub(crate) expires: Option<Timestamp>,
@@ -63,51 +51,60 @@ pub(crate) enum Loader<'l, V> {
 }
 
 /// Why a load is made while there is a copy.
-pub(crate) struct Ahead {
+pub(crate) struct RefreshAhead {
     /// When the copy was made, and where it was.
-    pub(crate) created: Option<Timestamp>,
-    pub(crate) leaf: u8,
+    created: Option<Timestamp>,
+    leaf: LeafPosition,
     /// The copy is fresh still.
-    pub(crate) is_early: bool,
+    is_early: bool,
+}
+
+impl RefreshAhead {
+    pub(crate) fn of<V>(copy: &Decoded<V>, is_early: bool) -> Self {
+        Self { created: copy.entry.created(), leaf: copy.leaf, is_early }
+    }
 }
 
 /// What a load is told by the call that leads it.
-pub(crate) struct Plan {
-    pub(crate) life: Life,
-    pub(crate) remarks: Remarks,
-    pub(crate) ahead: Option<Ahead>,
+pub(crate) struct LoadPlan {
+    pub(crate) lifetime: LifetimeOverride,
+    pub(crate) options: EntryOptions,
+    pub(crate) ahead: Option<RefreshAhead>,
     /// There may be an older copy, which nobody has looked at.
-    pub(crate) is_forced: bool,
+    pub(crate) may_replace: bool,
 }
 
-impl Plan {
+impl LoadPlan {
     /// The load that a call leads, ahead of need if there is a copy.
-    pub(crate) fn of(call: &Call, ahead: Option<Ahead>) -> Self {
-        let is_forced = call.mode == Mode::Reload;
-        Self { life: call.life, remarks: call.remarks.clone(), ahead, is_forced }
+    pub(crate) fn of(call: &Call, ahead: Option<RefreshAhead>) -> Self {
+        let may_replace = call.mode == Mode::Reload;
+        Self { lifetime: call.lifetime, options: call.options.clone(), ahead, may_replace }
     }
 }
+
+/// The older copy that a loader has been shown. "Not modified" means this one.
+type Shown<V> = Arc<Mutex<Option<Decoded<V>>>>;
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// Starts the load that a call leads. If it has to run within the call, it is returned.
     pub(crate) fn start<'l>(
         self: &Arc<Self>,
-        landing: Landing<End<V>>,
+        completion: LoadCompletion<LoadEnd<V>>,
         key: &CacheKey,
         loader: Loader<'l, V>,
-        plan: Plan,
+        plan: LoadPlan,
     ) -> Option<BoxFuture<'l, ()>>
     where
         B: 'l,
     {
         match loader {
             Loader::Scoped(loader) => Some(Box::pin(
-                self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key)),
+                self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key)),
             )),
             Loader::Detached(loader) => {
-                let flight = landing.flight.clone();
+                let flight = completion.flight.clone();
                 let (work, abort) = abortable(
-                    self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key)),
+                    self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key)),
                 );
                 if self.settings.finish_abandoned {
                     flight.go_on();
@@ -115,29 +112,31 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     flight.abort_with(abort);
                 }
                 // An aborted load leaves its flight as it is dropped.
-                let task = Task::new(TaskKind::LOAD, work.map(drop)).urgent();
+                let task = Task::new(TaskKind::LOAD, work.map(drop)).interactive();
                 self.offload.register(task).err().map(|refused| refused.task.work)
             }
         }
     }
 
-    /// Starts a load that nobody waits for, unless one is under way, has landed since `landings` were counted, or there
-    /// is no room.
+    /// Starts a load that nobody waits for, unless one is under way, has ended since `completions` were counted, or
+    /// there is no room.
     pub(crate) fn start_in_background(
         self: &Arc<Self>,
         key: &CacheKey,
-        landings: u64,
+        completions: u64,
         loader: LoaderFn<'static, V>,
-        plan: Plan,
+        plan: LoadPlan,
     ) {
-        let claim = || hitbox_backend::claim(&*self.backend, key);
-        let moment = self.moment(key);
-        let Some(landing) = self.flights.lead_unless_under_way(key, moment, claim) else { return };
-        if self.flights.landings(key) != landings {
+        let permit = || self.backend.layout().load_permit(key);
+        let last_invalidation = self.last_invalidation();
+        let Some(completion) = self.flights.lead_unless_under_way(key, last_invalidation, permit) else {
+            return;
+        };
+        if self.flights.completions(key) != completions {
             // The copy that asked for it may be of yesterday. The next hit tells.
             return;
         }
-        let work = self.clone().run(landing, key.clone(), loader, plan).instrument(self.span(key));
+        let work = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
         if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
             count(&self.events.counts.refused);
             tracing::debug!(cache = %self.settings.name, %key, why = ?refused.why, "a reload was not taken");
@@ -150,67 +149,62 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
     async fn run<'l>(
         self: Arc<Self>,
-        landing: Landing<End<V>>,
+        completion: LoadCompletion<LoadEnd<V>>,
         key: CacheKey,
         loader: LoaderFn<'l, V>,
-        plan: Plan,
+        plan: LoadPlan,
     ) {
         let counts = &self.events.counts;
         if let Some(ahead) = plan.ahead.as_ref().filter(|ahead| ahead.is_early) {
-            if let Some(delivered) = self.newer_copy(&key, ahead).await {
+            if let Some(result) = self.within_patience(Box::pin(self.newer_copy(&key, ahead))).await {
                 count(&counts.refreshed_from_layer);
-                landing.land(Ok(delivered));
+                completion.complete(Ok(result));
                 return;
             }
             count(&counts.refreshed_early);
         }
         count(&counts.loads);
-        let in_background = landing.is_in_background;
+        let in_background = completion.is_in_background;
         self.events.tell(|| CacheEvent::LoadStarted { key: &key, in_background });
-        let load = Load { key: key.clone(), previous: self.read_previous(&key) };
-        let started = self.clock.monotonic();
+        let shown = Shown::default();
+        let load = Load { key: key.clone(), previous: self.read_previous(&key, &shown) };
+        let started = self.monotonic();
         // The closure is called inside: it may panic as well as the future that it makes.
         let work = AssertUnwindSafe(async { loader(load).await }).catch_unwind();
-        let result =
-            match select(std::pin::pin!(work), std::pin::pin!(self.after(self.settings.load_limit))).await {
-                Either::Left((result, _)) => result,
-                Either::Right(_) => Ok(Err(Cut.into())),
-            };
-        let took = self.clock.monotonic().saturating_sub(started);
+        let result = Timeout::after(&*self.clock, self.settings.load_limit).bound(Box::pin(work)).await;
+        let took = self.monotonic().saturating_sub(started);
         counts.load_millis.fetch_add(took.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
-        match result {
-            Ok(Ok(loaded)) => {
+        let error = match result {
+            Ok(Ok(Ok(loaded))) => {
                 self.events.tell(|| CacheEvent::Loaded { key: &key, took });
                 self.throttle.end(&key);
-                let (end, mutation) = self.keep(&landing, &key, loaded, &plan, took).await;
-                landing.land(end);
+                let ticket = self.store(&completion, &key, loaded, &shown, &plan, took).await;
+                completion.stored();
                 // Until here others have joined the flight.
-                drop(mutation);
+                drop(ticket);
+                return;
             }
-            Ok(Err(error)) => {
-                let error = match error.downcast::<Cut>() {
-                    Ok(_) => LoadError::new(LoadErrorKind::TimedOut, &key),
-                    Err(error) => LoadError::of_loader(&key, error),
-                };
-                self.failed(&key, &error);
-                let end = match self.fallback(&key).await {
-                    Some(copy) => {
-                        let now = self.clock.monotonic();
-                        self.throttle.until(&key, now, now.saturating_add(self.settings.throttle));
-                        Ok(Delivered::fallback(copy))
-                    }
-                    None => Err(error),
-                };
-                landing.land(end);
-            }
-            Err(panic) => {
+            Ok(Ok(Err(error))) => LoadError::of_loader(&key, error),
+            Ok(Err(panic)) => {
                 count(&counts.load_panics);
                 let error = LoadError::of_panic(&key, message_of(&*panic));
                 self.failed(&key, &error);
-                landing.keep_panic(panic);
-                landing.land(Err(error));
+                completion.keep_panic(panic);
+                completion.complete(Err(error));
+                return;
             }
-        }
+            Err(_) => LoadError::new(LoadErrorKind::TimedOut, &key),
+        };
+        self.failed(&key, &error);
+        let end = match self.within_patience(Box::pin(self.fallback(&key))).await {
+            Some(copy) => {
+                let now = self.monotonic();
+                self.throttle.until(&key, now, now.saturating_add(self.settings.throttle));
+                Ok(LoadResult::fallback(copy))
+            }
+            None => Err(error),
+        };
+        completion.complete(end);
     }
 
     fn failed(&self, key: &CacheKey, error: &LoadError) {
@@ -219,104 +213,116 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self.events.tell(|| CacheEvent::LoadFailed { key, error });
     }
 
-    fn read_previous(self: &Arc<Self>, key: &CacheKey) -> ReadPrevious<V> {
-        let (shared, key) = (self.clone(), key.clone());
+    fn read_previous(self: &Arc<Self>, key: &CacheKey, shown: &Shown<V>) -> ReadPrevious<V> {
+        let (shared, key, shown) = (self.clone(), key.clone(), shown.clone());
         Arc::new(move || {
-            let (shared, key) = (shared.clone(), key.clone());
-            Box::pin(async move { shared.previous(&key).await?.entry.into_data() })
+            let (shared, key, shown) = (shared.clone(), key.clone(), shown.clone());
+            Box::pin(async move {
+                let copy = shared.previous(&key).await?;
+                let value = copy.entry.data().clone();
+                *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+                value
+            })
         })
     }
 
-    async fn previous(&self, key: &CacheKey) -> Option<Copy<V>> {
-        self.look_if_possible(key, ReadOptions { accept: Accept::Expired, ..ReadOptions::NORMAL }).await
+    async fn previous(&self, key: &CacheKey) -> Option<Decoded<V>> {
+        self.within_patience(Box::pin(self.read_if_possible(key, READ.accepting(Accept::Expired)))).await
     }
 
     /// Before the source is asked ahead of need: a copy in a lower layer that somebody else has loaded since. It is
     /// put into the layer that had the older one.
-    async fn newer_copy(&self, key: &CacheKey, ahead: &Ahead) -> Option<Delivered<V>> {
-        let ticket = ticket_of_leaf(&*self.backend, key, ahead.leaf);
-        let options = ReadOptions { skip: LeafSet::of(ahead.leaf), ..ReadOptions::NORMAL };
-        let found = match self.backend.read_with(key, &options).await {
-            Ok(found) => found?,
-            Err(error) => {
-                count(&self.events.counts.read_errors);
-                self.events.layer_failed(key, &error);
-                return None;
-            }
-        };
-        let is_newer = found.value.created() > ahead.created && found.freshness == Freshness::Fresh;
-        if !is_newer || self.settings.is_early(&found.value, self.now()) {
+    async fn newer_copy(&self, key: &CacheKey, ahead: &RefreshAhead) -> Option<LoadResult<V>> {
+        let layout = self.backend.layout();
+        let others = layout.leaves().iter().map(|leaf| leaf.position()).filter(|leaf| *leaf != ahead.leaf);
+        let others = others.map(LeafSet::of).fold(LeafSet::EMPTY, LeafSet::union);
+        let permit = Arc::new(layout.refill_permit(key, others));
+        let options = READ.accepting(Accept::Fresh).skipping(LeafSet::of(ahead.leaf));
+        let entry = self.read_if_possible(key, options).await?.entry;
+        if entry.created() <= ahead.created || self.settings.is_early(&entry, self.now()) {
             return None;
         }
-        let value = found.value.data().decode().ok()?;
-        let delivered = Delivered::of(&found.value.clone().map(|_| Some(value)));
-        self.backend.install_if(key, found.value, &ticket).await;
-        Some(delivered)
+        let result = LoadResult::of(&entry);
+        let refill = entry.try_map(|value| value.map(Raw::live).ok_or(())).ok()?;
+        let refill = Write::new(key.clone(), refill).with_condition(Condition::Refill(permit));
+        drop(self.backend.write(Batch::one(refill)).await);
+        Some(result)
     }
 
-    /// Stores what a loader brought, unless the key was written meanwhile. The mutation, if there is one, has to
-    /// outlive the flight.
-    async fn keep(
+    /// Stores what a loader brought, unless the key was written meanwhile. The ticket, if there is one, has to outlive
+    /// the flight.
+    async fn store(
         self: &Arc<Self>,
-        landing: &Landing<End<V>>,
+        completion: &LoadCompletion<LoadEnd<V>>,
         key: &CacheKey,
         loaded: Loaded<V>,
-        plan: &Plan,
+        shown: &Shown<V>,
+        plan: &LoadPlan,
         took: Duration,
-    ) -> (End<V>, Option<Arc<Mutation>>) {
-        let Loaded { payload, life, store, remarks } = loaded;
-        let mut remarks = remarks.or(&plan.remarks);
+    ) -> Option<Arc<WriteTicket>> {
+        let Loaded { payload, lifetime, store, options } = loaded;
+        let mut options = options.or(&plan.options);
         let value = match payload {
             Payload::Value(value) => Some(value),
             Payload::Absent => None,
             Payload::NotModified => {
-                let Some(previous) = self.previous(key).await else {
+                let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let previous = match shown {
+                    Some(shown) => Some(shown),
+                    None => self.previous(key).await,
+                };
+                let Some(previous) = previous else {
                     let error = LoadError::new(LoadErrorKind::NothingToKeep, key);
                     self.failed(key, &error);
-                    return (Err(error), None);
+                    completion.store(Err(error));
+                    return None;
                 };
                 // What it says nothing about stays.
                 if let Some(details) = previous.entry.details() {
-                    remarks = remarks.or(&Remarks::of(details));
+                    options = options.or(&EntryOptions::of(details));
                 }
                 previous.entry.into_data()
             }
         };
         let (now, absent) = (self.now(), value.is_none());
         let is_kept = store && (!absent || self.settings.absent.is_some());
-        let lifetime = self.settings.lifetime(key, life.or(plan.life), absent, now).filter(|_| is_kept);
+        let lifetime =
+            self.settings.lifetime(key, lifetime.or(plan.lifetime), absent, now).filter(|_| is_kept);
         let expires = lifetime.and_then(|lifetime| lifetime.expire());
-        let details = remarks.details();
-        let delivered = Delivered { value: value.clone(), expires, is_fallback: false, details };
+        let details = options.details();
+        completion.store(Ok(LoadResult { value: value.clone(), expires, is_fallback: false, details }));
         // What is not stored still ends what was there.
-        let has_older = plan.ahead.is_some() || plan.is_forced || !self.settings.fail_safe.is_zero();
+        let has_older = plan.ahead.is_some() || plan.may_replace || !self.settings.fail_safe.is_zero();
         if lifetime.is_none() && !has_older {
-            return (Ok(delivered), None);
+            return None;
         }
-        let claim = &landing.flight.claim;
-        let is_valid = !is_superseded(&*self.backend, key, &remarks.scopes, claim);
-        let Some(mutation) = is_valid.then(|| claim.begin()).flatten() else {
+        let permit = &completion.flight.permit;
+        let is_valid = !self.backend.layout().is_superseded(key, &options.scopes, permit);
+        let Some(ticket) = is_valid.then(|| permit.begin()).flatten() else {
             count(&self.events.counts.load_superseded);
             self.events.tell(|| CacheEvent::Superseded { key });
-            return (Ok(delivered), None);
+            return None;
         };
-        let options = WriteOptions { mutation: Some(mutation.clone()), ..WriteOptions::default() };
-        let receipt = match lifetime {
+        let write_options = WriteOptions::of(&ticket);
+        let receipts = match lifetime {
             Some(lifetime) => {
-                remarks.load_time =
+                options.load_time =
                     matches!(self.settings.early, Some(EarlyRefresh::Chance(_))).then_some(took);
-                let entry = self.entry(value, lifetime, now, remarks);
-                self.backend.write_with(key, entry, &options).await
+                let entry = self.entry(value, lifetime, now, options);
+                let write = Write::new(key.clone(), entry).with_options(write_options);
+                self.backend.write(Batch::one(write)).await
             }
-            None => self.backend.remove_with(key, &options).await,
+            None => {
+                let removal = Removal::new(key.clone()).with_options(write_options);
+                self.backend.remove(Batch::one(removal)).await
+            }
         };
+        let receipt = receipts.into_one().unwrap_or_default();
         if !receipt.is_ok() {
             count(&self.events.counts.write_errors);
         }
-        if self.account(key, &receipt, &mutation) {
-            self.recover_later(key);
-        }
-        (Ok(delivered), Some(mutation))
+        self.record_failures(key, &receipt, &ticket);
+        Some(ticket)
     }
 
     /// The entry that is stored.
@@ -325,10 +331,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         value: Option<V>,
         lifetime: Lifetime,
         now: Timestamp,
-        remarks: Remarks,
+        options: EntryOptions,
     ) -> CacheValue<Raw> {
         let mut details = Details::default();
-        let Remarks { load_time, version, priority, metadata, scopes } = remarks;
+        let EntryOptions { load_time, version, priority, metadata, scopes } = options;
         (details.load_time, details.version) = (load_time, version);
         (details.metadata, details.scopes) = (metadata, scopes);
         details.priority = priority.unwrap_or_default();
@@ -347,15 +353,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 }
 
-impl<V> Delivered<V> {
-    pub(crate) fn fallback(copy: Copy<V>) -> Self {
+impl<V> LoadResult<V> {
+    fn fallback(copy: Decoded<V>) -> Self {
         let details = copy.entry.shared_details();
         let expires = copy.entry.lifetime().expire();
         Self { value: copy.entry.into_data(), expires, is_fallback: true, details }
     }
 }
 
-impl<V: Clone> Delivered<V> {
+impl<V: Clone> LoadResult<V> {
     /// What an entry that is stored says.
     pub(crate) fn of(entry: &CacheValue<Option<V>>) -> Self {
         let details = entry.shared_details();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hitbox_core::{BoxFuture, CacheKey, Priority, Scope, Timestamp};
 
-use crate::remarks::Remarks;
-use crate::settings::Life;
+use crate::entry_options::EntryOptions;
+use crate::settings::LifetimeOverride;
 
 /// What a loader brings, with what it has to say about how long that is good.
 ///
@@ -22,9 +22,9 @@ use crate::settings::Life;
 #[derive(Clone, Debug)]
 pub struct Loaded<V> {
     pub(crate) payload: Payload<V>,
-    pub(crate) life: Life,
+    pub(crate) lifetime: LifetimeOverride,
     pub(crate) store: bool,
-    pub(crate) remarks: Remarks,
+    pub(crate) options: EntryOptions,
 }
 
 #[derive(Clone, Debug)]
@@ -36,8 +36,7 @@ pub(crate) enum Payload<V> {
 
 impl<V> Loaded<V> {
     const fn of(payload: Payload<V>) -> Self {
-        let life = Life { ttl: None, stale: None, until: None };
-        Self { payload, life, store: true, remarks: Remarks::NONE }
+        Self { payload, lifetime: LifetimeOverride::NONE, store: true, options: EntryOptions::NONE }
     }
 
     /// A value, to be kept as the cache's settings say.
@@ -51,7 +50,8 @@ impl<V> Loaded<V> {
         Self::of(Payload::Absent)
     }
 
-    /// The value that the cache has is still right: its life starts anew.
+    /// The value that the cache has is still right: its life starts anew. It is the one that the loader has been shown, if
+    /// it has [looked](Load::previous).
     pub const fn not_modified() -> Self {
         Self::of(Payload::NotModified)
     }
@@ -59,21 +59,21 @@ impl<V> Loaded<V> {
     /// Fresh for so long.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
-        self.life.ttl = Some(ttl);
+        self.lifetime.ttl = Some(ttl);
         self
     }
 
     /// Served stale for so long beyond.
     #[must_use]
     pub const fn stale(mut self, stale: Duration) -> Self {
-        self.life.stale = Some(stale);
+        self.lifetime.stale = Some(stale);
         self
     }
 
     /// Not served from then on, whatever TTL and stale time say.
     #[must_use]
     pub const fn expires_at(mut self, until: Timestamp) -> Self {
-        self.life.until = Some(until);
+        self.lifetime.until = Some(until);
         self
     }
 
@@ -87,28 +87,28 @@ impl<V> Loaded<V> {
     /// Carries this tag: [`invalidate_tags`](crate::Cache::invalidate_tags) makes it invalid.
     #[must_use]
     pub fn tag(mut self, tag: &str) -> Self {
-        self.remarks.carry(Scope::tag(tag));
+        self.options.add_scope(Scope::tag(tag));
         self
     }
 
     /// Depends on this: [`invalidate_dependencies`](crate::Cache::invalidate_dependencies) makes it invalid.
     #[must_use]
     pub fn depends_on(mut self, name: &str) -> Self {
-        self.remarks.carry(Scope::dependency(name));
+        self.options.add_scope(Scope::dependency(name));
         self
     }
 
     /// Goes before or after others when a layer that knows priorities needs room.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.remarks.priority = Some(priority);
+        self.options.priority = Some(priority);
         self
     }
 
-    /// A remark that is kept with the entry.
+    /// Metadata that is kept with the entry.
     #[must_use]
-    pub fn metadata(mut self, name: &str, value: &str) -> Self {
-        self.remarks.metadata.insert(name.to_owned(), value.to_owned());
+    pub fn metadata(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.options.add_metadata(name, value.as_ref());
         self
     }
 }
@@ -134,7 +134,8 @@ impl<V> Load<V> {
     }
 
     /// The value that the cache still has, stale or expired: to ask the source whether it has changed, and to answer
-    /// [`Loaded::not_modified`] if it has not. Reads the layers when it is called.
+    /// [`Loaded::not_modified`] if it has not. Reads the layers when it is called. A layer that does not answer is waited
+    /// for as long as the cache's timeouts let calls wait for one; then there is nothing older.
     pub async fn previous(&self) -> Option<V> {
         (self.previous)().await
     }

@@ -1,17 +1,20 @@
 //! A cache that keeps nothing.
 
+use std::task::Poll;
+
 use async_trait::async_trait;
-use hitbox_backend::{Backend, Cacheable, DeleteStatus, Leaf, LeafOptions, Raw, ReadOptions, TryRead};
+use hitbox_backend::store::{Capabilities, Store};
+use hitbox_backend::{Cacheable, DeleteStatus, Leaf, LeafOptions, Raw};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Offload, Refusal, Refused, Task};
 
 use crate::builder::CacheBuilder;
 use crate::cache::Cache;
 
 /// Takes everything and has nothing.
-struct Nothing(Leaf);
+struct Nothing;
 
 #[async_trait]
-impl Backend for Nothing {
+impl Store for Nothing {
     async fn read(&self, _: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         Ok(None)
     }
@@ -24,16 +27,30 @@ impl Backend for Nothing {
         Ok(DeleteStatus::Missing)
     }
 
+    fn try_read(&self, _: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
+        Poll::Ready(None)
+    }
+
+    fn try_write(&self, _: &CacheKey, _: CacheValue<Raw>) -> Result<BackendResult<()>, CacheValue<Raw>> {
+        Ok(Ok(()))
+    }
+
+    fn try_remove(&self, _: &CacheKey) -> Poll<BackendResult<DeleteStatus>> {
+        Poll::Ready(Ok(DeleteStatus::Missing))
+    }
+
+    async fn count(&self) -> BackendResult<u64> {
+        Ok(0)
+    }
+
     async fn erase(&self) -> BackendResult<()> {
         Ok(())
     }
 
-    fn try_read(&self, _: &CacheKey, _: &ReadOptions) -> TryRead {
-        TryRead::Miss
-    }
-
-    fn leaf(&self) -> Option<&Leaf> {
-        Some(&self.0)
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::MEMORY;
+        capabilities.enumerates = false;
+        capabilities
     }
 }
 
@@ -48,7 +65,7 @@ impl Offload for NoOffload {
 }
 
 pub(crate) fn cache<V: Cacheable>() -> Cache<V> {
-    let backend = Nothing(Leaf::new(LeafOptions::new("null")));
+    let backend = Leaf::new(Nothing, LeafOptions::new("null"));
     let builder = CacheBuilder::new(backend).name("null").offload(std::sync::Arc::new(NoOffload));
     builder.build().unwrap_or_else(|error| unreachable!("the settings are the default ones: {error}"))
 }

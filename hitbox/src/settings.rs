@@ -21,6 +21,7 @@ pub enum OnStale {
 
 /// What becomes of a load whose caller's time is up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AfterTimeout {
     /// It goes on in the background and is stored. The default.
     #[default]
@@ -55,7 +56,6 @@ pub(crate) struct Settings {
     pub(crate) after_timeout: AfterTimeout,
     pub(crate) load_limit: Option<Duration>,
     pub(crate) finish_abandoned: bool,
-    pub(crate) recovery: usize,
 }
 
 impl Default for Settings {
@@ -76,14 +76,13 @@ impl Default for Settings {
             after_timeout: AfterTimeout::default(),
             load_limit: Some(Duration::from_secs(300)),
             finish_abandoned: false,
-            recovery: 16_384,
         }
     }
 }
 
 /// How long one entry lives, where it differs from the settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Life {
+pub(crate) struct LifetimeOverride {
     /// End of fresh, after it was loaded or written.
     pub(crate) ttl: Option<Duration>,
     /// Served stale for so long beyond.
@@ -92,7 +91,9 @@ pub(crate) struct Life {
     pub(crate) until: Option<Timestamp>,
 }
 
-impl Life {
+impl LifetimeOverride {
+    pub(crate) const NONE: Self = Self { ttl: None, stale: None, until: None };
+
     /// What is missing here is taken from `other`.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
@@ -108,14 +109,14 @@ impl Settings {
     pub(crate) fn lifetime(
         &self,
         key: &CacheKey,
-        life: Life,
+        lifetime: LifetimeOverride,
         absent: bool,
         now: Timestamp,
     ) -> Option<Lifetime> {
-        let ttl = if absent { self.absent } else { life.ttl.or(self.ttl) };
-        let stale = if absent { Duration::ZERO } else { life.stale.unwrap_or(self.stale) };
-        let fresh_end = ttl.map(|ttl| now + self.jitter.spread(ttl, key, now));
-        let earlier = |end: Option<Timestamp>| match (end, life.until) {
+        let ttl = if absent { self.absent } else { lifetime.ttl.or(self.ttl) };
+        let stale = if absent { Duration::ZERO } else { lifetime.stale.unwrap_or(self.stale) };
+        let fresh_end = ttl.map(|ttl| now + self.jitter.prolong(ttl, key, now));
+        let earlier = |end: Option<Timestamp>| match (end, lifetime.until) {
             (Some(end), Some(until)) => Some(end.min(until)),
             (end, until) => end.or(until),
         };
@@ -160,7 +161,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn lifetime(settings: &Settings, life: Life) -> Option<Lifetime> {
+    fn lifetime(settings: &Settings, life: LifetimeOverride) -> Option<Lifetime> {
         settings.lifetime(&CacheKey::new("k"), life, false, NOW)
     }
 
@@ -168,18 +169,18 @@ mod tests {
     fn expiry_01_the_earlier_of_relative_and_absolute() {
         let settings = Settings { ttl: Some(seconds(60)), ..Settings::default() };
         let expire = |life| lifetime(&settings, life).and_then(|l| l.expire());
-        assert_eq!(expire(Life::default()), Some(NOW + seconds(60)));
+        assert_eq!(expire(LifetimeOverride::default()), Some(NOW + seconds(60)));
         assert_eq!(
-            expire(Life { until: Some(NOW + seconds(30)), ..Life::default() }),
+            expire(LifetimeOverride { until: Some(NOW + seconds(30)), ..LifetimeOverride::default() }),
             Some(NOW + seconds(30))
         );
         assert_eq!(
-            expire(Life { until: Some(NOW + seconds(90)), ..Life::default() }),
+            expire(LifetimeOverride { until: Some(NOW + seconds(90)), ..LifetimeOverride::default() }),
             Some(NOW + seconds(60))
         );
-        let absolute = Life { until: Some(NOW + seconds(5)), ..Life::default() };
+        let absolute = LifetimeOverride { until: Some(NOW + seconds(5)), ..LifetimeOverride::default() };
         assert_eq!(lifetime(&Settings::default(), absolute).and_then(|l| l.expire()), Some(NOW + seconds(5)));
-        assert_eq!(lifetime(&Settings::default(), Life::default()), Some(Lifetime::FOREVER));
+        assert_eq!(lifetime(&Settings::default(), LifetimeOverride::default()), Some(Lifetime::FOREVER));
     }
 
     #[test]
@@ -190,13 +191,16 @@ mod tests {
             fail_safe: Duration::MAX,
             ..Settings::default()
         };
-        let life = lifetime(&forever, Life::default()).expect("it is stored");
+        let life = lifetime(&forever, LifetimeOverride::default()).expect("it is stored");
         assert_eq!((life.expire(), life.retain()), (Some(Timestamp::MAX), Some(Timestamp::MAX)));
         let jittered = Settings { jitter: Jitter::new(1.0), ..forever };
-        assert_eq!(lifetime(&jittered, Life::default()).and_then(|l| l.expire()), Some(Timestamp::MAX));
+        assert_eq!(
+            lifetime(&jittered, LifetimeOverride::default()).and_then(|l| l.expire()),
+            Some(Timestamp::MAX)
+        );
         let nothing = Settings { ttl: Some(Duration::ZERO), fail_safe: seconds(60), ..Settings::default() };
-        assert_eq!(lifetime(&nothing, Life::default()), None);
-        let past = Life { until: Some(Timestamp::from_millis(1)), ..Life::default() };
+        assert_eq!(lifetime(&nothing, LifetimeOverride::default()), None);
+        let past = LifetimeOverride { until: Some(Timestamp::from_millis(1)), ..LifetimeOverride::default() };
         assert_eq!(lifetime(&Settings::default(), past), None, "an end before the beginning");
     }
 
@@ -207,22 +211,22 @@ mod tests {
         let mut spread = Vec::new();
         for number in 0..1_000_u64 {
             let key = CacheKey::builder("k").part("n", number).build();
-            let one = jitter.spread(ttl, &key, NOW);
-            assert_eq!(one, jitter.spread(ttl, &key, NOW), "it is the same again");
+            let one = jitter.prolong(ttl, &key, NOW);
+            assert_eq!(one, jitter.prolong(ttl, &key, NOW), "it is the same again");
             assert!((ttl..=ttl + seconds(25)).contains(&one), "{one:?}");
             spread.push(one);
         }
         let below = spread.iter().filter(|one| **one < ttl + Duration::from_millis(12_500)).count();
         assert!((400..600).contains(&below), "{below} of 1,000 in the lower half");
         let key = CacheKey::new("k");
-        assert_ne!(jitter.spread(ttl, &key, NOW), jitter.spread(ttl, &key, NOW + Duration::from_millis(1)));
+        assert_ne!(jitter.prolong(ttl, &key, NOW), jitter.prolong(ttl, &key, NOW + Duration::from_millis(1)));
         for (share, most) in [(7.0, 200), (-3.0, 100), (f64::NAN, 100), (f64::INFINITY, 200)] {
-            let spread = Jitter::new(share).spread(ttl, &key, NOW);
+            let spread = Jitter::new(share).prolong(ttl, &key, NOW);
             assert!(spread >= ttl && spread <= seconds(most), "{share}: {spread:?}");
         }
         // An absolute end is not moved.
         let settings = Settings { jitter: Jitter::new(1.0), ..Settings::default() };
-        let until = Life { until: Some(NOW + seconds(5)), ..Life::default() };
+        let until = LifetimeOverride { until: Some(NOW + seconds(5)), ..LifetimeOverride::default() };
         assert_eq!(lifetime(&settings, until).and_then(|l| l.expire()), Some(NOW + seconds(5)));
     }
 

@@ -1,6 +1,6 @@
 //! The usual compositions, with background refill on. Whatever they leave out is in the builders of the backends.
 
-use hitbox_backend::{Backend, Compose, CompositionBackend, OffloadPool, RefillPolicy};
+use hitbox_backend::{Compose, CompositionBackend, IntoBackend, OffloadPool, RefillPolicy};
 
 /// `upper` over `lower`: what is found below is put above in the background.
 ///
@@ -15,7 +15,10 @@ use hitbox_backend::{Backend, Compose, CompositionBackend, OffloadPool, RefillPo
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn over(upper: impl Backend, lower: impl Backend) -> CompositionBackend {
+pub fn over<Upper, Lower>(
+    upper: impl IntoBackend<Upper>,
+    lower: impl IntoBackend<Lower>,
+) -> CompositionBackend {
     upper.compose(lower, OffloadPool::new().shared()).with_refill(RefillPolicy::Always)
 }
 

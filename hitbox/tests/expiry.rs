@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::careless::{Careless, Mistake};
 use common::{
     Knobs, Loading, Rig, Source, TOPOLOGIES, Topology, Verdict, World, answer, cache, call, millis, passes,
@@ -59,7 +61,7 @@ async fn expiry_01_rejects_one_end_for_all() {
 }
 
 /// An upper layer with a cap, a lower one without; the upper one's entries end at `cap` at the latest.
-async fn capped(upper_cap: impl Fn(hitbox_testkit::MemoryBackend) -> Box<dyn Backend>) -> Verdict {
+async fn capped(upper_cap: impl Fn(hitbox_testkit::MemoryBackend) -> Arc<dyn Backend>) -> Verdict {
     let world = World::new();
     let [upper, lower] = [0, 2].map(|index| world.layers[index].clone());
     let backend =
@@ -91,13 +93,13 @@ async fn capped(upper_cap: impl Fn(hitbox_testkit::MemoryBackend) -> Box<dyn Bac
 
 #[tokio::test]
 async fn expiry_02_each_layer_has_its_cap() {
-    assert_eq!(capped(|upper| Box::new(upper.ttl_cap(seconds(10)))).await, Ok(()));
-    assert_eq!(capped(|upper| Box::new(upper.ttl_override(Some(seconds(10))))).await, Ok(()));
+    assert_eq!(capped(|upper| Arc::new(upper.ttl_cap(seconds(10)))).await, Ok(()));
+    assert_eq!(capped(|upper| Arc::new(upper.ttl_override(Some(seconds(10))))).await, Ok(()));
 }
 
 #[tokio::test]
 async fn expiry_02_rejects_layers_without_a_cap() {
-    assert!(capped(|upper| Box::new(upper)).await.is_err());
+    assert!(capped(|upper| Arc::new(upper)).await.is_err());
 }
 
 fn idle() -> Knobs {
@@ -185,7 +187,7 @@ async fn three_ends(_: Topology, rig: Rig) -> Verdict {
     let ask = async || answer(call(&rig, 1, source.error())).await;
     rig.world.clock.advance(seconds(60));
     let served = ask().await?.map_err(|error| format!("stale: {error}"))?;
-    ensure!(served.outcome.how == hitbox::How::Stale, "{served:?}");
+    ensure!(served.outcome.kind == hitbox::AnswerKind::Stale, "{served:?}");
     ensure!(served.outcome.remaining(rig.world.clock.now()) == Some(seconds(30)), "{served:?}");
     rig.world.clock.advance(millis(29_999));
     ensure!(rig.cache.get(1).await == Some(7), "it ended early");
@@ -193,7 +195,7 @@ async fn three_ends(_: Topology, rig: Rig) -> Verdict {
     ensure!(rig.cache.get(1).await.is_none(), "a normal read sees an expired copy");
     // Fail-safe reads see it until `retain`.
     let served = ask().await?.map_err(|error| format!("fail-safe: {error}"))?;
-    ensure!(*served == 7 && served.outcome.how == hitbox::How::StaleOnError, "{served:?}");
+    ensure!(*served == 7 && served.outcome.kind == hitbox::AnswerKind::StaleOnError, "{served:?}");
     rig.world.clock.advance((start + seconds(190)).since(rig.world.clock.now()));
     ensure!(ask().await?.is_err(), "a fail-safe read sees what is over");
     Ok(())
@@ -282,11 +284,11 @@ impl Clock for CountingClock {
     }
 }
 
-/// How often the clock is asked by a hundred hits.
+/// AnswerKind often the clock is asked by a hundred hits.
 async fn clock_readings(
     build: impl Fn(hitbox::CacheBuilder<u64, hitbox_testkit::MemoryBackend>) -> Cache<u64>,
 ) -> u64 {
-    let clock = std::sync::Arc::new(CountingClock::default());
+    let clock = Arc::new(CountingClock::default());
     let cache = build(Cache::builder(hitbox_testkit::MemoryBackend::new(clock.clone())).name("test"));
     cache.insert(1_u64, 7).await.expect("a write");
     let before = clock.0.load(std::sync::atomic::Ordering::SeqCst);
@@ -317,8 +319,7 @@ async fn after_restart(sweep: bool) -> Verdict {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let clock = hitbox::core::ManualClock::new();
     let open = async || {
-        let builder =
-            hitbox::disk::DiskBackend::builder(folder.path()).clock(std::sync::Arc::new(clock.clone()));
+        let builder = hitbox::disk::DiskBackend::builder(folder.path()).clock(Arc::new(clock.clone()));
         builder.open().await.map_err(|error| error.to_string())
     };
     let build = |disk: &hitbox::disk::DiskBackend| {
@@ -371,7 +372,7 @@ async fn expiry_07_rejects_keeping_the_bytes() {
     // What recovery itself drops is right; entries that expire later need a sweep.
     let folder = tempfile::tempdir().expect("a folder");
     let clock = hitbox::core::ManualClock::new();
-    let builder = hitbox::disk::DiskBackend::builder(folder.path()).clock(std::sync::Arc::new(clock.clone()));
+    let builder = hitbox::disk::DiskBackend::builder(folder.path()).clock(Arc::new(clock.clone()));
     let disk = builder.open().await.expect("a disk");
     let cache = Cache::<Vec<u8>>::builder(disk).name("test").ttl(seconds(60)).build().expect("a cache");
     cache.insert(1_u64, vec![7; 10_000]).await.expect("a write");
@@ -393,7 +394,7 @@ async fn expired_by_hand(topology: Topology, keep: bool) -> Verdict {
     }
     let served = cache.entry(1_u64).get().await.map_err(|error| error.to_string())?;
     ensure!(served.value == Some(7), "its body is gone");
-    ensure!(served.outcome.how == hitbox::How::Stale, "{served:?}");
+    ensure!(served.outcome.kind == hitbox::AnswerKind::Stale, "{served:?}");
     ensure!(served.outcome.expires == Some(start + seconds(90)), "another window was moved: {served:?}");
     ensure!(!cache.expire(2_u64).await.unwrap_or(false), "there is no such entry");
     // A source that is back is asked.

@@ -170,7 +170,7 @@ async fn a_source_that_never_answers_does_not_keep_its_key() {
 #[tokio::test]
 async fn loads_within_loads_do_not_wait_for_each_other() {
     // More of them than the pool has workers.
-    let pool = hitbox::OffloadPool::builder().workers(1).queue(1).urgent(2).build();
+    let pool = hitbox::OffloadPool::builder().workers(1).queue(1).interactive(2).build();
     let backend = hitbox::stacks::memory(100).expect("memory");
     let cache: Cache<u64> = Cache::builder(backend).offload(pool.shared()).build().expect("a cache");
     fn nested(

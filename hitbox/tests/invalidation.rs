@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use hitbox::backend::operation::{Removal, WriteOptions};
 use hitbox::backend::{
-    Backend, Compose, CompositionPolicy, DeleteStatus, OffloadPool, Presence, RaceReadPolicy, Raw,
-    RefillPolicy, Wrap, WriteOptions, upkeep,
+    Backend, Batch, Compose, CompositionPolicy, DeleteStatus, OffloadPool, Presence, RaceReadPolicy, Raw,
+    RefillPolicy, Store, Wrap,
 };
 use hitbox::core::{BackendResult, CacheKey, CacheValue, ErrorKind, Priority};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
 use hitbox::quick::QuickBackend;
-use hitbox::{Cache, How, Loaded, ToKey, stacks};
+use hitbox::{AnswerKind, Cache, Loaded, ToKey, stacks};
 use hitbox_testkit::{number_from, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -91,16 +92,16 @@ enum Way {
 struct Handle {
     outside: Cache<u64>,
     inside: Cache<u64>,
-    how: Way,
+    way: Way,
 }
 
 impl Handle {
-    fn new(backend: Arc<dyn Backend>, pool: &OffloadPool, how: Way) -> Self {
+    fn new(backend: Arc<dyn Backend>, pool: &OffloadPool, way: Way) -> Self {
         let cache = |backend: Arc<dyn Backend>| {
             Cache::builder(backend).name("h").offload(pool.shared()).build().expect("a cache")
         };
         let inside = cache(Arc::new(backend.clone().namespace("n")));
-        Self { outside: cache(backend), inside, how }
+        Self { outside: cache(backend), inside, way }
     }
 
     fn of(&self, key: u64) -> &Cache<u64> {
@@ -108,13 +109,13 @@ impl Handle {
     }
 
     async fn invalidate(&self, scope: usize, as_cache: bool) -> Result<(), String> {
-        if self.how == Way::ByDeletion {
+        if self.way == Way::ByDeletion {
             for key in 0..KEYS {
                 let cache = self.of(key);
                 let key = key.to_key("h").into_owned();
-                let mutation = Some(upkeep(&**cache.backend(), &key));
-                let options = WriteOptions { mutation, ..WriteOptions::default() };
-                drop(cache.backend().remove_with(&key, &options).await);
+                let ticket = cache.backend().layout().begin_maintenance_write(&key);
+                let removal = Removal::new(key).with_options(WriteOptions::of(&ticket));
+                drop(cache.backend().remove(Batch::one(removal)).await);
             }
             return Ok(());
         }
@@ -244,7 +245,7 @@ async fn open(folder: &Path, round: u64, pool: &OffloadPool) -> ([Arc<dyn Backen
     (handles, Some(disk))
 }
 
-fn histories(operations: u64, how: Way) -> Result<(), String> {
+fn histories(operations: u64, way: Way) -> Result<(), String> {
     let seed = seed();
     eprintln!("{operations} operations with HITBOX_SEED={seed}");
     let runtime =
@@ -258,7 +259,7 @@ fn histories(operations: u64, how: Way) -> Result<(), String> {
         for round in 0..operations.div_ceil(OPERATIONS_PER_TASK * TASKS) {
             let pool = OffloadPool::builder().build();
             let (backends, disk) = open(folder.path(), round, &pool).await;
-            let handles = backends.map(|backend| Handle::new(backend, &pool, how));
+            let handles = backends.map(|backend| Handle::new(backend, &pool, way));
             let model = if disk.is_some() { &model } else { &volatile };
             let tasks: Vec<_> = (0..TASKS)
                 .map(|_| {
@@ -294,20 +295,20 @@ fn histories_find_invalidation_by_deletion() {
 
 async fn outcomes(
     cache: &Cache<u64>,
-    ways: impl AsyncFn(&Cache<u64>, &str, u64) -> Option<How>,
+    ways: impl AsyncFn(&Cache<u64>, &str, u64) -> Option<AnswerKind>,
 ) -> Result<(), String> {
     cache.insert(1, 1).await.map_err(|e| e.to_string())?;
     let mut wrong = Vec::new();
     for (way, value, expected) in [
-        ("normal", 2, Some(How::Hit)),
-        ("bypass", 3, Some(How::Bypassed)),
-        ("cache only", 4, Some(How::Hit)),
-        ("reload", 5, Some(How::Loaded)),
-        ("normal", 6, Some(How::Hit)),
+        ("normal", 2, Some(AnswerKind::Hit)),
+        ("bypass", 3, Some(AnswerKind::Bypassed)),
+        ("cache only", 4, Some(AnswerKind::Hit)),
+        ("reload", 5, Some(AnswerKind::Loaded)),
+        ("normal", 6, Some(AnswerKind::Hit)),
     ] {
-        let how = ways(cache, way, value).await;
-        if how != expected {
-            wrong.push(format!("{way}: {how:?}"));
+        let kind = ways(cache, way, value).await;
+        if kind != expected {
+            wrong.push(format!("{way}: {kind:?}"));
         }
     }
     let stored = cache.get(1).await.map_err(|e| e.to_string())?;
@@ -336,11 +337,11 @@ async fn compose_17_a_call_bypasses_reloads_or_reads_the_cache_only() {
                 "reload" => entry.reload().get_or_load(load).await.expect("a value"),
                 "cache only" => {
                     let served = entry.get().await.expect("a read");
-                    return served.value.map(|_| served.outcome.how);
+                    return served.value.map(|_| served.outcome.kind);
                 }
                 _ => entry.get_or_load(load).await.expect("a value"),
             };
-            Some(served.outcome.how)
+            Some(served.outcome.kind)
         };
         outcomes(&cache, ways).await.expect("each call is answered as it asks");
         assert_eq!(*cache.entry(2).get().await.expect("a read"), None, "nothing is loaded for a read");
@@ -364,8 +365,8 @@ async fn compose_17_a_call_bypasses_reloads_or_reads_the_cache_only() {
             tokio::join!(late, release).0
         };
         let (first, late) = tokio::join!(slow, late);
-        assert_eq!(first.expect("a value").outcome.how, How::Loaded);
-        assert_eq!(late.expect("a value").outcome.how, How::Coalesced);
+        assert_eq!(first.expect("a value").outcome.kind, AnswerKind::Loaded);
+        assert_eq!(late.expect("a value").outcome.kind, AnswerKind::Coalesced);
     }
 }
 
@@ -374,7 +375,7 @@ async fn compose_17_rejects_calls_that_all_do_the_same() {
     let cache: Cache<u64> = Cache::builder(stacks::memory(100).expect("memory")).build().expect("a cache");
     let same = async |cache: &Cache<u64>, _: &str, value: u64| {
         let load = move || async move { Ok::<_, std::io::Error>(value) };
-        Some(cache.entry(1).get_or_load(load).await.expect("a value").outcome.how)
+        Some(cache.entry(1).get_or_load(load).await.expect("a value").outcome.kind)
     };
     outcomes(&cache, same).await.expect_err("it does not tell calls apart");
 }
@@ -400,8 +401,8 @@ async fn metadata_and_versions_come_with_the_value() {
         let served = cache.entry(1).get().await.expect("a read");
         assert_eq!((served.value, served.version()), (Some(1), Some(7)), "from the {layer} layer");
         assert_eq!(
-            served.metadata().get("etag").map(String::as_str),
-            Some("\"a\""),
+            served.metadata().get("etag").map(|etag| &etag[..]),
+            Some(&b"\"a\""[..]),
             "from the {layer} layer"
         );
         assert_eq!(cache.evict(1).await.expect("an eviction") == DeleteStatus::Missing, layer == "lower");
@@ -435,9 +436,9 @@ async fn prefixes_and_patterns_stay_within_their_cache() {
     assert_eq!(users.invalidate_prefix(("user", 1)).await.expect("a prefix"), 1);
     assert_eq!(users.invalidate_prefix(("user",)).await.expect("a prefix"), 1);
     assert_eq!(orders.invalidate_matching("**").await.expect("a pattern"), 4);
-    let lens = orders.lens().await;
-    assert_eq!(lens.len(), 1);
-    assert!(lens[0].is_empty().expect("it can count"));
+    let counts = orders.entry_counts().await.expect("counts");
+    assert_eq!(counts.len(), 1);
+    assert!(counts[0].is_empty().expect("it can count"));
     let statistics = orders.statistics();
     let table = statistics.to_string();
     assert!(table.contains("moka") && table.contains("total"), "{table}");
@@ -448,7 +449,7 @@ async fn prefixes_and_patterns_stay_within_their_cache() {
 struct Map(std::sync::Mutex<std::collections::HashMap<CacheKey, CacheValue<Raw>>>);
 
 #[async_trait]
-impl Backend for Map {
+impl Store for Map {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         Ok(self.0.lock().expect("no panic").get(key).cloned())
     }

@@ -9,7 +9,7 @@ use common::{
 };
 use hitbox::backend::CacheBackend;
 use hitbox::core::{CacheContext, Clock};
-use hitbox::{AfterTimeout, Cache, How, LoadErrorKind, Loaded, OnStale, ToKey};
+use hitbox::{AfterTimeout, AnswerKind, Cache, LoadErrorKind, Loaded, OnStale, ToKey};
 use hitbox_testkit::{Fault, Operation};
 
 const CALLERS: u64 = 1_000;
@@ -29,7 +29,7 @@ async fn one_load(_: Topology, rig: Rig) -> Verdict {
     for call in calls {
         let served = answer(call).await?.map_err(|error| error.to_string())?;
         ensure!(*served == 7, "{}", *served);
-        loaded += u64::from(served.outcome.how == How::Loaded);
+        loaded += u64::from(served.outcome.kind == AnswerKind::Loaded);
         // Stored before the flight ended: nobody ever asks again.
         ensure!(rig.cache.get(1).await == Some(7), "it was answered before it was stored");
     }
@@ -95,7 +95,7 @@ async fn failed_load(_: Topology, rig: Rig) -> Verdict {
     ensure!(source.calls() == 1, "{} loads for one shared error", source.calls());
     // It is not remembered.
     let again = answer(call(&rig, 1, source.value(8))).await?.map_err(|error| error.to_string())?;
-    ensure!(*again == 8 && again.outcome.how == How::Loaded, "{again:?}");
+    ensure!(*again == 8 && again.outcome.kind == AnswerKind::Loaded, "{again:?}");
     Ok(())
 }
 
@@ -133,14 +133,14 @@ async fn served_while_reloaded(_: Topology, rig: Rig) -> Verdict {
     let source = Source::closed();
     for _ in 0..20 {
         let served = answer(call(&rig, 1, source.value(8))).await?.map_err(|error| error.to_string())?;
-        ensure!((*served, served.outcome.how) == (7, How::Stale), "{served:?}");
+        ensure!((*served, served.outcome.kind) == (7, AnswerKind::Stale), "{served:?}");
     }
     until("a reload", || source.calls() == 1).await?;
     source.answer(100);
     rig.world.pool.wait_all().await;
     ensure!(source.calls() == 1, "{} reloads for one stale copy", source.calls());
     let served = answer(call(&rig, 1, source.value(9))).await?.map_err(|error| error.to_string())?;
-    ensure!((*served, served.outcome.how) == (8, How::Hit), "{served:?}");
+    ensure!((*served, served.outcome.kind) == (8, AnswerKind::Hit), "{served:?}");
     Ok(())
 }
 
@@ -155,7 +155,7 @@ async fn load_04_stale_is_served_as_it_is() {
         become_stale(&rig).await?;
         let source = Source::open();
         let served = answer(call(&rig, 1, source.value(8))).await?.map_err(|error| error.to_string())?;
-        ensure!((*served, served.outcome.how, source.calls()) == (7, How::Stale, 0), "{served:?}");
+        ensure!((*served, served.outcome.kind, source.calls()) == (7, AnswerKind::Stale, 0), "{served:?}");
         Ok(())
     };
     passes(check, stale_minute(OnStale::Serve)).await;
@@ -167,10 +167,10 @@ async fn load_04_stale_is_reloaded_first_and_serves_where_that_fails() {
         become_stale(&rig).await?;
         let source = Source::open();
         let served = answer(call(&rig, 1, source.error())).await?.map_err(|error| error.to_string())?;
-        ensure!((*served, served.outcome.how) == (7, How::StaleOnError), "{served:?}");
+        ensure!((*served, served.outcome.kind) == (7, AnswerKind::StaleOnError), "{served:?}");
         rig.world.clock.advance(seconds(2));
         let served = answer(call(&rig, 1, source.value(8))).await?.map_err(|error| error.to_string())?;
-        ensure!((*served, served.outcome.how, source.calls()) == (8, How::Loaded, 2), "{served:?}");
+        ensure!((*served, served.outcome.kind, source.calls()) == (8, AnswerKind::Loaded, 2), "{served:?}");
         Ok(())
     };
     passes(check, stale_minute(OnStale::Reload)).await;
@@ -193,7 +193,7 @@ async fn source_outage(_: Topology, rig: Rig) -> Verdict {
     become_stale(&rig).await?;
     let source = Source::open();
     let served = answer(call(&rig, 1, source.error())).await?.map_err(|error| error.to_string())?;
-    ensure!((*served, served.outcome.how) == (7, How::StaleOnError), "{served:?}");
+    ensure!((*served, served.outcome.kind) == (7, AnswerKind::StaleOnError), "{served:?}");
     // Throttled: the source is left in peace.
     for _ in 0..20 {
         let served = answer(call(&rig, 1, source.error())).await?.map_err(|error| error.to_string())?;
@@ -259,7 +259,7 @@ async fn slow_source(_: Topology, rig: Rig) -> Verdict {
     until("a load", || source.calls() == 2).await?;
     pass(&rig, millis(100)).await?;
     let served = answer(warm).await?.map_err(|error| error.to_string())?;
-    ensure!((*served, served.outcome.how) == (7, How::StaleOnTimeout), "{served:?}");
+    ensure!((*served, served.outcome.kind) == (7, AnswerKind::StaleOnTimeout), "{served:?}");
     source.answer(1);
     rig.world.pool.wait_all().await;
     ensure!(rig.cache.get(1).await == Some(8), "what came late was not stored");
@@ -312,7 +312,7 @@ async fn early_refresh(_: Topology, rig: Rig) -> Verdict {
     let slow = Source::closed();
     for _ in 0..20 {
         let served = answer(call(&rig, 1, slow.value(8))).await?.map_err(|error| error.to_string())?;
-        ensure!((*served, served.outcome.how) == (7, How::Hit), "{served:?}");
+        ensure!((*served, served.outcome.kind) == (7, AnswerKind::Hit), "{served:?}");
     }
     until("a reload", || slow.calls() == 1).await?;
     slow.answer(100);

@@ -8,7 +8,7 @@ use common::{Knobs, Source, Topology, World, cache, seconds};
 use hitbox::backend::metrics::prometheus;
 use hitbox::backend::{Compose, Wrap};
 use hitbox::core::ResponseSource;
-use hitbox::{Advice, Cache, CacheEvent, How, OnStale};
+use hitbox::{Advice, AnswerKind, Cache, CacheEvent, OnStale};
 
 #[tokio::test]
 async fn outcomes_name_the_leaf_and_the_way() {
@@ -20,20 +20,20 @@ async fn outcomes_name_the_leaf_and_the_way() {
     };
     let load = || async { Ok::<_, std::io::Error>(7) };
     let served = cache.entry(1_u64).get_or_load(load).await.expect("a value");
-    assert_eq!((served.outcome.how, path(served.outcome).as_str()), (How::Loaded, "source"));
+    assert_eq!((served.outcome.kind, path(served.outcome).as_str()), (AnswerKind::Loaded, "source"));
     let served = cache.entry(1_u64).get_or_load(load).await.expect("a value");
-    assert_eq!((served.outcome.how, path(served.outcome).as_str()), (How::Hit, "composition.upper"));
+    assert_eq!((served.outcome.kind, path(served.outcome).as_str()), (AnswerKind::Hit, "composition.upper"));
     world.clock.advance(seconds(20));
     let served = cache.entry(1_u64).get().await.expect("a read");
     use hitbox::core::Clock;
     assert_eq!(served.outcome.remaining(world.clock.now()), Some(seconds(40)));
     let served = cache.entry(2_u64).get().await.expect("a read");
-    assert_eq!((served.value, served.outcome.how), (None, How::Miss));
+    assert_eq!((served.value, served.outcome.kind), (None, AnswerKind::Miss));
     let served = cache.entry(1_u64).bypass().get_or_load(|| async { Ok::<_, std::io::Error>(8) }).await;
-    assert_eq!(served.map(|served| (*served, served.outcome.how)).ok(), Some((8, How::Bypassed)));
+    assert_eq!(served.map(|served| (*served, served.outcome.kind)).ok(), Some((8, AnswerKind::Bypassed)));
     assert_eq!(cache.get(1_u64).await.expect("a read"), Some(7), "nothing was stored past the cache");
     let served = cache.entry(1_u64).reload().get_or_load(|| async { Ok::<_, std::io::Error>(9) }).await;
-    assert_eq!(served.map(|served| (*served, served.outcome.how)).ok(), Some((9, How::Loaded)));
+    assert_eq!(served.map(|served| (*served, served.outcome.kind)).ok(), Some((9, AnswerKind::Loaded)));
     assert_eq!(cache.get(1_u64).await.expect("a read"), Some(9));
 }
 

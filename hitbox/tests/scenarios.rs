@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use common::{Knobs, Rig, Source, TOPOLOGIES, Topology, answer, call, rig, seconds, until};
 use hitbox::core::{Clock, Timestamp};
-use hitbox::{How, Loaded, OnStale, Served};
+use hitbox::{AnswerKind, Loaded, OnStale, Response};
 
-async fn ask(rig: &Rig, loader: common::TestLoader) -> Served<u64> {
+async fn ask(rig: &Rig, loader: common::TestLoader) -> Response<u64> {
     let served = answer(call(rig, 1, loader)).await.expect("no hang").expect("a value");
     rig.world.pool.wait_all().await;
     served
@@ -95,8 +95,8 @@ async fn a_throttle_of_zero_tries_every_time() {
         for calls in 1..4 {
             let served = ask(&rig, source.error()).await;
             assert_eq!(
-                (*served, served.outcome.how, source.calls()),
-                (1, How::StaleOnError, calls),
+                (*served, served.outcome.kind, source.calls()),
+                (1, AnswerKind::StaleOnError, calls),
                 "{topology:?}"
             );
         }
@@ -114,7 +114,7 @@ async fn an_eager_refresh_that_fails_is_not_tried_again_at_once() {
         let source = Source::open();
         for _ in 0..5 {
             let served = ask(&rig, source.error()).await;
-            assert_eq!((*served, served.outcome.how), (1, How::Hit), "over {topology:?}");
+            assert_eq!((*served, served.outcome.kind), (1, AnswerKind::Hit), "over {topology:?}");
         }
         assert_eq!(source.calls(), 1, "over {topology:?}");
         rig.world.clock.advance(seconds(11));
@@ -132,7 +132,7 @@ async fn what_is_removed_while_it_is_reloaded_stays_away() {
         rig.world.clock.advance(seconds(61));
         let source = Source::closed();
         let served = answer(call(&rig, 1, source.value(2))).await.expect("no hang").expect("a value");
-        assert_eq!((*served, served.outcome.how), (1, How::Stale));
+        assert_eq!((*served, served.outcome.kind), (1, AnswerKind::Stale));
         until("a reload", || source.calls() == 1).await.expect("it begins");
         rig.cache.remove(1).await.ok();
         source.answer(1);
@@ -168,7 +168,7 @@ async fn a_failed_reload_within_the_stale_time_serves_the_stale_value() {
         let source = Source::open();
         for _ in 0..3 {
             let served = ask(&rig, source.error()).await;
-            assert_eq!((*served, served.outcome.how), (1, How::StaleOnError), "over {topology:?}");
+            assert_eq!((*served, served.outcome.kind), (1, AnswerKind::StaleOnError), "over {topology:?}");
         }
         assert_eq!(source.calls(), 1, "throttled over {topology:?}");
         rig.world.clock.advance(seconds(60));

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Knobs, Source, TOPOLOGIES, Topology, World, answer, cache, seconds, until};
-use hitbox::backend::Backend;
+use hitbox::backend::DeleteStatus;
+use hitbox::backend::wrap::Wrapper;
 use hitbox::{Cache, Loaded, ToKey};
 
 fn minute() -> Knobs {
@@ -51,7 +52,7 @@ async fn a_tag_is_invalid_in_layers_that_memory_has_lost() {
         let cache: Cache<u64> = cache(&world, topology, &minute());
         cache.entry(1_u64).tag("books").insert(1).await.expect("a write");
         let key = 1_u64.to_key("test").into_owned();
-        world.layers[0].remove(&key).await.expect("evicted");
+        assert_eq!(world.layers[0].inner().store().take(&key), DeleteStatus::Deleted(1), "evicted");
         cache.invalidate_tags(&["books"]).await.ok();
         assert_eq!(cache.get(1_u64).await.expect("a read"), None, "over {topology:?}");
         // Another cache over the same layers shares their tags.

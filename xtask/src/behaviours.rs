@@ -90,7 +90,9 @@ pub(crate) fn run() -> Outcome {
         }
     }
     // Those outside the suite show by themselves that they reject.
-    let packages = ["--package", "hitbox-testkit", "--package", "hitbox"];
+    let packages = ["hitbox-testkit", "hitbox", "hitbox-redis", "hitbox-disk"]
+        .map(|package| ["--package", package])
+        .concat();
     let reject =
         [&["test", "--quiet", "--all-features", "--tests"], &packages[..], &["--", "_rejects_"]].concat();
     if let Err(what) = run::run("cargo", &reject) {

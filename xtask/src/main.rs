@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `behaviours`, `instructions`,
+//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `api`, `behaviours`, `instructions`,
 //! `bench`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
 
+mod api;
 mod behaviours;
 mod bench;
 mod features;
@@ -33,6 +34,12 @@ enum Command {
     Tidy,
     /// Builds each feature of each crate alone.
     Features,
+    /// Compares the public API of every crate with the one that is checked in under docs/api.
+    Api {
+        /// Makes what there is now the one that is checked in.
+        #[arg(long)]
+        bless: bool,
+    },
     /// Lists, per acceptance id, its test and the broken backends that it rejects.
     Behaviours,
     /// Counts instructions and allocations of the most important paths, and compares them with the baseline.
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Tidy => tidy::run(),
         Command::Features => features::run(),
+        Command::Api { bless } => api::run(bless),
         Command::Behaviours => behaviours::run(),
         Command::Instructions { bless } => bench::instructions(bless),
         Command::Bench { subject } => bench::bench(&subject),

@@ -13,9 +13,15 @@ pub(crate) fn root() -> PathBuf {
 
 /// Runs a program in the workspace's folder.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Outcome {
+    run_with(program, arguments, &[])
+}
+
+/// The same with these variables in its environment.
+pub(crate) fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
     println!("$ {program} {}", arguments.join(" "));
     let status = Command::new(program)
         .args(arguments)
+        .envs(variables.iter().copied())
         .current_dir(root())
         .status()
         .map_err(|error| format!("{program} cannot be run: {error}"))?;

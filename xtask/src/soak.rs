@@ -8,9 +8,9 @@ use crate::run::{Outcome, root};
 /// A package and its test program, the variable that says how long it runs, and how long that is in a round.
 const ROUND: &[(&str, &str, &str, u64)] = &[
     ("hitbox-testkit", "model", "HITBOX_CASES", 200_000),
-    ("hitbox-testkit", "fence", "HITBOX_SCHEDULES", 2_000_000),
+    ("hitbox-testkit", "write_queue", "HITBOX_SCHEDULES", 2_000_000),
     ("hitbox-testkit", "histories", "HITBOX_RUNS", 50_000),
-    ("hitbox-testkit", "disk", "HITBOX_KILLS", 1_000),
+    ("hitbox-disk", "disk", "HITBOX_KILLS", 1_000),
     ("hitbox", "races", "HITBOX_RUNS", 100_000),
     ("hitbox", "invalidation", "HITBOX_OPERATIONS", 5_000_000),
 ];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hitbox_backend::{CacheBackend, Compose};
 
-use super::{fill, memory};
+use super::{fill, hit, memory};
 use crate::measure::{Measure, Subject};
 use crate::payload::{KEYS, Small, keys, nth, small};
 
@@ -22,6 +22,15 @@ pub(super) fn subject() -> Subject {
                 assert!(black_box(values).iter().all(Option::is_some));
             })
         })
+        .operation("one composition, 100 gets", |env| {
+            let (cache, keys) = (memory().compose(memory(), env.pool.shared()), keys());
+            env.block_on(fill(&cache, &keys, small));
+            env.repeat((cache, keys), async |(cache, keys), _| {
+                for key in &keys[..BATCH] {
+                    hit::<Arc<Small>>(cache, key).await;
+                }
+            })
+        })
         .operation("one composition", |env| {
             let (cache, keys) = (memory().compose(memory(), env.pool.shared()), keys());
             env.block_on(fill(&cache, &keys, small));
@@ -30,4 +39,5 @@ pub(super) fn subject() -> Subject {
                 assert!(black_box(values).iter().all(|value| matches!(value, Ok(Some(_)))));
             })
         })
+        .target("one composition", "one composition, 100 gets", 1.5)
 }

@@ -74,4 +74,16 @@ pub(super) fn subject() -> Subject {
         .target("one composition", OURS, 1.5)
         .target("three levels", DEFAULT, 1.40)
         .target("three levels, dyn", DEFAULT, 1.50)
+        .target("one composition, with TTL", DEFAULT, 1.3)
+}
+
+/// The same in time: copies and waits that instructions do not show.
+pub(super) fn timed() -> Subject {
+    const DEFAULT: &str = "moka, its default hasher";
+    Subject::new("hit_time", "A hit in memory, in time", Measure::Time)
+        .operation(DEFAULT, bare)
+        .operation("one leaf", |env| hits(env, memory()))
+        .operation("one composition", |env| hits(env, memory().compose(memory(), env.pool.shared())))
+        .operation("three levels", |env| hits(env, three(env)))
+        .target("one composition", DEFAULT, 1.45)
 }

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use hitbox_backend::{Backend, CacheBackend, Compose, Wrap, WriteItem};
+use hitbox_backend::operation::Write;
+use hitbox_backend::{Backend, CacheBackend, Compose, Raw, Wrap};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Details, Scope};
 
 use super::memory;
@@ -47,13 +48,13 @@ fn filled(env: &Env, cache: Arc<dyn Backend>, entries: u64) -> Arc<dyn Backend> 
         for chunk in numbers.chunks(1_000) {
             let item = |number: &u64| {
                 let key = CacheKey::builder("entry").part("n", number).build();
-                WriteItem::new(key, carrying(*number, 1).map(hitbox_backend::Raw::live))
+                Write::new(key, carrying(*number, 1).map(Raw::live))
             };
             let (outer, inner) = chunk.split_at(chunk.len() / 2);
-            for receipt in cache.write_many(outer.iter().map(item).collect()).await {
+            for receipt in cache.write(outer.iter().map(item).collect()).await {
                 receipt.into_result().expect("a write");
             }
-            for receipt in inside.write_many(inner.iter().map(item).collect()).await {
+            for receipt in inside.write(inner.iter().map(item).collect()).await {
                 receipt.into_result().expect("a write");
             }
         }

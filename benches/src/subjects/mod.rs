@@ -27,6 +27,7 @@ use crate::measure::Subject;
 pub fn all() -> Vec<Subject> {
     vec![
         hit::subject(),
+        hit::timed(),
         cache::hits(),
         cache::stale(),
         invalidate::tagged(),

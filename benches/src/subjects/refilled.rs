@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hitbox_backend::{CacheBackend, Compose, RefillPolicy, doc::Map};
+use hitbox_backend::{CacheBackend, Compose, IntoBackend, RefillPolicy, doc::Map};
 use hitbox_core::CacheContext;
 
 use super::hit::hits;
@@ -14,7 +14,7 @@ pub(super) fn subject() -> Subject {
     Subject::new("refilled", "A hit of a refilled copy", Measure::Instructions)
         .operation("set", |env| hits(env, memory().compose(Map::default(), env.pool.shared())))
         .operation("refilled", |env| {
-            let (lower, keys) = (Map::default().shared(), keys());
+            let (lower, keys) = (Map::default().into_shared(), keys());
             // The lower layer stores bytes, as one outside the process would.
             env.block_on(fill(&lower, &keys, small));
             let cache = memory().compose(lower, env.pool.shared()).with_refill(RefillPolicy::Awaited);

@@ -4,43 +4,43 @@
 //! stored with the epochs that its scopes have in that store, and is valid while they are the same. To invalidate a
 //! scope is to give it another epoch, which takes no time, however many entries it has.
 //!
-//! Epochs of "everything" and of an entry's namespaces are kept in it as one number, its *era*; those of tags and
-//! dependencies one by one. In a store that ends with the process, this table is the truth. Where entries outlive the
+//! Epochs of "everything" and of an entry's namespaces are kept in it as one number, its *namespace
+//! epoch*; those of tags and dependencies one by one. In a store that ends with the process, this table is the truth. Where entries outlive the
 //! process the epochs stand in the store under reserved keys, and this table is a copy of them: of what it does not
 //! hold the store is asked, and what the store has lost gets a new epoch, which costs misses and nothing else. If other
 //! processes share the store, the copy is believed for a limited time.
 //!
-//! A write tells when it, or the load that it ends, began ([`Began`]). If one of its scopes was invalidated since, it
-//! is not stored.
+//! A write tells when it, or the load that it ends, started ([`StartedAt`]). If one of its scopes was invalidated since,
+//! it is not stored.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind};
 
-use super::moment::{self, Began, UNDER_WAY};
-pub(crate) use super::tokens::Keeping;
-use super::tokens::{Recording, Table, Token, implied, unique};
+use super::logical_clock::{self, StartedAt, UNDER_WAY};
+pub(crate) use super::tokens::EpochHome;
+use super::tokens::{Recording, Table, Token, own_scopes, unique};
 
 /// Between two attempts to record what a store did not take.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// What is known of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Current,
-    Invalidated,
+pub(crate) enum Validity {
+    Valid,
+    Invalid,
     /// The store has to be asked for an epoch.
-    Unknown,
+    NeedEpochs,
 }
 
 /// What a write makes of its entry.
 #[derive(Debug)]
-pub(crate) enum Stamp<T> {
+pub(crate) enum Attach<T> {
     /// With the epochs of its scopes.
-    Stamped(CacheValue<T>),
-    /// A scope of it has been invalidated since it began.
+    Attached(CacheValue<T>),
+    /// A scope of it has been invalidated since it started.
     Superseded,
     /// The store has to be asked for these, and given those that it does not have.
     Missing(CacheValue<T>, Vec<Scope>),
@@ -50,10 +50,10 @@ pub(crate) enum Stamp<T> {
 pub(crate) struct Epochs {
     /// Neither "everything" nor a namespace has an epoch.
     is_plain: AtomicBool,
-    /// The era of keys without a namespace.
-    era: AtomicU64,
-    keeping: AtomicU8,
-    /// The moment of the last change.
+    /// The combined epoch of keys without a namespace.
+    namespace_epoch: AtomicU64,
+    home: EpochHome,
+    /// The logical time of the last change.
     latest: AtomicU64,
     /// Epochs that the store has not recorded yet.
     unrecorded: AtomicUsize,
@@ -62,40 +62,31 @@ pub(crate) struct Epochs {
     table: RwLock<Table>,
 }
 
-impl Default for Epochs {
-    fn default() -> Self {
-        Self::kept(Keeping::Unknown)
-    }
-}
-
 impl Epochs {
-    pub(crate) fn kept(keeping: Keeping) -> Self {
+    pub(crate) fn new(home: EpochHome) -> Self {
         Self {
             is_plain: AtomicBool::new(true),
-            era: AtomicU64::new(0),
-            keeping: AtomicU8::new(keeping as u8),
-            latest: AtomicU64::new(moment::now()),
+            namespace_epoch: AtomicU64::new(0),
+            home,
+            latest: AtomicU64::new(logical_clock::now()),
             unrecorded: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
             table: RwLock::default(),
         }
     }
 
+    /// Where the truth is.
     #[inline]
-    pub(crate) fn keeping(&self) -> Keeping {
-        Keeping::of(self.keeping.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn keep(&self, keeping: Keeping) {
-        self.keeping.store(keeping as u8, Ordering::Relaxed);
+    pub(crate) fn home(&self) -> EpochHome {
+        self.home
     }
 
     /// Whether the store is asked for what is not known here.
     pub(crate) fn is_in_store(&self) -> bool {
-        matches!(self.keeping(), Keeping::Own | Keeping::Shared)
+        self.home != EpochHome::Process
     }
 
-    /// The moment of the last invalidation of any of its scopes.
+    /// The logical time of the last invalidation of any of its scopes.
     pub(crate) fn latest(&self) -> u64 {
         self.latest.load(Ordering::Acquire)
     }
@@ -117,135 +108,145 @@ impl Epochs {
 
     /// Whether an entry of this store has been invalidated. Where the epochs are believed for a limited time that must
     /// have been seen to before.
-    pub(crate) fn verdict<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> Verdict {
-        let keeping = self.keeping();
+    pub(crate) fn validity<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> Validity {
+        let home = self.home;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
-        if keeping == Keeping::Nowhere {
-            return if scopes.is_empty() { Verdict::Current } else { Verdict::Invalidated };
-        }
-        if scopes.is_empty() && value.era() == self.era.load(Ordering::Acquire) && key.namespace().is_empty()
+        if scopes.is_empty()
+            && value.namespace_epoch() == self.namespace_epoch.load(Ordering::Acquire)
+            && !key.has_namespace()
         {
-            let is_known = keeping == Keeping::Here || value.era() != 0;
+            let is_known = home == EpochHome::Process || value.namespace_epoch() != 0;
             if is_known {
-                return Verdict::Current;
+                return Validity::Valid;
             }
         }
         let latest = self.latest();
         // What was found current after the last change is so still.
-        if value.details().is_some_and(|details| details.verified.get() == latest) {
-            return Verdict::Current;
+        if value.details().is_some_and(|details| details.last_valid.get() == latest) {
+            return Validity::Valid;
         }
         let table = self.read();
-        match table.era(key, keeping) {
-            None => return Verdict::Unknown,
-            Some(era) if era != value.era() => return Verdict::Invalidated,
+        match table.namespace_epoch(key, home) {
+            None => return Validity::NeedEpochs,
+            Some(namespace_epoch) if namespace_epoch != value.namespace_epoch() => return Validity::Invalid,
             Some(_) => {}
         }
-        let Some(details) = value.details() else { return Verdict::Current };
-        let mut verdict = Verdict::Current;
+        let Some(details) = value.details() else { return Validity::Valid };
+        let mut validity = Validity::Valid;
         for scope in scopes {
-            match table.token(scope.kind, &scope.name, keeping) {
-                None => verdict = Verdict::Unknown,
-                Some(token) if token.epoch != Some(scope.epoch) => return Verdict::Invalidated,
+            match table.token(scope.kind, &scope.name, home) {
+                None => validity = Validity::NeedEpochs,
+                Some(token) if token.epoch != Some(scope.epoch) => return Validity::Invalid,
                 Some(_) => {}
             }
         }
-        if verdict == Verdict::Current {
-            details.verified.set(latest);
+        if validity == Validity::Valid {
+            details.last_valid.set(latest);
         }
-        verdict
+        validity
     }
 
-    /// What the store has to be asked for before an entry can be judged: what is not known, or was asked for longer
-    /// ago than `trust`.
+    /// What the store has to be asked for before an entry can be checked: what is not known, or was asked for longer
+    /// ago than the staleness bound.
     pub(crate) fn missing(
         &self,
         key: Option<&CacheKey>,
         scopes: &[Scope],
         now: Duration,
-        trust: Duration,
+        staleness_bound: Duration,
     ) -> Vec<Scope> {
-        let keeping = self.keeping();
+        let home = self.home;
         let table = self.read();
         let is_due = |token: &Token| {
             let age = now.saturating_sub(token.asked);
             let is_recorded = token.recording == Recording::Done;
-            keeping == Keeping::Shared && is_recorded && (age > trust || trust.is_zero())
+            home == EpochHome::Shared && is_recorded && (age > staleness_bound || staleness_bound.is_zero())
         };
-        let by_key = key.into_iter().flat_map(implied);
+        let by_key = key.into_iter().flat_map(own_scopes);
         let needed = by_key.chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
         let missing =
-            needed.filter(|(kind, name)| table.token(*kind, name, keeping).as_ref().is_none_or(is_due));
+            needed.filter(|(kind, name)| table.token(*kind, name, home).as_ref().is_none_or(is_due));
         missing.map(|(kind, name)| Scope::new(kind, name)).collect()
     }
 
     /// Puts the epochs of its scopes to an entry that is about to be stored.
-    pub(crate) fn stamp<T>(&self, key: &CacheKey, value: CacheValue<T>, began: Began) -> Stamp<T> {
-        let keeping = self.keeping();
-        if keeping == Keeping::Nowhere {
-            return Stamp::Stamped(value.with_era(0));
-        }
+    #[inline]
+    pub(crate) fn attach<T>(&self, key: &CacheKey, value: CacheValue<T>, started: StartedAt) -> Attach<T> {
+        let home = self.home;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
+        if home == EpochHome::Process && scopes.is_empty() && !key.has_namespace() {
+            // An invalidation raises `latest` before it changes the epoch: if `latest` is old, the epoch is too. What is
+            // invalidated from here on has the older epoch, and is not served.
+            let epoch = self.namespace_epoch.load(Ordering::Acquire);
+            if !started.from_read || self.latest() <= started.tick {
+                if epoch == 0 && !value.has_details() {
+                    return Attach::Attached(value);
+                }
+                return Attach::Attached(value.with_namespace_epoch(epoch));
+            }
+        }
         let table = self.read();
         let mut missing = Vec::new();
         let mut epochs = Vec::with_capacity(scopes.len());
-        let needed = implied(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
+        let needed = own_scopes(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
         for (kind, name) in needed {
-            match table.token(kind, name, keeping) {
-                Some(token) if token.is_since(began) => return Stamp::Superseded,
+            match table.token(kind, name, home) {
+                Some(token) if token.is_since(started) => return Attach::Superseded,
                 Some(Token { epoch: Some(epoch), .. }) => epochs.push(epoch),
                 _ => missing.push(Scope::new(kind, name)),
             }
         }
         if !missing.is_empty() {
-            return Stamp::Missing(value, missing);
+            return Attach::Missing(value, missing);
         }
-        let era = table.era(key, keeping).unwrap_or(0);
+        let namespace_epoch = table.namespace_epoch(key, home).unwrap_or(0);
         drop(table);
         if scopes.is_empty() {
-            return Stamp::Stamped(value.with_era(era));
+            return Attach::Attached(value.with_namespace_epoch(namespace_epoch));
         }
         let mut details = value.details().cloned().unwrap_or_default();
         let own = epochs.len() - details.scopes.len();
         for (scope, epoch) in details.scopes.iter_mut().zip(&epochs[own..]) {
             scope.epoch = *epoch;
         }
-        Stamp::Stamped(value.with_details(details).with_era(era))
+        Attach::Attached(value.with_details(details).with_namespace_epoch(namespace_epoch))
     }
 
     /// Whether one of these scopes has been invalidated since.
-    pub(crate) fn is_superseded(&self, key: &CacheKey, scopes: &[Scope], began: Began) -> bool {
-        let keeping = self.keeping();
+    pub(crate) fn is_superseded(&self, key: &CacheKey, scopes: &[Scope], started: StartedAt) -> bool {
+        let home = self.home;
         let table = self.read();
-        let mut needed = implied(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
-        needed.any(|(kind, name)| table.token(kind, name, keeping).is_some_and(|token| token.is_since(began)))
+        let mut needed = own_scopes(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
+        needed.any(|(kind, name)| table.token(kind, name, home).is_some_and(|token| token.is_since(started)))
     }
 
     /// A question to the store begins: the number of the last change that it may be older than.
-    pub(crate) fn asking(&self) -> u64 {
+    pub(crate) fn read_sequence(&self) -> u64 {
         self.read().sequence
     }
 
     /// Takes note of what the store answered to a question that began with this number. `None` stands for no epoch.
-    pub(crate) fn learn(&self, asking: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
-        let is_shared = self.keeping() == Keeping::Shared;
+    pub(crate) fn merge(&self, read_sequence: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
+        let is_shared = self.home == EpochHome::Shared;
         let mut table = self.write();
         table.make_room(&self.latest, found.len());
         for (scope, epoch) in found {
-            let learned = Token { epoch: *epoch, asked: now, ..Token::UNSET };
+            let merged = Token { epoch: *epoch, asked: now, ..Token::UNSET };
             let token = match table.known(scope) {
                 // What has been changed here since is newer than the answer.
-                Some(known) if known.sequence > asking || known.recording != Recording::Done => continue,
+                Some(known) if known.sequence > read_sequence || known.recording != Recording::Done => {
+                    continue;
+                }
                 Some(known) if known.epoch == *epoch => Token { asked: now, ..known },
                 // Somebody else has changed it.
                 Some(_) => {
-                    let changed = moment::next();
+                    let changed = logical_clock::tick();
                     self.latest.store(changed, Ordering::Release);
-                    Token { changed, known: changed, ..learned }
+                    Token { changed, known: changed, ..merged }
                 }
                 None => {
-                    let known = if is_shared && epoch.is_some() { moment::next() } else { 0 };
-                    Token { changed: table.floor_of(scope.kind), known, ..learned }
+                    let known = if is_shared && epoch.is_some() { logical_clock::tick() } else { 0 };
+                    Token { changed: table.minimum_of(scope.kind), known, ..merged }
                 }
             };
             table.put(scope, token);
@@ -254,16 +255,16 @@ impl Epochs {
     }
 
     /// Gives those of these scopes an epoch that have none; says which, for the store to record.
-    pub(crate) fn mint(&self, now: Duration, scopes: &[Scope]) -> Vec<Scope> {
+    pub(crate) fn create(&self, now: Duration, scopes: &[Scope]) -> Vec<Scope> {
         let mut table = self.write();
-        let mut minted = Vec::new();
+        let mut created = Vec::new();
         for scope in scopes {
             let known = table.known(scope);
             if known.is_some_and(|token| token.epoch.is_some()) {
                 continue;
             }
             let epoch = unique();
-            let changed = known.map_or(table.floor_of(scope.kind), |token| token.changed);
+            let changed = known.map_or(table.minimum_of(scope.kind), |token| token.changed);
             let token = Token {
                 epoch: Some(epoch),
                 changed,
@@ -272,16 +273,16 @@ impl Epochs {
                 ..Token::UNSET
             };
             table.put(scope, token);
-            minted.push(Scope { epoch, ..scope.clone() });
+            created.push(Scope { epoch, ..scope.clone() });
         }
         self.refresh(&table);
-        minted
+        created
     }
 
     /// The store has not taken these first epochs: whoever needs them gives them others.
-    pub(crate) fn discard(&self, minted: &[Scope]) {
+    pub(crate) fn discard(&self, created: &[Scope]) {
         let mut table = self.write();
-        for scope in minted {
+        for scope in created {
             if let Some(known) = table.known(scope)
                 && known.epoch == Some(scope.epoch)
                 && known.recording == Recording::First
@@ -304,7 +305,7 @@ impl Epochs {
         }
         let token = Token { epoch: Some(epoch), changed: UNDER_WAY, asked: now, recording, ..Token::UNSET };
         table.put(scope, token);
-        self.latest.store(moment::next(), Ordering::Release);
+        self.latest.store(logical_clock::tick(), Ordering::Release);
         self.refresh(&table);
         epoch
     }
@@ -329,6 +330,18 @@ impl Epochs {
         {
             self.unrecorded.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    /// Somebody else has changed these epochs in the store: it is asked again for them.
+    pub(crate) fn forget(&self, scopes: &[Scope]) {
+        let mut table = self.write();
+        for scope in scopes {
+            if table.known(scope).is_some_and(|token| token.recording == Recording::Done) {
+                table.tokens[scope.kind as usize].remove(&scope.name);
+            }
+        }
+        self.latest.store(logical_clock::tick(), Ordering::Release);
+        self.refresh(&table);
     }
 
     /// Whether the store has something to record still.
@@ -361,18 +374,19 @@ impl Epochs {
             table.tokens = Default::default();
             self.unrecorded.store(0, Ordering::Release);
         }
-        table.floor = moment::next();
-        self.latest.store(table.floor, Ordering::Release);
+        table.minimum = logical_clock::tick();
+        self.latest.store(table.minimum, Ordering::Release);
         self.refresh(&table);
     }
 
     /// Notes the namespaces of a key that is about to be stored, unless they would be more than `limit`: then it says
     /// how many.
     pub(crate) fn admit(&self, key: &CacheKey, limit: u64) -> Result<(), u64> {
-        if key.namespace().is_empty() {
+        if !key.has_namespace() {
             return Ok(());
         }
-        let names = || implied(key).filter(|(kind, _)| *kind == ScopeKind::Namespace).map(|(_, name)| name);
+        let names =
+            || own_scopes(key).filter(|(kind, _)| *kind == ScopeKind::Namespace).map(|(_, name)| name);
         let new = {
             let table = self.read();
             names().filter(|name| !table.namespaces.contains(*name)).count()
@@ -391,7 +405,7 @@ impl Epochs {
 
     fn refresh(&self, table: &Table) {
         let everything = table.tokens[ScopeKind::Everything as usize].get("").and_then(|token| token.epoch);
-        self.era.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
+        self.namespace_epoch.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
         let has_namespaces = !table.tokens[ScopeKind::Namespace as usize].is_empty();
         self.is_plain.store(everything.is_none() && !has_namespaces, Ordering::Release);
     }

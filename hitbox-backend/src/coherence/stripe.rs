@@ -1,4 +1,4 @@
-//! The writes and claims of the keys that share a stripe of a store's queue.
+//! The slots and load permits of the keys that share a stripe of a store's write queue.
 
 use std::task::Waker;
 
@@ -6,65 +6,105 @@ use smallvec::SmallVec;
 
 #[derive(Default)]
 pub(super) struct Stripe {
+    /// Raised when a write starts and when it ends.
     pub(super) generation: u64,
-    /// How many keep refills out.
-    pub(super) closed: usize,
+    /// Drains under way: no refill gets in.
+    pub(super) drains: usize,
+    /// The number of the next slot or permit.
     pub(super) next: u64,
-    pub(super) places: Vec<Place>,
-    pub(super) drains: Vec<Waker>,
-    pub(super) claims: Vec<Pending>,
+    pub(super) slots: SmallVec<[Slot; 1]>,
+    pub(super) permits: SmallVec<[Permit; 1]>,
+    /// Who waits for the slots to be done.
+    pub(super) draining: Vec<Waker>,
 }
 
-/// A claim that nothing has ended yet.
+/// A load permit that nothing has ended yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pending {
+pub(super) struct Permit {
     pub(super) hash: u64,
     pub(super) id: u64,
-    /// It was made while its key was being written, ends with that write, and never becomes one.
+    /// It was taken while its key was being written. It ends with that write and never becomes a write.
     pub(super) late: bool,
 }
 
-pub(super) struct Place {
+pub(super) struct Slot {
     pub(super) hash: u64,
     pub(super) number: u64,
-    /// The store has been written; the mutation goes on elsewhere.
+    /// This store has been written; the ticket goes on in others.
     pub(super) done: bool,
-    pub(super) intent: Intent,
+    /// This store has what a later write brought.
+    pub(super) overtaken: bool,
+    pub(super) kind: WriteKind,
     pub(super) waker: Option<Waker>,
 }
 
-/// What a mutation brings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Intent {
-    /// A new state: what loads bring that began before is older.
+/// What a write brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteKind {
+    /// A new state: what loads bring that started before is older.
     Change,
-    /// The state that is there already, in another store or with another note: it ends no claim.
-    Upkeep,
+    /// The state that is there already, in another store or with another note. It ends no load permit.
+    Maintenance,
 }
 
 impl Stripe {
     pub(super) fn may_begin(&self, hash: u64, id: u64) -> bool {
-        self.claims.contains(&Pending { hash, id, late: false })
+        self.permits.contains(&Permit { hash, id, late: false })
     }
 
-    pub(super) fn enter(&mut self, hash: u64, intent: Intent) -> u64 {
+    pub(super) fn enter(&mut self, hash: u64, kind: WriteKind) -> u64 {
         let number = self.next;
         self.next += 1;
-        if intent == Intent::Change {
-            self.claims.retain(|claim| claim.hash != hash);
+        if kind == WriteKind::Change && !self.permits.is_empty() {
+            self.permits.retain(|permit| permit.hash != hash);
         }
-        self.places.push(Place { hash, number, done: false, intent, waker: None });
+        self.slots.push(Slot { hash, number, done: false, overtaken: false, kind, waker: None });
         number
     }
 
-    pub(super) fn is_first(&self, hash: u64, number: u64) -> bool {
-        !self.places.iter().any(|p| p.hash == hash && p.number < number && !p.done)
+    pub(super) fn has_slot_of(&self, hash: u64) -> bool {
+        self.slots.iter().any(|slot| slot.hash == hash)
     }
 
-    /// Wakes whoever waits behind a place that is done or gone.
-    pub(super) fn wake(&mut self, hash: u64) -> SmallVec<[Waker; 2]> {
-        let waiting = self.places.iter_mut().filter(|p| p.hash == hash && !p.done);
-        let next = waiting.min_by_key(|p| p.number).and_then(|p| p.waker.take());
-        next.into_iter().chain(self.drains.drain(..)).collect()
+    pub(super) fn is_first(&self, hash: u64, number: u64) -> bool {
+        !self.slots.iter().any(|slot| slot.hash == hash && slot.number < number && !slot.done)
+    }
+
+    /// The write with this slot is stored: what earlier ones failed to do does not matter any more.
+    pub(super) fn overtake(&mut self, hash: u64, number: u64) {
+        let earlier = self.slots.iter_mut().filter(|slot| slot.hash == hash && slot.number < number);
+        earlier.for_each(|slot| slot.overtaken = true);
+    }
+
+    /// The write with this slot ends. Says who is to be woken.
+    #[inline]
+    pub(super) fn leave(&mut self, hash: u64, number: u64) -> Option<Woken> {
+        self.generation += 1;
+        let at = self.slots.iter().position(|slot| slot.number == number)?;
+        let slot = self.slots.swap_remove(at);
+        if slot.kind == WriteKind::Change && !self.permits.is_empty() {
+            self.permits.retain(|permit| permit.hash != hash || !permit.late);
+        }
+        self.wake(hash)
+    }
+
+    /// Who waits behind a slot of this key that is done or gone.
+    #[inline]
+    pub(super) fn wake(&mut self, hash: u64) -> Option<Woken> {
+        let waits = |slot: &Slot| slot.hash == hash && !slot.done;
+        if self.draining.is_empty() && !self.slots.iter().any(waits) {
+            return None;
+        }
+        Some(self.waiting(hash))
+    }
+
+    #[cold]
+    fn waiting(&mut self, hash: u64) -> Woken {
+        let waiting = self.slots.iter_mut().filter(|slot| slot.hash == hash && !slot.done);
+        let next = waiting.min_by_key(|slot| slot.number).and_then(|slot| slot.waker.take());
+        next.into_iter().chain(self.draining.drain(..)).collect()
     }
 }
+
+/// Who is to be woken when the stripe is not locked any more.
+pub(super) type Woken = SmallVec<[Waker; 2]>;

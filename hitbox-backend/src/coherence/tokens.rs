@@ -1,4 +1,4 @@
-//! The table of a store's epochs: a token per scope, and the era that "everything" and namespaces make of a key.
+//! The table of a store's epochs: a token per scope, and the one number that the epochs of a key's own scopes make.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -8,37 +8,20 @@ use std::time::Duration;
 use hitbox_core::{CacheKey, Epoch, Scope, ScopeKind};
 use twox_hash::XxHash3_64;
 
-use super::moment::{self, Began, UNDER_WAY};
+use super::logical_clock::{self, StartedAt, UNDER_WAY};
 
 /// Tags and dependencies that a table holds. When there are more it forgets them all.
 const MAX_TOKENS: usize = 1 << 18;
 
-/// Where the epochs of a store are.
+/// Where the truth about a store's epochs is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Keeping {
-    /// Nobody has asked yet.
-    Unknown,
-    /// Nowhere: a backend without identity, of which nobody knows what else shares it.
-    Nowhere,
-    /// Here: the entries end with the process.
-    Here,
+pub(crate) enum EpochHome {
+    /// In this process: the entries end with it.
+    Process,
     /// In the store, which this process has for itself.
-    Own,
-    /// In the store, which others share.
+    Store,
+    /// In the store, which other processes share.
     Shared,
-}
-
-impl Keeping {
-    pub(super) const fn of(number: u8) -> Self {
-        match number {
-            1 => Self::Nowhere,
-            2 => Self::Here,
-            3 => Self::Own,
-            4 => Self::Shared,
-            _ => Self::Unknown,
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +32,8 @@ pub(super) struct Table {
     pub(super) namespaces: HashSet<Box<str>>,
     /// The epoch of tags and dependencies that were never invalidated, where the truth is here.
     pub(super) first: Epoch,
-    /// What began earlier and carries a tag is not stored: it may have been forgotten that it was invalidated.
-    pub(super) floor: u64,
+    /// What started before this and carries a tag is not stored: that the tag was invalidated may have been forgotten.
+    pub(super) minimum: u64,
     /// Changes so far.
     pub(super) sequence: u64,
 }
@@ -59,9 +42,9 @@ pub(super) struct Table {
 pub(super) struct Token {
     /// `None` if the store has none.
     pub(super) epoch: Option<Epoch>,
-    /// The moment of its last change, as far as is known.
+    /// The logical time of its last change, as far as is known.
     pub(super) changed: u64,
-    /// The moment since which it is known.
+    /// The logical time since which it is known.
     pub(super) known: u64,
     /// When the store was asked, on the monotonic clock.
     pub(super) asked: Duration,
@@ -81,8 +64,8 @@ pub(super) enum Recording {
 }
 
 impl Token {
-    pub(super) const fn first(epoch: Epoch, floor: u64) -> Self {
-        Self { epoch: Some(epoch), changed: floor, known: 0, ..Self::UNSET }
+    pub(super) const fn first(epoch: Epoch, minimum: u64) -> Self {
+        Self { epoch: Some(epoch), changed: minimum, known: 0, ..Self::UNSET }
     }
 
     pub(super) const UNSET: Self = Self {
@@ -94,8 +77,8 @@ impl Token {
         sequence: 0,
     };
 
-    pub(super) fn is_since(&self, began: Began) -> bool {
-        self.changed > began.moment || (began.brings_older && self.known > began.moment)
+    pub(super) fn is_since(&self, started: StartedAt) -> bool {
+        self.changed > started.tick || (started.from_read && self.known > started.tick)
     }
 }
 
@@ -105,8 +88,8 @@ pub(super) fn unique() -> Epoch {
     Epoch(half() << 64 | half() | 1)
 }
 
-/// The scopes that an entry has by its key, outermost first: "everything" and its namespaces.
-pub(super) fn implied(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &str)> {
+/// The scopes that an entry has by its key alone, outermost first: "everything" and its namespaces.
+pub(super) fn own_scopes(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &str)> {
     let path = key.namespace();
     let ends = path.match_indices('/').map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
     let namespaces = ends.map(move |end| (ScopeKind::Namespace, &path[..end]));
@@ -116,7 +99,7 @@ pub(super) fn implied(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &str)>
 const KINDS: [ScopeKind; 4] =
     [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
 
-const fn is_implied(kind: ScopeKind) -> bool {
+const fn is_own(kind: ScopeKind) -> bool {
     matches!(kind, ScopeKind::Everything | ScopeKind::Namespace)
 }
 
@@ -146,31 +129,32 @@ impl Table {
     }
 
     /// What is known of a scope; where the truth is here, that is everything.
-    pub(super) fn token(&self, kind: ScopeKind, name: &str, keeping: Keeping) -> Option<Token> {
+    pub(super) fn token(&self, kind: ScopeKind, name: &str, home: EpochHome) -> Option<Token> {
         let known = self.tokens[kind as usize].get(name).copied();
-        if keeping != Keeping::Here {
+        if home != EpochHome::Process {
             return known;
         }
-        let first = if is_implied(kind) { Epoch::NONE } else { self.first };
-        Some(known.unwrap_or(Token::first(first, self.floor_of(kind))))
+        let first = if is_own(kind) { Epoch::NONE } else { self.first };
+        Some(known.unwrap_or(Token::first(first, self.minimum_of(kind))))
     }
 
-    /// The era of a key; `None` if the store has to be asked. No entry has an era of 0 where epochs are in the store.
-    pub(super) fn era(&self, key: &CacheKey, keeping: Keeping) -> Option<u64> {
-        let mut era = 0;
-        for (kind, name) in implied(key) {
-            let epoch = self.token(kind, name, keeping)?.epoch.unwrap_or(Epoch::NONE);
+    /// The combined epoch of a key's own scopes; `None` if the store has to be asked. Where epochs are in the store it is
+    /// never 0.
+    pub(super) fn namespace_epoch(&self, key: &CacheKey, home: EpochHome) -> Option<u64> {
+        let mut namespace_epoch = 0;
+        for (kind, name) in own_scopes(key) {
+            let epoch = self.token(kind, name, home)?.epoch.unwrap_or(Epoch::NONE);
             if kind == ScopeKind::Everything {
-                era = epoch.0 as u64;
+                namespace_epoch = epoch.0 as u64;
             } else if epoch != Epoch::NONE {
-                era = XxHash3_64::oneshot_with_seed(era, &epoch.0.to_le_bytes());
+                namespace_epoch = XxHash3_64::oneshot_with_seed(namespace_epoch, &epoch.0.to_le_bytes());
             }
         }
-        Some(era)
+        Some(namespace_epoch)
     }
 
-    pub(super) fn floor_of(&self, kind: ScopeKind) -> u64 {
-        if is_implied(kind) { 0 } else { self.floor }
+    pub(super) fn minimum_of(&self, kind: ScopeKind) -> u64 {
+        if is_own(kind) { 0 } else { self.minimum }
     }
 
     /// Forgets tags and dependencies if there are too many: their entries become misses.
@@ -184,7 +168,7 @@ impl Table {
                 .retain(|_, token| token.recording != Recording::Done || token.changed == UNDER_WAY);
         }
         self.first = unique();
-        self.floor = moment::next();
-        latest.store(self.floor, Ordering::Release);
+        self.minimum = logical_clock::tick();
+        latest.store(self.minimum, Ordering::Release);
     }
 }

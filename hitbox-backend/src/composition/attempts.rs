@@ -1,18 +1,40 @@
 //! What a policy may see: how to ask a layer, and what came of it. No keys, codecs, metrics or I/O.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use hitbox_core::BoxFuture;
 
 use super::Layer;
-use crate::read::{Answer, Found};
+use crate::completion::Completion;
+use crate::operation::{Answer, Answers, Found};
 use crate::receipt::Receipt;
 
 /// Reads that can be made of the two layers.
 pub trait ReadAttempts: Send + Sync {
     /// Asks a layer. Dropping the future gives the attempt up.
-    fn ask(&self, layer: Layer) -> BoxFuture<'_, Answer>;
+    fn ask(&self, layer: Layer) -> Asked<'_>;
 
     /// The same, able to outlive the call: for reads that go on in the offload.
     fn detach(&self, layer: Layer) -> BoxFuture<'static, Answer>;
+}
+
+/// A layer that has been asked: the future of its answer.
+#[derive(Debug)]
+pub struct Asked<'a>(Completion<'a, Answers>);
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(answers: Completion<'a, Answers>) -> Self {
+        Self(answers)
+    }
+}
+
+impl Future for Asked<'_> {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        Pin::new(&mut self.0).poll(cx).map(|answers| answers.into_one().unwrap_or(Ok(None)))
+    }
 }
 
 /// Reads that can be made of the two layers without waiting.
@@ -39,7 +61,7 @@ pub enum TryAnswer {
 /// What a read policy learned: `None` for a layer whose answer it did not wait for. If both are hits, the
 /// copy with the longest remaining life is served, L1's if they are equal.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub struct LayerAnswers {
     /// The upper layer's answer.
     pub l1: Option<Answer>,
     /// The lower layer's answer.
@@ -48,9 +70,13 @@ pub struct Answers {
 
 /// Writes that can be made to the two layers.
 pub trait WriteAttempts: Send + Sync {
-    /// Writes to a layer. The future may outlive the call; dropping it before it was polled means that
-    /// the layer is not written.
-    fn write(&self, layer: Layer) -> BoxFuture<'static, Receipt>;
+    /// Writes to a layer. If that needs no waiting it is done when this returns. Dropping what waits gives the attempt
+    /// up: what the layer has then is not served.
+    fn write(&self, layer: Layer) -> Completion<'_, Receipt>;
+
+    /// The same, able to outlive the call: for writes that go on in the offload. Nothing is written before the future is
+    /// polled.
+    fn detach(&self, layer: Layer) -> BoxFuture<'static, Receipt>;
 }
 
 /// What a write policy learned: `None` for a layer that was not written, or whose receipt it did not wait

@@ -7,6 +7,7 @@ use hitbox_core::{BackendLabel, Offload};
 use super::policy::{OptimisticParallelWritePolicy, ReadPolicy, SequentialReadPolicy, WritePolicy};
 use super::{CompositionBackend, Layer, Pair, RefillPolicy, Requirement};
 use crate::backend::Backend;
+use crate::into::IntoBackend;
 
 /// How a composition reads, writes and refills. One policy can be given to many compositions.
 ///
@@ -59,17 +60,17 @@ impl CompositionPolicy {
     }
 }
 
-/// Puts one backend over another.
-pub trait Compose: Backend + Sized {
+/// Puts one backend or store over another.
+pub trait Compose<Kind>: IntoBackend<Kind> {
     /// A composition with this backend as L1 and `l2` below it, and default policies.
-    fn compose(self, l2: impl Backend, offload: Arc<dyn Offload>) -> CompositionBackend {
+    fn compose<Lower>(self, l2: impl IntoBackend<Lower>, offload: Arc<dyn Offload>) -> CompositionBackend {
         CompositionBackend::new(self, l2, offload)
     }
 
     /// The same with these policies.
-    fn compose_with(
+    fn compose_with<Lower>(
         self,
-        l2: impl Backend,
+        l2: impl IntoBackend<Lower>,
         offload: Arc<dyn Offload>,
         policy: &CompositionPolicy,
     ) -> CompositionBackend {
@@ -77,11 +78,11 @@ pub trait Compose: Backend + Sized {
     }
 }
 
-impl<B: Backend> Compose for B {}
+impl<Kind, B: IntoBackend<Kind>> Compose<Kind> for B {}
 
-/// What a composition is made of; its working form is made from this, again for each place in a nest.
+/// What a composition is made from, again for each place in a nest.
 #[derive(Clone)]
-pub(super) struct Plan {
+pub(super) struct Blueprint {
     pub(super) layers: Pair<Arc<dyn Backend>>,
     pub(super) offload: Arc<dyn Offload>,
     pub(super) label: BackendLabel,
@@ -94,62 +95,67 @@ pub(super) struct Plan {
 impl CompositionBackend {
     /// A composition with default policies: sequential reads, optimistic parallel writes, no refill.
     /// Background work goes through `offload`.
-    pub fn new(l1: impl Backend, l2: impl Backend, offload: Arc<dyn Offload>) -> Self {
-        Self::of_plan(Plan {
-            layers: Pair { l1: Arc::new(l1), l2: Arc::new(l2) },
+    pub fn new<Upper, Lower>(
+        l1: impl IntoBackend<Upper>,
+        l2: impl IntoBackend<Lower>,
+        offload: Arc<dyn Offload>,
+    ) -> Self {
+        let blueprint = Blueprint {
+            layers: Pair { l1: l1.into_shared(), l2: l2.into_shared() },
             offload,
             label: "composition".into(),
             policy: CompositionPolicy::new(),
             required: Pair::default(),
             authority: Layer::L2,
-        })
+        };
+        Self::placed(blueprint, None)
     }
 
     /// The same under another label, the part of its leaves' paths that names this composition.
     #[must_use]
     pub fn with_label(self, label: impl Into<BackendLabel>) -> Self {
-        self.replan(|plan| plan.label = label.into())
+        self.rebuild(|blueprint| blueprint.label = label.into())
     }
 
     /// The same with other policies.
     #[must_use]
     pub fn with_policy(self, policy: &CompositionPolicy) -> Self {
-        self.replan(|plan| plan.policy = policy.clone())
+        self.rebuild(|blueprint| blueprint.policy = policy.clone())
     }
 
     /// The same with another read policy.
     #[must_use]
     pub fn with_read(self, policy: impl ReadPolicy) -> Self {
-        self.replan(|plan| plan.policy.read = Arc::new(policy))
+        self.rebuild(|blueprint| blueprint.policy.read = Arc::new(policy))
     }
 
     /// The same with another write policy.
     #[must_use]
     pub fn with_write(self, policy: impl WritePolicy) -> Self {
-        self.replan(|plan| plan.policy.write = Arc::new(policy))
+        self.rebuild(|blueprint| blueprint.policy.write = Arc::new(policy))
     }
 
     /// The same with another refill policy.
     #[must_use]
     pub fn with_refill(self, policy: RefillPolicy) -> Self {
-        self.replan(|plan| plan.policy.refill = policy)
+        self.rebuild(|blueprint| blueprint.policy.refill = policy)
     }
 
     /// The same with another meaning of a layer's failure.
     #[must_use]
     pub fn with_requirement(self, layer: Layer, requirement: Requirement) -> Self {
-        self.replan(|plan| plan.required[layer] = requirement)
+        self.rebuild(|blueprint| blueprint.required[layer] = requirement)
     }
 
     /// The same with another layer that decides writes that depend on the stored version; L2 by default.
     #[must_use]
     pub fn with_authority(self, layer: Layer) -> Self {
-        self.replan(|plan| plan.authority = layer)
+        self.rebuild(|blueprint| blueprint.authority = layer)
     }
 
-    fn replan(self, change: impl FnOnce(&mut Plan)) -> Self {
-        let mut plan = self.plan().clone();
-        change(&mut plan);
-        Self::of_plan(plan)
+    fn rebuild(self, change: impl FnOnce(&mut Blueprint)) -> Self {
+        let mut blueprint = self.0.blueprint.clone();
+        change(&mut blueprint);
+        Self::placed(blueprint, None)
     }
 }

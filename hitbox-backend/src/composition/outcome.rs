@@ -9,13 +9,13 @@
 use hitbox_core::BackendError;
 
 use super::policy::Needs;
-use super::{Answers, Layer, Pair, Requirement, Written};
-use crate::read::{Answer, Found};
-use crate::receipt::{Outcome, Receipt};
+use super::{Layer, LayerAnswers, Pair, Requirement, Written};
+use crate::operation::{Answer, Found};
+use crate::receipt::{LeafOutcome, Receipt};
 
 /// The copy to serve and the layer that it is from; a second one is told to `spare`.
 pub(super) fn join(
-    answers: Answers,
+    answers: LayerAnswers,
     required: &Pair<Requirement>,
     spare: impl FnOnce(&Found),
 ) -> Result<Option<(Layer, Found)>, BackendError> {
@@ -45,16 +45,21 @@ fn failed(layer: Layer, answer: Option<Answer>, required: &Pair<Requirement>) ->
     }
 }
 
-/// The receipts of both layers as one, with the verdict.
+/// The receipts of both layers as one, and whether the whole failed.
 pub(super) fn join_writes(written: Written, needs: Needs, required: &Pair<Requirement>) -> Receipt {
     let Written { l1, l2 } = written;
+    if [&l1, &l2].into_iter().flatten().all(Receipt::is_ok) {
+        // Nobody failed: there is nothing to weigh up.
+        return l1.unwrap_or_default().join(l2.unwrap_or_default(), None);
+    }
     let receipts = Pair { l1: l1.as_ref(), l2: l2.as_ref() };
     let error_of = |layer: Layer| receipts[layer].and_then(Receipt::error);
     // A layer that was left out, or is not waited for, has not succeeded yet.
     let asked = |receipt: &Receipt| {
-        let open =
-            |outcome: &Outcome| matches!(outcome, Outcome::Skipped | Outcome::NotAdmitted | Outcome::Pending);
-        receipt.leaves.iter().any(|line| !open(&line.outcome))
+        let open = |outcome: &LeafOutcome| {
+            matches!(outcome, LeafOutcome::Skipped | LeafOutcome::NotAdmitted | LeafOutcome::Pending)
+        };
+        receipt.leaves().iter().any(|line| !open(&line.outcome))
     };
     let is_ok = |layer: Layer| receipts[layer].is_some_and(|receipt| receipt.is_ok() && asked(receipt));
     let required_failed =
@@ -88,6 +93,13 @@ pub(super) fn join_removes(l1: Receipt, l2: Receipt) -> Receipt {
 }
 
 /// Whether a leaf has what the write or delete was to bring about.
-pub(super) fn is_done(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Stored | Outcome::Removed | Outcome::Absent | Outcome::NotAdmitted)
+pub(super) fn is_done(outcome: &LeafOutcome) -> bool {
+    matches!(
+        outcome,
+        LeafOutcome::Stored
+            | LeafOutcome::Removed
+            | LeafOutcome::Absent
+            | LeafOutcome::NotAdmitted
+            | LeafOutcome::Superseded
+    )
 }

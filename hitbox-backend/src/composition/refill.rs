@@ -1,15 +1,15 @@
 //! Filling the upper layer from the lower one: when, and how not to resurrect.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hitbox_core::{CacheKey, Freshness, ReadMode, Refused, Task, TaskKind};
 
-use super::Layer;
-use super::parts::Composition;
-use crate::coherence::Ticket;
-use crate::hits::HitCounts;
-use crate::read::{Found, ReadOptions};
-use std::sync::Arc;
+use super::state::Composition;
+use crate::coherence::RefillPermit;
+use crate::completion::Batch;
+use crate::key_frequency::KeyFrequency;
+use crate::operation::{Condition, Found, ReadOptions, Write};
 
 /// When the upper layer is filled after a hit in the lower one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,7 +30,7 @@ pub enum RefillPolicy {
 #[derive(Debug, Default)]
 pub(super) struct Refill {
     pub(super) policy: RefillPolicy,
-    hits: HitCounts,
+    frequency: KeyFrequency,
     pub(super) registered: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -48,7 +48,7 @@ impl Refill {
     /// A write or delete of the key: the count of its hits starts anew.
     pub(super) fn forget(&self, key: &CacheKey) {
         if matches!(self.policy, RefillPolicy::NthHit(_)) {
-            self.hits.forget(key);
+            self.frequency.forget(key);
         }
     }
 
@@ -56,7 +56,7 @@ impl Refill {
         match self.policy {
             RefillPolicy::Never => false,
             RefillPolicy::Always | RefillPolicy::Awaited => true,
-            RefillPolicy::NthHit(n) => self.hits.hit(key) >= n,
+            RefillPolicy::NthHit(n) => self.frequency.count(key) >= n,
         }
     }
 }
@@ -67,7 +67,7 @@ impl Composition {
         self: &Arc<Self>,
         key: &CacheKey,
         found: &mut Found,
-        ticket: Ticket,
+        permit: RefillPermit,
         l1_is_empty: bool,
     ) {
         if found.freshness > Freshness::Stale || !self.refill.wants(key) {
@@ -78,13 +78,15 @@ impl Composition {
         let (filled, value) = (key.clone(), found.value.clone());
         let install = async move {
             if !l1_is_empty {
-                let l1 = this.layers.l1.read_with(&filled, &ReadOptions::default()).await;
-                if !matches!(l1, Ok(None)) {
+                let options = ReadOptions::NORMAL.without_reconcile();
+                let l1 = this.layers.l1.read(std::slice::from_ref(&filled), &options).await;
+                if !matches!(l1.into_one(), Some(Ok(None))) {
                     return;
                 }
             }
-            let receipt = this.layers[Layer::L1].install_if(&filled, value, &ticket).await;
-            if let Some(error) = receipt.error() {
+            let write = Write::new(filled, value).with_condition(Condition::Refill(Arc::new(permit)));
+            let receipts = this.layers.l1.write(Batch::one(write)).await;
+            if let Some(error) = receipts.first().and_then(|receipt| receipt.error()) {
                 this.refill.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(composition = %this.path, %error, "a refill failed");
             }
@@ -93,7 +95,7 @@ impl Composition {
         if self.refill.policy == RefillPolicy::Awaited {
             install.await;
         } else if let Err(Refused { why, .. }) =
-            self.offload.register(Task::unique(TaskKind::REFILL, self.subject(Layer::L1, key), install))
+            self.offload.register(Task::unique(TaskKind::REFILL, self.subject(key), install))
         {
             self.refill.refused.fetch_add(1, Ordering::Relaxed);
             tracing::trace!(composition = %self.path, ?why, "a refill was not taken");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use hitbox_core::{Details, Epoch, Scope, ScopeKind};
 
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -21,11 +22,15 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = self.u32()? as usize;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        std::str::from_utf8(bytes).ok()
+        Some(bytes)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
     }
 }
 
@@ -34,20 +39,20 @@ pub(super) fn encode(details: &Details) -> Vec<u8> {
         return Vec::new();
     }
     let mut out = Vec::with_capacity(len(details) as usize);
-    let text = |out: &mut Vec<u8>, text: &str| {
+    let put = |out: &mut Vec<u8>, text: &[u8]| {
         out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(text);
     };
     out.extend_from_slice(&(details.scopes.len() as u32).to_le_bytes());
     for scope in &details.scopes {
         out.push(scope_id(scope.kind));
-        text(&mut out, &scope.name);
+        put(&mut out, scope.name.as_bytes());
         out.extend_from_slice(&scope.epoch.0.to_le_bytes());
     }
     out.extend_from_slice(&(details.metadata.len() as u32).to_le_bytes());
     for (name, value) in &details.metadata {
-        text(&mut out, name);
-        text(&mut out, value);
+        put(&mut out, name.as_bytes());
+        put(&mut out, value);
     }
     out
 }
@@ -60,7 +65,7 @@ pub(crate) fn len(details: &Details) -> u64 {
     if details.scopes.is_empty() && details.metadata.is_empty() { 0 } else { 8 + items as u64 }
 }
 
-pub(super) type Attributes = (Vec<Scope>, BTreeMap<String, String>);
+pub(super) type Attributes = (Vec<Scope>, BTreeMap<String, Bytes>);
 
 /// Items are pushed as they are read: a count that promises more than there is reserves nothing.
 pub(super) fn decode(bytes: &[u8]) -> Option<Attributes> {
@@ -78,7 +83,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Attributes> {
     }
     for _ in 0..rest.u32()? {
         let name = rest.text()?.to_owned();
-        attributes.1.insert(name, rest.text()?.to_owned());
+        attributes.1.insert(name, Bytes::copy_from_slice(rest.bytes()?));
     }
     rest.0.is_empty().then_some(attributes)
 }

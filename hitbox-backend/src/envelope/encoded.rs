@@ -11,11 +11,12 @@ use smallvec::SmallVec;
 use super::Cacheable;
 use super::live::{self, Content};
 use crate::codec::{COMPRESSOR_NONE, Codec, Format, decompress};
-use crate::leaf::Leaf;
+use crate::leaf::LeafHandle;
 use crate::stats::Event;
 
 /// Bytes of a value and how they came to be.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Encoded {
     /// The serialization format.
     pub format: Format,
@@ -27,6 +28,24 @@ pub struct Encoded {
     pub plain_len: u64,
     /// The bytes.
     pub bytes: Bytes,
+    /// Tells the record from every other one, also under the same key.
+    pub identity: u64,
+}
+
+impl Encoded {
+    /// Bytes in this format, not compressed, of schema 0, as a record of their own.
+    pub fn new(format: Format, bytes: Bytes) -> Self {
+        let plain_len = bytes.len() as u64;
+        // 0 is left for "none".
+        let identity = fastrand::u64(1..);
+        Self { format, compressor: COMPRESSOR_NONE, schema: 0, plain_len, bytes, identity }
+    }
+
+    /// The same of another schema version.
+    #[must_use]
+    pub fn with_schema(self, schema: u32) -> Self {
+        Self { schema, ..self }
+    }
 }
 
 impl Debug for Encoded {
@@ -60,28 +79,22 @@ pub(super) fn make(
     live: &dyn Content,
     codec: &Codec,
     content_type: Option<&str>,
-    meter: Option<&Leaf>,
+    meter: Option<&LeafHandle>,
 ) -> BackendResult<Encoded> {
-    let (format, plain) = Leaf::time(meter, |m| &m.serialize, || live.encode(codec.format))?;
+    let (format, plain) = LeafHandle::time(meter, |m| &m.serialize, || live.encode(codec.format))?;
     let plain_len = plain.len();
-    let mut encoded = Encoded {
-        format,
-        compressor: COMPRESSOR_NONE,
-        schema: codec.schema,
-        plain_len: plain_len as u64,
-        bytes: Bytes::new(),
-    };
+    let mut encoded = Encoded::new(format, plain).with_schema(codec.schema);
     if codec.compressor.id() == COMPRESSOR_NONE {
-        encoded.bytes = plain;
         return Ok(encoded);
     }
+    let plain = &encoded.bytes;
     let count = |event, amount| {
         if let Some(leaf) = meter {
             leaf.count(event, amount);
         }
     };
     if codec.rules.wants(plain_len, content_type) {
-        let packed = Leaf::time(meter, |m| &m.compress, || codec.compressor.compress(&plain))?;
+        let packed = LeafHandle::time(meter, |m| &m.compress, || codec.compressor.compress(plain))?;
         if let Some(packed) = packed.filter(|packed| codec.rules.keeps(packed.len(), plain_len)) {
             encoded.compressor = codec.compressor.id();
             count(Event::CompressIn, plain_len as u64);
@@ -91,7 +104,6 @@ pub(super) fn make(
         }
     }
     count(Event::CompressSkipped, 1);
-    encoded.bytes = plain;
     Ok(encoded)
 }
 
@@ -100,11 +112,11 @@ pub(super) struct EncodedCell {
     encoded: Encoded,
     decoded: OnceLock<Box<dyn Any + Send + Sync>>,
     decoding: Mutex<()>,
-    origin: Option<Leaf>,
+    origin: Option<LeafHandle>,
 }
 
 impl EncodedCell {
-    pub(super) fn new(encoded: Encoded, origin: Option<Leaf>) -> Self {
+    pub(super) fn new(encoded: Encoded, origin: Option<LeafHandle>) -> Self {
         Self { encoded, decoded: OnceLock::new(), decoding: Mutex::new(()), origin }
     }
 
@@ -133,10 +145,11 @@ impl EncodedCell {
             format => format.decode(plain),
         };
         if *compressor == COMPRESSOR_NONE {
-            return Leaf::time(meter, |m| &m.deserialize, || decode(bytes));
+            return LeafHandle::time(meter, |m| &m.deserialize, || decode(bytes));
         }
-        let plain = Leaf::time(meter, |m| &m.decompress, || decompress(*compressor, bytes, *plain_len))?;
-        Leaf::time(meter, |m| &m.deserialize, || decode(&plain))
+        let plain =
+            LeafHandle::time(meter, |m| &m.decompress, || decompress(*compressor, bytes, *plain_len))?;
+        LeafHandle::time(meter, |m| &m.deserialize, || decode(&plain))
     }
 }
 

@@ -3,19 +3,24 @@
 use std::any::Any;
 
 use bytes::Bytes;
-use hitbox_core::BackendResult;
+use hitbox_core::{BackendError, BackendResult, ErrorKind};
 
 use super::encoded::EncodedCell;
 use super::{Cacheable, REREAD, size};
 use crate::codec::Format;
 
 /// Behind the envelope's one pointer.
-pub(super) trait Content: Send + Sync {
+pub(super) trait Content: Any + Send + Sync {
     /// The live value, if there is one by now.
     fn value(&self) -> Option<&dyn Any>;
 
     /// The bytes, unless the value came live.
     fn encoded(&self) -> Option<&EncodedCell>;
+
+    /// A stored record that nobody has looked into, or why there is nothing to look into.
+    fn stored(&self) -> Option<Result<&Bytes, Unusable>> {
+        None
+    }
 
     /// Bytes of a live value, and the format that they are in: this one, or opaque for what is bytes already.
     fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)>;
@@ -53,5 +58,40 @@ pub(super) fn decode_opaque<T: Cacheable>(bytes: &Bytes) -> BackendResult<T> {
     match (&mut same as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take) {
         Some(value) => Ok(value),
         None => REREAD.decode(&REREAD.encode(bytes)?),
+    }
+}
+
+/// Why stored bytes are no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// They are ours and have been changed. They may be removed.
+    Damaged,
+    /// They are not ours, or need a newer release, another schema or another build. They are left as they are.
+    Foreign,
+}
+
+/// What a store of bytes has under a key.
+pub(super) struct StoredCell(pub(super) Result<Bytes, Unusable>);
+
+impl Content for StoredCell {
+    fn value(&self) -> Option<&dyn Any> {
+        None
+    }
+
+    fn encoded(&self) -> Option<&EncodedCell> {
+        None
+    }
+
+    fn stored(&self) -> Option<Result<&Bytes, Unusable>> {
+        Some(self.0.as_ref().map_err(|why| *why))
+    }
+
+    fn encode(&self, _: Format) -> BackendResult<(Format, Bytes)> {
+        Err(BackendError::new(ErrorKind::Codec, "a stored record has no value before its leaf has read it"))
+    }
+
+    fn weight(&self) -> u64 {
+        self.0.as_ref().map_or(0, |bytes| bytes.len() as u64)
     }
 }

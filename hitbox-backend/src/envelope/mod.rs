@@ -11,20 +11,22 @@ mod live;
 mod size;
 pub mod wire;
 
+use std::any::Any;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hitbox_core::BackendResult;
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, Format};
-use crate::leaf::Leaf;
+use crate::leaf::LeafHandle;
 
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};
-use live::{Content, LiveCell};
+pub use live::Unusable;
+use live::{Content, LiveCell, StoredCell};
 
 /// What a cached value may be.
 pub trait Cacheable: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
@@ -43,8 +45,60 @@ impl Raw {
 
     /// An envelope around bytes. `origin` is the leaf they were read from; it is told how long decoding
     /// takes.
-    pub fn encoded(encoded: Encoded, origin: Option<Leaf>) -> Self {
+    pub fn encoded(encoded: Encoded, origin: Option<LeafHandle>) -> Self {
         Self(Arc::new(EncodedCell::new(encoded, origin)))
+    }
+
+    /// An entry that a store of bytes has: the bytes that [`to_record`](Self::to_record) made. The leaf finds out what
+    /// they are.
+    pub fn record(bytes: Bytes) -> CacheValue<Self> {
+        CacheValue::new(Self(Arc::new(StoredCell(Ok(bytes)))))
+    }
+
+    /// What a store has under a key and knows to be no entry.
+    pub fn unusable(why: Unusable) -> CacheValue<Self> {
+        CacheValue::new(Self(Arc::new(StoredCell(Err(why)))))
+    }
+
+    /// The bytes under which a store of bytes stores an entry: see the [wire format](wire).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Codec`] if the entry is not encoded, as those are that stores of bytes are given.
+    pub fn to_record(key: &CacheKey, value: &CacheValue<Self>) -> BackendResult<Vec<u8>> {
+        match value.data().as_encoded() {
+            Some(encoded) => Ok(wire::encode(key, value, encoded)),
+            None => Err(BackendError::new(ErrorKind::Codec, "a live value reached a store of bytes")),
+        }
+    }
+
+    /// The bytes that [`record`](Self::record) was given; nothing for anything else.
+    pub fn record_bytes(entry: &CacheValue<Self>) -> Option<Bytes> {
+        entry.data().as_stored()?.ok().cloned()
+    }
+
+    /// What a store of bytes has answered and nobody has looked into.
+    pub(crate) fn as_stored(&self) -> Option<Result<&Bytes, Unusable>> {
+        self.0.stored()
+    }
+
+    /// Tells this value from others that were stored under its key: a record by a number that it carries, a live value
+    /// by its address, as long as somebody holds it.
+    pub fn identity(&self) -> u64 {
+        match self.as_encoded() {
+            Some(encoded) => encoded.identity,
+            None => Arc::as_ptr(&self.0).cast::<()>().addr() as u64,
+        }
+    }
+
+    /// The live value, if there is one by now and it is a `T`.
+    #[inline(always)]
+    pub(crate) fn as_live<T: Cacheable>(&self) -> Option<&T> {
+        // The usual case with one call through the table of methods instead of two.
+        let content: &dyn Any = &*self.0;
+        match content.downcast_ref::<LiveCell<T>>() {
+            Some(cell) => Some(&cell.0),
+            None => self.0.value()?.downcast_ref(),
+        }
     }
 
     /// The value as a `T`, sharing what can be shared: a live `Arc` or `Bytes` is a pointer copy.
@@ -55,19 +109,7 @@ impl Raw {
     pub fn decode<T: Cacheable>(&self) -> BackendResult<T> {
         match self.0.value().and_then(|value| value.downcast_ref::<T>()) {
             Some(value) => Ok(value.clone()),
-            None => self.decode_anew(EncodedCell::decode),
-        }
-    }
-
-    /// The same for an envelope that is not needed any more: nothing is remembered if nobody else holds
-    /// it.
-    ///
-    /// # Errors
-    /// As [`Raw::decode`].
-    #[inline(always)]
-    pub fn into_value<T: Cacheable>(self) -> BackendResult<T> {
-        match self.0.value().and_then(|value| value.downcast_ref::<T>()) {
-            Some(value) => Ok(value.clone()),
+            // Nothing is remembered if nobody else holds it.
             None if Arc::strong_count(&self.0) == 1 => self.decode_anew(EncodedCell::decode_once),
             None => self.decode_anew(EncodedCell::decode),
         }
@@ -98,7 +140,7 @@ impl Raw {
         codec: &Codec,
         content_type: Option<&str>,
         encodings: &Encodings,
-        meter: Option<&Leaf>,
+        meter: Option<&LeafHandle>,
     ) -> BackendResult<Encoded> {
         match self.0.encoded() {
             Some(cell) => Ok(cell.encoded().clone()),

@@ -1,25 +1,32 @@
-//! The envelope on the wire: one little-endian header, attributes, payload.
+//! The envelope on the wire: a little-endian header, attributes, payload, checksums of the payload.
 //!
 //! ```text
 //!   0  magic "HBOX"                      64  version of the entry u64
 //!   4  format version u8 (1)             72  touched u64
 //!   5  kind u8                           80  digest of the key u128 (XXH3-128 of its encoding)
-//!   6  flags u16                         96  payload before compression, bytes u64
-//!   8  format id u16                    104  payload, bytes u64
+//!   6  flags u16                         96  payload before compression, bytes u64; 0 if not compressed
+//!   8  format id u16                    104  identity of the record u64
 //!  10  compressor id u16                112  attributes, bytes u64
-//!  12  schema version u32               120  era u64 (epochs of "everything" and of namespaces)
-//!  16  stale, expire, retain u64        128  checksum u64 (XXH3-64 of all other bytes)
+//!  12  schema version u32               120  namespace epoch u64
+//!  16  stale, expire, retain u64        128  checksum u64 (XXH3-64 of bytes 0–127 and the attributes)
 //!  40  created u64                      136  attributes: scopes, metadata
-//!  48  idle, load time u64 (milliseconds)  …  payload
+//!  48  idle, load time u64 (ms)           …  payload
+//!                                         …  a checksum u64 (XXH3-64, seeded with the identity) for each 65,536 bytes
+//!                                            of the payload, and for the rest
+//!                                         …  payload, bytes u64
 //! ```
-//! Attributes are a count u32 of scopes, each a family u8, a name and an epoch u128, then a count u32 of
-//! metadata pairs, each two texts; a name or text is a length u32 and as many bytes of UTF-8. Without scopes
-//! and metadata there are none.
+//! What depends on the payload stands behind it, so that a body can be appended before its length is known; and the
+//! header has a checksum of its own, so that metadata can be looked at without the body.
 //!
-//! Parsing is total: any input gives a record or a reason, without a panic. The payload is a slice of the
-//! input, and what the attributes allocate is bounded by their own bound.
+//! Attributes are a count u32 of scopes, each a family u8, a name and an epoch u128, then a count u32 of metadata pairs,
+//! each a name and bytes; a name or value is a length u32 and as many bytes, names in UTF-8. Without scopes and metadata
+//! there are no attributes.
+//!
+//! Parsing is total: any input gives a record or a reason, without a panic. The payload is a slice of the input, and
+//! what the attributes allocate is bounded by their own bound.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,8 +35,8 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::attributes::{self, Reader};
 use super::{Encoded, Raw};
-use crate::codec::{Codec, Format};
-use crate::leaf::Leaf;
+use crate::codec::{COMPRESSOR_NONE, Codec, Format};
+use crate::leaf::LeafHandle;
 
 /// Bytes before the attributes.
 pub const HEADER_BYTES: usize = 136;
@@ -39,6 +46,9 @@ pub const FORMAT_VERSION: u8 = 1;
 pub const MAX_ATTRIBUTES_BYTES: u64 = 64 * 1024;
 const MAGIC: [u8; 4] = *b"HBOX";
 const CHECKSUM_AT: usize = 128;
+const IDENTITY_AT: usize = 104;
+/// Bytes of the payload that share a checksum.
+pub const CHUNK_BYTES: usize = 64 * 1024;
 
 const HAS_STALE: u16 = 1;
 const HAS_EXPIRE: u16 = 1 << 1;
@@ -91,7 +101,8 @@ pub fn key_digest(key: &CacheKey) -> u128 {
 /// The stored form of an entry whose payload is encoded.
 pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec<u8> {
     let attributes = value.details().map(attributes::encode).unwrap_or_default();
-    let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + encoded.bytes.len());
+    let trailer = (encoded.bytes.len().div_ceil(CHUNK_BYTES) + 1) * 8;
+    let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + encoded.bytes.len() + trailer);
     let lifetime = value.lifetime();
     let details = value.details();
     let millis = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
@@ -122,55 +133,56 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
         out.extend_from_slice(&field.unwrap_or(0).to_le_bytes());
     }
     out.extend_from_slice(&key_digest(key).to_le_bytes());
-    for field in [encoded.plain_len, encoded.bytes.len() as u64, attributes.len() as u64, value.era(), 0] {
+    let plain_len = if encoded.compressor == COMPRESSOR_NONE { 0 } else { encoded.plain_len };
+    for field in [plain_len, encoded.identity, attributes.len() as u64, value.namespace_epoch(), 0] {
         out.extend_from_slice(&field.to_le_bytes());
     }
     out.extend_from_slice(&attributes);
+    let checksum = header_checksum(&out, &attributes);
+    out[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(&encoded.bytes);
-    seal(&mut out);
+    append_trailer(&mut out, encoded.identity, &encoded.bytes);
     out
 }
 
-/// Puts the right checksum into a record. For tests that look behind it.
-///
-/// # Panics
-/// If there is no whole header.
+fn append_trailer(out: &mut Vec<u8>, identity: u64, payload: &[u8]) {
+    for chunk in payload.chunks(CHUNK_BYTES) {
+        out.extend_from_slice(&XxHash3_64::oneshot_with_seed(identity, chunk).to_le_bytes());
+    }
+    out.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+}
+
+fn header_checksum(record: &[u8], attributes: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&record[..CHECKSUM_AT]), attributes)
+}
+
+/// Puts the right checksums into a record whose parts have the lengths that it says. For tests that look behind it.
 #[doc(hidden)]
 pub fn seal(record: &mut [u8]) {
-    let checksum = checksum(record);
+    let Some(head) = Head::parse(record) else { return };
+    let Some((attributes, payload)) = head.parts(record) else { return };
+    let checksum = header_checksum(record, &record[attributes]);
+    let mut trailer = Vec::new();
+    append_trailer(&mut trailer, head.identity, &record[payload.clone()]);
+    record[payload.end..].copy_from_slice(&trailer);
     record[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
 }
 
-fn checksum(record: &[u8]) -> u64 {
-    let head = XxHash3_64::oneshot(&record[..CHECKSUM_AT]);
-    XxHash3_64::oneshot_with_seed(head, &record[HEADER_BYTES..])
-}
-
 /// What `bytes`, found under `key`, are to a leaf with this codec.
-pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
-    parse(Some(key), bytes, own, origin)
-}
-
-/// The same for a record of which the store knows by checksums and keys of its own that it is intact, and whose.
-pub fn decode_verified(bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
-    parse(None, bytes, own, origin)
-}
-
-/// Verifies the record against a key, if there is one.
-fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&Leaf>) -> Record {
+pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&LeafHandle>) -> Record {
     let Some(head) = Head::parse(bytes) else { return Record::Other(Other::Foreign) };
     if head.version == 0 || head.version > FORMAT_VERSION {
         return Record::Other(Other::Newer);
     }
-    let body = (bytes.len() - HEADER_BYTES) as u64;
-    let is_whole = head.attributes_len.checked_add(head.payload_len) == Some(body);
-    if !is_whole || (verify.is_some() && head.checksum != checksum(bytes)) {
+    let Some((attributes, payload)) = head.parts(bytes) else { return Record::Damaged };
+    if head.checksum != header_checksum(bytes, &bytes[attributes.clone()]) || !head.verifies(bytes, &payload)
+    {
         return Record::Damaged;
     }
     if head.flags & !KNOWN_FLAGS != 0 || head.attributes_len > MAX_ATTRIBUTES_BYTES {
         return Record::Other(Other::Newer);
     }
-    if verify.is_some_and(|key| head.digest != key_digest(key)) {
+    if head.digest != key_digest(key) {
         return Record::Other(Other::Key);
     }
     let Some(kind) = kind_of(head.kind) else { return Record::Other(Other::Newer) };
@@ -180,24 +192,22 @@ fn parse(verify: Option<&CacheKey>, bytes: &Bytes, own: &Codec, origin: Option<&
     let Some(format) = Format::with_id(head.format, own.format) else {
         return Record::Other(Other::Codec);
     };
-    let payload_at = HEADER_BYTES + head.attributes_len as usize;
-    let Some((scopes, metadata)) = attributes::decode(&bytes[HEADER_BYTES..payload_at]) else {
+    let Some((scopes, metadata)) = attributes::decode(&bytes[attributes]) else {
         return Record::Damaged;
     };
-    let encoded = Encoded {
-        format,
-        compressor: head.compressor,
-        schema: head.schema,
-        plain_len: head.plain_len,
-        bytes: bytes.slice(payload_at..),
-    };
+    let payload = bytes.slice(payload);
+    let mut encoded = Encoded::new(format, payload).with_schema(head.schema);
+    encoded.identity = head.identity;
+    if head.compressor != COMPRESSOR_NONE {
+        (encoded.compressor, encoded.plain_len) = (head.compressor, head.plain_len);
+    }
     Record::Value(head.entry(Raw::encoded(encoded, origin.cloned()), kind, scopes, metadata))
 }
 
 /// What a record says without its payload: enough of its start to hold header and attributes, or `Err` with the bytes
 /// that are needed. `None` if this is no record that this release reads.
 ///
-/// Nothing is verified: this is for look-ups and for stores that rebuild an index.
+/// The payload is not verified: this is for look-ups and for stores that rebuild an index.
 pub fn peek(start: &[u8]) -> Option<Result<CacheValue<()>, usize>> {
     let head = Head::parse(start).filter(|head| head.version == FORMAT_VERSION)?;
     let kind = kind_of(head.kind)?;
@@ -206,6 +216,9 @@ pub fn peek(start: &[u8]) -> Option<Result<CacheValue<()>, usize>> {
     }
     let payload_at = HEADER_BYTES + head.attributes_len as usize;
     let Some(attributes) = start.get(HEADER_BYTES..payload_at) else { return Some(Err(payload_at)) };
+    if head.checksum != header_checksum(start, attributes) {
+        return None;
+    }
     let (scopes, metadata) = attributes::decode(attributes)?;
     Some(Ok(head.entry((), kind, scopes, metadata)))
 }
@@ -221,7 +234,15 @@ pub fn peek_for(key: &CacheKey, start: &[u8], schema: u32) -> Option<Result<Cach
     (head.digest == key_digest(key) && head.schema == schema).then(|| peek(start))?
 }
 
-/// The same for a header alone: times, without scopes and metadata.
+/// The identity of the record that starts like this.
+pub fn identity_of(start: &[u8]) -> Option<u64> {
+    Head::parse(start).map(|head| head.identity)
+}
+
+/// Where the identity of a record stands in it.
+pub const IDENTITY: std::ops::Range<usize> = IDENTITY_AT..IDENTITY_AT + 8;
+
+/// The same for a header alone, which is not verified: times, without scopes and metadata.
 pub fn peek_times(header: &[u8]) -> Option<CacheValue<()>> {
     let head = Head::parse(header).filter(|head| head.version == FORMAT_VERSION)?;
     Some(head.entry((), kind_of(head.kind)?, Vec::new(), BTreeMap::new()))
@@ -238,9 +259,9 @@ struct Head {
     fields: [u64; 8],
     digest: u128,
     plain_len: u64,
-    payload_len: u64,
+    identity: u64,
     attributes_len: u64,
-    era: u64,
+    namespace_epoch: u64,
     checksum: u64,
 }
 
@@ -269,11 +290,28 @@ impl Head {
             fields,
             digest: u128::from_le_bytes(rest.array()?),
             plain_len: rest.u64()?,
-            payload_len: rest.u64()?,
+            identity: rest.u64()?,
             attributes_len: rest.u64()?,
-            era: rest.u64()?,
+            namespace_epoch: rest.u64()?,
             checksum: rest.u64()?,
         })
+    }
+
+    /// Where attributes and payload are in a whole record.
+    fn parts(&self, record: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+        let payload_at = usize::try_from(self.attributes_len).ok()?.checked_add(HEADER_BYTES)?;
+        let body = record.get(payload_at..)?;
+        let len = usize::try_from(u64::from_le_bytes(*body.last_chunk::<8>()?)).ok()?;
+        let trailer = len.div_ceil(CHUNK_BYTES).checked_mul(8)?.checked_add(8)?;
+        let is_whole = len.checked_add(trailer) == Some(body.len());
+        is_whole.then(|| (HEADER_BYTES..payload_at, payload_at..payload_at + len))
+    }
+
+    /// Whether the payload is what was written.
+    fn verifies(&self, record: &[u8], payload: &Range<usize>) -> bool {
+        let sums = record[payload.end..].chunks_exact(8);
+        let mut chunks = record[payload.clone()].chunks(CHUNK_BYTES).zip(sums);
+        chunks.all(|(chunk, sum)| XxHash3_64::oneshot_with_seed(self.identity, chunk).to_le_bytes() == sum)
     }
 
     /// The entry around some data.
@@ -282,13 +320,13 @@ impl Head {
         data: T,
         kind: RecordKind,
         scopes: Vec<Scope>,
-        metadata: BTreeMap<String, String>,
+        metadata: BTreeMap<String, Bytes>,
     ) -> CacheValue<T> {
         let instant = |flag| self.optional(flag).map(Timestamp::from_millis);
         let duration = |flag| self.optional(flag).map(Duration::from_millis);
         let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
         let value = CacheValue::new(data).with_lifetime(lifetime).with_created(instant(HAS_CREATED));
-        let is_plain = kind == RecordKind::Value && self.attributes_len == 0 && self.era == 0;
+        let is_plain = kind == RecordKind::Value && self.attributes_len == 0 && self.namespace_epoch == 0;
         if is_plain && self.flags & RARE_FLAGS == 0 {
             return value;
         }
@@ -301,7 +339,7 @@ impl Head {
         details.scopes = scopes;
         details.metadata = metadata;
         details.priority = self.priority();
-        details.era = self.era;
+        details.namespace_epoch = self.namespace_epoch;
         value.with_details(details)
     }
 

@@ -10,6 +10,7 @@ use crate::codec::Codec;
 
 /// The settings that every leaf has.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LeafOptions {
     /// Its name, the last part of its path.
     pub label: BackendLabel,
@@ -21,18 +22,48 @@ pub struct LeafOptions {
     pub limits: Limits,
     /// How long the epochs of a store that other processes share are believed without asking it again. What another
     /// process has invalidated is served for so long at most.
-    pub suspect_time: Duration,
+    pub staleness_bound: Duration,
 }
 
 impl LeafOptions {
-    /// Default codec and limits and the machine's clock.
+    /// Default codec and limits, and the machine's clock.
     pub fn new(label: &str) -> Self {
         Self {
             label: label.into(),
             codec: Codec::default(),
             clock: Arc::new(SystemClock),
             limits: Limits::DEFAULT,
-            suspect_time: Duration::from_secs(1),
+            staleness_bound: Duration::from_secs(1),
         }
+    }
+
+    /// The same with another label.
+    #[must_use]
+    pub fn with_label(self, label: &str) -> Self {
+        Self { label: label.into(), ..self }
+    }
+
+    /// The same with another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The same with another codec.
+    #[must_use]
+    pub fn with_codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same with another bound on how old epochs of a shared store may be.
+    #[must_use]
+    pub fn with_staleness_bound(self, bound: Duration) -> Self {
+        Self { staleness_bound: bound, ..self }
     }
 }

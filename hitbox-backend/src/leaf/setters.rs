@@ -14,7 +14,7 @@ macro_rules! leaf_setters {
         }
 
         /// Where it gets the time from, the machine's clock by default. Under a clock that is driven by
-        /// hand nothing is dropped but by [`sweep`]($crate::Backend::sweep).
+        /// hand nothing is dropped but by a sweep.
         #[must_use]
         pub fn clock(mut self, clock: ::std::sync::Arc<dyn $crate::core::Clock>) -> Self {
             self.options.clock = clock;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use hitbox_core::{BackendLabel, Clock};
 use metrics::{Histogram, Key, Label, Level, Metadata};
 
-use super::{Shown, Source, Value};
-use crate::leaf::Inner;
+use super::{Collector, Sample, Value};
+use crate::leaf::LeafState;
 use crate::stats::Event;
 
 static METADATA: Metadata<'static> = Metadata::new("hitbox", Level::INFO, None);
@@ -82,31 +82,31 @@ impl Timers {
     }
 }
 
-static SOURCES: Mutex<Vec<Weak<dyn Source>>> = Mutex::new(Vec::new());
+static COLLECTORS: Mutex<Vec<Weak<dyn Collector>>> = Mutex::new(Vec::new());
 
-pub(crate) fn register(leaf: &Arc<Inner>) {
-    let weak: Weak<Inner> = Arc::downgrade(leaf);
-    register_source(weak);
+pub(crate) fn register_leaf(leaf: &Arc<LeafState>) {
+    let weak: Weak<LeafState> = Arc::downgrade(leaf);
+    register_collector(weak);
 }
 
 /// Has [`publish`] show these counters for as long as they exist.
-pub fn register_source(source: Weak<dyn Source>) {
-    let mut sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
-    sources.retain(|source| source.strong_count() > 0);
-    sources.push(source);
+pub fn register_collector(collector: Weak<dyn Collector>) {
+    let mut collectors = COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner);
+    collectors.retain(|collector| collector.strong_count() > 0);
+    collectors.push(collector);
 }
 
 /// Copies every counter of every leaf, composition and offload to the installed recorder. Call it before
 /// the recorder is read: on each scrape, or from a timer.
 pub fn publish() {
-    let sources: Vec<Arc<dyn Source>> = {
-        let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.iter().filter_map(Weak::upgrade).collect()
+    let collectors: Vec<Arc<dyn Collector>> = {
+        let collectors = COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner);
+        collectors.iter().filter_map(Weak::upgrade).collect()
     };
     // Several views may show one series: a store that two compositions label alike. They add up.
     let mut sums = std::collections::BTreeMap::new();
-    for source in sources {
-        source.each(&mut |Shown { name, labels, value }| match value {
+    for collector in collectors {
+        collector.collect(&mut |Sample { name, labels, value }| match value {
             Value::Counter(value) => *sums.entry((name, labels, false)).or_insert(0) += value,
             Value::Gauge(value) => *sums.entry((name, labels, true)).or_insert(0) += value,
         });
@@ -125,12 +125,12 @@ pub fn publish() {
     });
 }
 
-impl Source for Inner {
-    fn each(&self, show: &mut dyn FnMut(Shown)) {
+impl Collector for LeafState {
+    fn collect(&self, add: &mut dyn FnMut(Sample)) {
         let path = self.path.as_str();
         let counters = &self.counters;
         let mut counter = |name, label, value| {
-            show(Shown { name, labels: [("backend", path), label], value: Value::Counter(value) });
+            add(Sample { name, labels: [("backend", path), label], value: Value::Counter(value) });
         };
         let get = |event| counters.get(event);
         let (hits, misses, stale) = (get(Event::Hit), get(Event::Miss), get(Event::Stale));
@@ -153,7 +153,7 @@ impl Source for Inner {
             (Event::Damaged, "damaged"),
             (Event::Foreign, "foreign"),
             (Event::Undecodable, "undecodable"),
-            (Event::Hidden, "hidden"),
+            (Event::Dirty, "dirty"),
         ] {
             counter("hitbox_backend_unusable_total", ("reason", reason), get(event));
         }
@@ -179,14 +179,13 @@ impl Source for Inner {
             "hitbox_backend_remove_errors_total",
         ];
         counters.each_error(|operation, kind, count| counter(ERRORS[operation], ("kind", kind), count));
-        let Some((names, store)) = &self.store else { return };
-        let Some(store) = store.upgrade() else { return };
-        let held = store.occupancy();
+        let Some(names) = &self.gauges else { return };
+        let Some(held) = self.occupancy() else { return };
         let labels = [("backend", path), none];
-        show(Shown { name: names.entries, labels, value: Value::Gauge(held.entries) });
-        show(Shown { name: names.bytes, labels, value: Value::Gauge(held.bytes) });
-        show(Shown { name: names.evictions, labels, value: Value::Counter(held.evictions) });
-        show(Shown { name: names.expirations, labels, value: Value::Counter(held.expirations) });
+        add(Sample { name: names.entries, labels, value: Value::Gauge(held.entries) });
+        add(Sample { name: names.bytes, labels, value: Value::Gauge(held.bytes) });
+        add(Sample { name: names.evictions, labels, value: Value::Counter(held.evictions) });
+        add(Sample { name: names.expirations, labels, value: Value::Counter(held.expirations) });
     }
 }
 

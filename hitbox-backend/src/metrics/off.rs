@@ -4,14 +4,18 @@ use std::sync::{Arc, Weak};
 
 use hitbox_core::{BackendLabel, Clock};
 
-use super::Source;
+use super::Collector;
 
 #[derive(Debug)]
 pub(crate) struct Timer;
 
 impl Timer {
-    pub(crate) fn stop(&self, _: &Arc<dyn Clock>, (): ()) {}
+    pub(crate) fn stop(&self, _: &Arc<dyn Clock>, _: Started) {}
 }
+
+/// No time was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started;
 
 #[derive(Debug)]
 pub(crate) struct Timers {
@@ -37,10 +41,12 @@ impl Timers {
         }
     }
 
-    pub(crate) fn start(_: &Arc<dyn Clock>) {}
+    pub(crate) fn start(_: &Arc<dyn Clock>) -> Started {
+        Started
+    }
 }
 
-pub(crate) fn register(_: &Arc<crate::leaf::Inner>) {}
+pub(crate) fn register_leaf(_: &Arc<crate::leaf::LeafState>) {}
 
 /// Nobody asks for them.
-pub fn register_source(_: Weak<dyn Source>) {}
+pub fn register_collector(_: Weak<dyn Collector>) {}

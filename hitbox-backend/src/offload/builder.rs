@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 pub struct OffloadPoolBuilder {
     pub(super) workers: usize,
     pub(super) queue: usize,
-    pub(super) urgent: usize,
+    pub(super) interactive: usize,
     timeout: Option<Duration>,
     timeouts: Vec<(TaskKind, Option<Duration>)>,
     pub(super) clock: Arc<dyn Clock>,
@@ -25,7 +25,7 @@ impl Default for OffloadPoolBuilder {
         Self {
             workers: 64,
             queue: 4096,
-            urgent: 1024,
+            interactive: 1024,
             timeout: Some(Duration::from_secs(30)),
             timeouts: Vec::new(),
             clock: Arc::new(SystemClock),
@@ -49,14 +49,14 @@ impl OffloadPoolBuilder {
         self
     }
 
-    /// Urgent tasks, which somebody waits for, that run at once, beside the workers. Default 1,024.
+    /// Interactive tasks, which somebody waits for, that run at once, beside the workers. Default 1,024.
     #[must_use]
-    pub fn urgent(mut self, urgent: usize) -> Self {
-        self.urgent = urgent;
+    pub fn interactive(mut self, interactive: usize) -> Self {
+        self.interactive = interactive;
         self
     }
 
-    /// Cuts tasks after so long. Default 30 s; `None` lets them run. Urgent tasks have limits of their own, and
+    /// Cuts tasks after so long. Default 30 s; `None` lets them run. Interactive tasks have limits of their own, and
     /// are not cut.
     #[must_use]
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::OffloadPoolBuilder;
-use crate::metrics::{Shown, Source, Value, register_source};
+use crate::metrics::{Collector, Sample, Value, register_collector};
 
 /// Runs background work with a bound on how much is under way. Clones share the pool.
 ///
@@ -29,7 +29,7 @@ struct Pool {
     depth: watch::Sender<usize>,
     /// Raised to cancel what is under way.
     epoch: watch::Sender<u64>,
-    /// Ends standing tasks.
+    /// Ends daemons tasks.
     closed: watch::Sender<bool>,
 }
 
@@ -37,7 +37,7 @@ struct Pool {
 struct State {
     workers: usize,
     /// Tasks under way that somebody waits for.
-    urgent: usize,
+    interactive: usize,
     queue: VecDeque<Task>,
     subjects: HashSet<(TaskKind, Subject)>,
     closed: bool,
@@ -66,8 +66,8 @@ pub struct OffloadStatistics {
     pub refused_closed: u64,
     /// Tasks running or waiting now.
     pub depth: u64,
-    /// Standing tasks now; they are counted nowhere else.
-    pub standing: u64,
+    /// Daemon tasks now; they are counted nowhere else.
+    pub daemons: u64,
 }
 
 impl OffloadPoolBuilder {
@@ -86,7 +86,7 @@ impl OffloadPoolBuilder {
             closed: watch::Sender::new(false),
         });
         let weak: std::sync::Weak<Pool> = Arc::downgrade(&pool);
-        register_source(weak);
+        register_collector(weak);
         OffloadPool(pool)
     }
 }
@@ -193,8 +193,8 @@ impl Offload for OffloadPool {
         } else {
             state.subjects.extend(name);
             let lane = task.lane;
-            if lane == Lane::Standing {
-                state.statistics.standing += 1;
+            if lane == Lane::Daemon {
+                state.statistics.daemons += 1;
             } else {
                 state.statistics.registered += 1;
                 self.0.depth.send_modify(|depth| *depth += 1);
@@ -204,13 +204,14 @@ impl Offload for OffloadPool {
                 return Ok(());
             }
             match lane {
-                Lane::Urgent => state.urgent += 1,
-                Lane::Standing => {}
+                Lane::Interactive => state.interactive += 1,
+                Lane::Daemon => {}
                 _ => state.workers += 1,
             }
             drop(state);
             let current = Some((task.kind, task.subject.clone()));
             let worker = Worker { pool: self.0.clone(), lane, current };
+            #[expect(clippy::disallowed_methods, reason = "this is the offload")]
             self.0.runtime.spawn(worker.run(task));
             return Ok(());
         };
@@ -228,8 +229,8 @@ impl Pool {
 impl State {
     fn has_room(&self, settings: &OffloadPoolBuilder, lane: Lane) -> bool {
         match lane {
-            Lane::Urgent => self.urgent < settings.urgent,
-            Lane::Standing => self.statistics.standing < settings.urgent as u64,
+            Lane::Interactive => self.interactive < settings.interactive,
+            Lane::Daemon => self.statistics.daemons < settings.interactive as u64,
             _ => self.workers < settings.workers || self.queue.len() < settings.queue,
         }
     }
@@ -274,11 +275,11 @@ impl Worker {
             None => Either::Right(std::future::pending()),
         };
         let mut closed = self.pool.closed.subscribe();
-        let is_standing = self.lane == Lane::Standing;
+        let is_daemon = self.lane == Lane::Daemon;
         let cancelled = std::pin::pin!(async {
             tokio::select! {
                 _ = epoch.changed() => {}
-                _ = closed.wait_for(|closed| *closed), if is_standing => {}
+                _ = closed.wait_for(|closed| *closed), if is_daemon => {}
             }
         });
         match select(work, select(limit, cancelled)).await {
@@ -297,7 +298,7 @@ impl Worker {
         let next = {
             let mut state = self.pool.lock();
             let counter = match end {
-                _ if self.lane == Lane::Standing => None,
+                _ if self.lane == Lane::Daemon => None,
                 End::Completed => Some(&mut state.statistics.completed),
                 End::Panicked => Some(&mut state.statistics.panicked),
                 End::TimedOut => Some(&mut state.statistics.timed_out),
@@ -312,13 +313,13 @@ impl Worker {
             let next = if self.lane == Lane::Background { state.queue.pop_front() } else { None };
             match (&next, self.lane) {
                 (Some(task), _) => self.current = Some((task.kind, task.subject.clone())),
-                (None, Lane::Urgent) => state.urgent -= 1,
-                (None, Lane::Standing) => state.statistics.standing -= 1,
+                (None, Lane::Interactive) => state.interactive -= 1,
+                (None, Lane::Daemon) => state.statistics.daemons -= 1,
                 (None, _) => state.workers -= 1,
             }
             next
         };
-        if self.lane != Lane::Standing {
+        if self.lane != Lane::Daemon {
             self.pool.depth.send_modify(|depth| *depth -= 1);
         }
         next
@@ -334,8 +335,8 @@ impl Drop for Worker {
     }
 }
 
-impl Source for Pool {
-    fn each(&self, show: &mut dyn FnMut(Shown)) {
+impl Collector for Pool {
+    fn collect(&self, add: &mut dyn FnMut(Sample)) {
         let depth = *self.depth.borrow() as u64;
         let OffloadStatistics {
             registered,
@@ -349,7 +350,7 @@ impl Source for Pool {
             ..
         } = self.lock().statistics;
         let mut counter = |name, value, reason| {
-            show(Shown { name, labels: [reason, ("", "")], value: Value::Counter(value) });
+            add(Sample { name, labels: [reason, ("", "")], value: Value::Counter(value) });
         };
         counter("hitbox_offload_registered_total", registered, ("", ""));
         counter("hitbox_offload_completed_total", completed, ("", ""));
@@ -359,7 +360,7 @@ impl Source for Pool {
         counter("hitbox_offload_refused_total", refused_full, ("reason", "full"));
         counter("hitbox_offload_refused_total", refused_duplicate, ("reason", "duplicate"));
         counter("hitbox_offload_refused_total", refused_closed, ("reason", "closed"));
-        show(Shown {
+        add(Sample {
             name: "hitbox_offload_depth",
             labels: [("", ""), ("", "")],
             value: Value::Gauge(depth),

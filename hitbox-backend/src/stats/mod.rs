@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use hitbox_core::ErrorKind;
 
-pub use snapshot::{LeafLen, LeafStatistics, Occupancy, Occupied, Statistics};
+pub use snapshot::{EntryCount, LeafStatistics, Occupancy, Statistics};
 
 /// What a leaf counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub enum Event {
     Foreign,
     /// A copy could not be decoded as the type that was asked for.
     Undecodable,
-    /// A read met a copy that is hidden after a failed write.
-    Hidden,
+    /// A read met a copy that is outdated, since a write or delete of its key failed here.
+    Dirty,
     /// A value was stored.
     Write,
     /// A value came from a lower layer and was stored.
@@ -193,12 +193,13 @@ impl Counters {
 struct ErrorKinds;
 
 impl ErrorKinds {
-    const ALL: [ErrorKind; 13] = [
+    const ALL: [ErrorKind; 14] = [
         ErrorKind::Connection,
         ErrorKind::Timeout,
         ErrorKind::Codec,
         ErrorKind::TooLarge,
         ErrorKind::VersionMismatch,
+        ErrorKind::Conflict,
         ErrorKind::Unsupported,
         ErrorKind::RequiredLayer,
         ErrorKind::AllLayers,

@@ -8,12 +8,6 @@ use serde::{Serialize, Serializer};
 
 use super::{Counters, Event};
 
-/// A store that can say what it holds.
-pub trait Occupied: Send + Sync {
-    /// What it holds now.
-    fn occupancy(&self) -> Occupancy;
-}
-
 /// What a leaf holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -113,9 +107,9 @@ statistics! {
     misses = Miss;
     /// Copies that were found and not served, since another layer's was.
     unserved = Unserved;
-    /// Copies that were met and could not be served: past their time, invalidated, hidden, damaged, foreign or not
+    /// Copies that were met and could not be served: past their time, invalidated, dirty, damaged, foreign or not
     /// decodable.
-    unusable = Outdated Invalidated Damaged Foreign Undecodable Hidden;
+    unusable = Outdated Invalidated Damaged Foreign Undecodable Dirty;
     /// Copies that were met and could not be served, since something that they carry was invalidated.
     invalidated = Invalidated;
     /// Values stored by writes.
@@ -221,19 +215,25 @@ impl fmt::Display for Statistics {
 
 /// How many entries of a leaf a normal read may see.
 #[derive(Clone, Debug)]
-pub struct LeafLen {
+#[non_exhaustive]
+pub struct EntryCount {
     /// The leaf's dotted path.
     pub label: BackendLabel,
     /// Entries whose time is not over, or why they cannot be counted.
-    pub len: BackendResult<u64>,
+    pub entries: BackendResult<u64>,
 }
 
-impl LeafLen {
+impl EntryCount {
+    /// The count of this leaf.
+    pub fn new(label: BackendLabel, entries: BackendResult<u64>) -> Self {
+        Self { label, entries }
+    }
+
     /// Whether there is none, if that is known.
     ///
     /// # Errors
-    /// As `len`.
+    /// As `entries`.
     pub fn is_empty(&self) -> BackendResult<bool> {
-        self.len.clone().map(|len| len == 0)
+        self.entries.clone().map(|entries| entries == 0)
     }
 }

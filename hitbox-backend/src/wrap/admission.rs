@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hitbox_core::{CacheKey, CacheValue, Priority};
+use bytes::Bytes;
+use hitbox_core::{BackendResult, CacheKey, CacheValue, Priority};
 
-use crate::backend::{Adoption, Backend, RemoveItem, WriteItem, WriteOptions, adopt};
-use crate::coherence::Ticket;
-use crate::envelope::Raw;
-use crate::hits::HitCounts;
-use crate::leaf::Leaf;
-use crate::receipt::{Outcome, Receipt};
-use crate::stats::Event;
+use super::{Offer, Wrapper, forward};
+use crate::backend::Backend;
+use crate::completion::{Batch, Completion};
+use crate::into::IntoBackend;
+use crate::key_frequency::KeyFrequency;
+use crate::operation::{Removal, WriteOptions};
+use crate::receipt::{Receipt, Receipts};
+use crate::stream::BodyWriter;
 
 /// Which entries a layer takes, by writes and refills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,93 +38,82 @@ pub enum AdmissionRule {
 pub struct Admission {
     inner: Arc<dyn Backend>,
     rule: AdmissionRule,
-    offers: Arc<HitCounts>,
+    offers: Arc<KeyFrequency>,
 }
 
 impl Admission {
     /// Lets into `inner` what the rule says.
-    pub fn new(inner: impl Backend, rule: AdmissionRule) -> Self {
-        Self { inner: Arc::new(inner), rule, offers: Arc::default() }
-    }
-
-    fn admits(&self, key: &CacheKey, value: &CacheValue<Raw>) -> bool {
-        let size =
-            || value.data().as_encoded().map_or_else(|| value.data().weight(), |e| e.bytes.len() as u64);
-        match self.rule {
-            AdmissionRule::Always => true,
-            AdmissionRule::Never => false,
-            AdmissionRule::UpTo(limit) => size() <= limit,
-            AdmissionRule::NthRequest(n) => self.offers.hit(key) >= n,
-            AdmissionRule::From(lowest) => {
-                value.details().map_or(Priority::Normal, |details| details.priority) >= lowest
-            }
-        }
-    }
-
-    /// The receipt of a write that was not admitted, from that of the removal of what was there.
-    fn left_out(&self, removed: Receipt) -> Receipt {
-        if !removed.is_ok() {
-            return removed;
-        }
-        self.inner.leaves().iter().for_each(|leaf| leaf.count(Event::NotAdmitted, 1));
-        let mut receipt = removed;
-        for line in &mut receipt.leaves {
-            line.outcome = Outcome::NotAdmitted;
-        }
-        receipt
+    pub fn new<Kind>(inner: impl IntoBackend<Kind>, rule: AdmissionRule) -> Self {
+        Self { inner: inner.into_shared(), rule, offers: Arc::default() }
     }
 }
 
-#[async_trait]
-impl Backend for Admission {
-    crate::forward!(self => self.inner; store, reads, facts, capabilities, names, versions);
+impl Wrapper for Admission {
+    type Inner = dyn Backend;
 
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        if self.admits(key, &value) {
-            return self.inner.write_with(key, value, options).await;
-        }
-        self.left_out(self.inner.remove_with(key, options).await)
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        self.offers.forget(key);
-        self.inner.remove_with(key, options).await
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, rule: self.rule, offers: self.offers.clone() })
     }
 
-    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
-        let admitted: Vec<bool> = items.iter().map(|item| self.admits(&item.key, &item.value)).collect();
-        let (mut taken, mut refused) = (Vec::new(), Vec::new());
-        for (item, admitted) in items.into_iter().zip(&admitted) {
-            if *admitted {
-                taken.push(item);
-            } else {
-                refused.push(RemoveItem { key: item.key, options: item.options });
+    fn admits(&self, key: &CacheKey, offer: &Offer<'_>) -> bool {
+        match self.rule {
+            AdmissionRule::Always => true,
+            AdmissionRule::Never => false,
+            AdmissionRule::UpTo(limit) => offer.size().is_none_or(|size| size <= limit),
+            AdmissionRule::NthRequest(n) => self.offers.count(key) >= n,
+            AdmissionRule::From(lowest) => {
+                offer.entry().details().map_or(Priority::Normal, |details| details.priority) >= lowest
             }
         }
-        let mut taken = self.inner.write_many(taken).await.into_iter();
-        let mut refused =
-            self.inner.remove_many(refused).await.into_iter().map(|receipt| self.left_out(receipt));
-        let receipt = |admitted: &bool| if *admitted { taken.next() } else { refused.next() };
-        admitted.iter().map(receipt).map(Option::unwrap_or_default).collect()
     }
 
-    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
-        items.iter().for_each(|item| self.offers.forget(&item.key));
-        self.inner.remove_many(items).await
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        if self.admits(key, &value) {
-            return self.inner.install_if(key, value, ticket).await;
+    fn remove(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        if matches!(self.rule, AdmissionRule::NthRequest(_)) {
+            removals.iter().for_each(|removal| self.offers.forget(&removal.key));
         }
-        self.inner.leaves().iter().for_each(|leaf| leaf.count(Event::NotAdmitted, 1));
-        let lines =
-            self.inner.leaves().into_iter().map(|leaf: Leaf| Receipt::of(leaf.path(), Outcome::NotAdmitted));
-        lines.reduce(|all, line| all.join(line, None)).unwrap_or_default()
+        forward::remove(self, removals)
     }
 
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        let (rule, offers) = (self.rule, self.offers.clone());
-        Some(Arc::new(Self { inner: adopt(&self.inner, adoption), rule, offers }))
+    fn open_writer<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        entry: CacheValue<()>,
+        options: WriteOptions,
+    ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
+        let opened = forward::open_writer(self, key, entry, options);
+        let AdmissionRule::UpTo(limit) = self.rule else { return opened };
+        opened
+            .map(move |writer| Ok(Box::new(UpTo { writer: writer?, size: 0, limit }) as Box<dyn BodyWriter>))
+    }
+}
+
+/// Takes a body up to a size; when it turns out larger it is not admitted.
+struct UpTo {
+    writer: Box<dyn BodyWriter>,
+    size: u64,
+    limit: u64,
+}
+
+#[async_trait]
+impl BodyWriter for UpTo {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        self.size += chunk.len() as u64;
+        if self.size > self.limit { Ok(()) } else { self.writer.chunk(chunk).await }
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        if self.size > self.limit { self.writer.leave_out().await } else { self.writer.finish().await }
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.writer.abort().await;
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.writer.leave_out().await
     }
 }

@@ -3,187 +3,161 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use hitbox_core::{Accept, BackendResult, BoxFuture, CacheKey, CacheValue, Scope};
+use hitbox_core::{Accept, BackendResult, BoxFuture, CacheKey};
 
-use crate::backend::{Adoption, Backend, RemoveItem, WriteItem, WriteOptions, adopt};
-use crate::coherence::{Ticket, moment};
-use crate::envelope::Raw;
-use crate::leaf::Invalidation;
-use crate::read::{Answer, LeafSet, Presence, ReadOptions, TryRead};
-use crate::receipt::Receipt;
-use crate::stream::BodyReader;
+use super::{Wrapper, forward};
+use crate::backend::Backend;
+use crate::coherence::logical_clock;
+use crate::completion::{Batch, Completion};
+use crate::into::IntoBackend;
+use crate::operation::{
+    Answer, Answers, Invalidation, LeafSet, Maintained, Maintenance, ReadOptions, Removal, Write,
+};
+use crate::receipt::{Receipt, Receipts};
 
-type Flight = BoxFuture<'static, Answer>;
-type Name = (CacheKey, Accept);
+type Call = BoxFuture<'static, Answer>;
+type Name = (CacheKey, Accept, bool);
 
-/// Flights under way by what they read, each with its number.
+/// Calls under way by what they read, each with its number and the logical time when it started.
 #[derive(Default)]
-struct Flights {
-    under_way: HashMap<Name, (u64, u64, WeakShared<Flight>)>,
+struct Calls {
+    under_way: HashMap<Name, (u64, u64, WeakShared<Call>)>,
     next: u64,
 }
 
-/// A backend in which reads of one key that meet share one call and its answer. Worth its cost in front
-/// of a slow layer.
+/// A backend in which reads of one key that meet share one call and its answer. Worth its cost in front of a slow layer.
 ///
 /// A read that starts after a write has returned never joins a call that started before the write did.
 pub struct Coalesce {
     inner: Arc<dyn Backend>,
-    flights: Arc<Mutex<Flights>>,
+    calls: Arc<Mutex<Calls>>,
 }
 
 impl Coalesce {
     /// Shares the reads of `inner`.
-    pub fn new(inner: impl Backend) -> Self {
-        Self { inner: Arc::new(inner), flights: Arc::default() }
+    pub fn new<Kind>(inner: impl IntoBackend<Kind>) -> Self {
+        Self { inner: inner.into_shared(), calls: Arc::default() }
     }
 
     /// The call under way, or a new one. It ends when all its readers are gone.
-    fn join(&self, key: &CacheKey, options: &ReadOptions) -> Shared<Flight> {
-        let name = (key.clone(), options.accept);
-        let mut flights = lock(&self.flights);
-        // What a read that began before an invalidation brings is not for one that starts after it.
-        let moment = moment::now();
-        let under_way = flights.under_way.get(&name).filter(|(_, began, _)| *began == moment);
-        if let Some(flight) = under_way.and_then(|(.., flight)| flight.upgrade()) {
-            return flight;
+    fn join(&self, key: &CacheKey, options: &ReadOptions) -> Shared<Call> {
+        let name = (key.clone(), options.accept, options.absent);
+        let mut calls = lock(&self.calls);
+        // What a read that started before an invalidation brings is not for one that starts after it.
+        let now = logical_clock::now();
+        let under_way = calls.under_way.get(&name).filter(|(_, started, _)| *started == now);
+        if let Some(call) = under_way.and_then(|(.., call)| call.upgrade()) {
+            return call;
         }
-        let number = flights.next;
-        flights.next += 1;
-        let landing = Landing { flights: self.flights.clone(), name: name.clone(), number };
+        let number = calls.next;
+        calls.next += 1;
+        let under_way = UnderWay { calls: self.calls.clone(), name: name.clone(), number };
         let (inner, options) = (self.inner.clone(), options.clone());
-        let call = async move {
-            let answer = inner.read_with(&landing.name.0, &options).await;
-            drop(landing);
-            answer
+        let work = async move {
+            let answers = inner.read(std::slice::from_ref(&under_way.name.0), &options).await;
+            drop(under_way);
+            answers.into_one().unwrap_or(Ok(None))
         };
-        let flight: Shared<Flight> = FutureExt::boxed(call).shared();
-        if let Some(weak) = flight.downgrade() {
-            flights.under_way.insert(name, (number, moment, weak));
+        let call: Shared<Call> = FutureExt::boxed(work).shared();
+        if let Some(weak) = call.downgrade() {
+            calls.under_way.insert(name, (number, now, weak));
         }
-        flight
+        call
     }
 
     /// Reads that start from now on make a call of their own.
-    fn part(&self, key: &CacheKey) {
-        let mut flights = lock(&self.flights);
-        for accept in [Accept::Fresh, Accept::Stale, Accept::Expired] {
-            flights.under_way.remove(&(key.clone(), accept));
+    fn part<'k>(calls: &Mutex<Calls>, keys: impl Iterator<Item = &'k CacheKey>) {
+        let mut calls = lock(calls);
+        if calls.under_way.is_empty() {
+            return;
         }
+        for key in keys {
+            for accept in [Accept::Fresh, Accept::Stale, Accept::Expired] {
+                for absent in [false, true] {
+                    calls.under_way.remove(&(key.clone(), accept, absent));
+                }
+            }
+        }
+    }
+
+    /// The same after a call that changes these keys, or whichever keys.
+    fn parting<'a, T: Send + 'a>(
+        &'a self,
+        keys: Option<Vec<CacheKey>>,
+        call: Completion<'a, T>,
+    ) -> Completion<'a, T> {
+        call.map(move |result| {
+            match &keys {
+                Some(keys) => Self::part(&self.calls, keys.iter()),
+                None => lock(&self.calls).under_way.clear(),
+            }
+            result
+        })
     }
 }
 
-fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
-    flights.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(calls: &Mutex<Calls>) -> MutexGuard<'_, Calls> {
+    calls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes a flight that has landed, or that all its readers have left. A newer one of the same name
-/// stays.
-struct Landing {
-    flights: Arc<Mutex<Flights>>,
+/// A call that has not ended. A newer one of the same name stays.
+struct UnderWay {
+    calls: Arc<Mutex<Calls>>,
     name: Name,
     number: u64,
 }
 
-impl Drop for Landing {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut flights = lock(&self.flights);
-        if flights.under_way.get(&self.name).is_some_and(|(number, ..)| *number == self.number) {
-            flights.under_way.remove(&self.name);
+        let mut calls = lock(&self.calls);
+        if calls.under_way.get(&self.name).is_some_and(|(number, ..)| *number == self.number) {
+            calls.under_way.remove(&self.name);
         }
     }
 }
 
-#[async_trait]
-impl Backend for Coalesce {
-    crate::forward!(self => self.inner; store, facts, capabilities);
+impl Wrapper for Coalesce {
+    type Inner = dyn Backend;
 
-    fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
-        self.inner.try_read(key, options)
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        // Reads that leave leaves out, or look through a view of their own, are theirs alone.
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, calls: Arc::default() })
+    }
+
+    fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
+        let [key] = keys else { return forward::read(self, keys, options) };
+        // A read that leaves leaves out is its caller's alone.
         if options.skip != LeafSet::EMPTY {
-            return self.inner.read_with(key, options).await;
+            return forward::read(self, keys, options);
         }
-        let flight = self.join(key, options);
-        flight.await
+        Completion::later(self.join(key, options).map(Batch::one))
     }
 
-    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
-        self.inner.read_many(keys, options).await
+    fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        let keys = writes.iter().map(|write| write.key.clone()).collect();
+        self.parting(Some(keys), forward::write(self, writes))
     }
 
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
-        self.inner.contains(key).await
+    fn remove(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        let keys = removals.iter().map(|removal| removal.key.clone()).collect();
+        self.parting(Some(keys), forward::remove(self, removals))
     }
 
-    async fn open_reader(
-        &self,
-        key: &CacheKey,
-        options: &ReadOptions,
-    ) -> BackendResult<Option<Box<dyn BodyReader>>> {
-        self.inner.open_reader(key, options).await
+    fn invalidate<'a>(&'a self, invalidation: &'a Invalidation) -> Completion<'a, Receipt> {
+        self.parting(None, forward::invalidate(self, invalidation))
     }
 
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        let receipt = self.inner.write_with(key, value, options).await;
-        self.part(key);
-        receipt
+    fn observe<'a>(&'a self, change: &'a Invalidation) -> Completion<'a, Receipt> {
+        self.parting(None, forward::observe(self, change))
     }
 
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        let receipt = self.inner.remove_with(key, options).await;
-        self.part(key);
-        receipt
-    }
-
-    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
-        let keys: Vec<CacheKey> = items.iter().map(|item| item.key.clone()).collect();
-        let receipts = self.inner.write_many(items).await;
-        keys.iter().for_each(|key| self.part(key));
-        receipts
-    }
-
-    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
-        let keys: Vec<CacheKey> = items.iter().map(|item| item.key.clone()).collect();
-        let receipts = self.inner.remove_many(items).await;
-        keys.iter().for_each(|key| self.part(key));
-        receipts
-    }
-
-    async fn write_if_newer_with(
-        &self,
-        key: &CacheKey,
-        value: CacheValue<Raw>,
-        options: &WriteOptions,
-    ) -> Receipt {
-        let receipt = self.inner.write_if_newer_with(key, value, options).await;
-        self.part(key);
-        receipt
-    }
-
-    async fn evict_with(&self, key: &CacheKey) -> Receipt {
-        let receipt = self.inner.evict_with(key).await;
-        self.part(key);
-        receipt
-    }
-
-    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
-        self.inner.invalidate(scopes, under).await
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        let receipt = self.inner.install_if(key, value, ticket).await;
-        self.part(key);
-        receipt
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        Some(Arc::new(Self { inner: adopt(&self.inner, adoption), flights: Arc::default() }))
+    fn maintain<'a>(&'a self, work: &'a Maintenance) -> Completion<'a, BackendResult<Maintained>> {
+        let done = forward::maintain(self, work);
+        if matches!(work, Maintenance::Erase { .. }) { self.parting(None, done) } else { done }
     }
 }

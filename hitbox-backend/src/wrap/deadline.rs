@@ -1,201 +1,182 @@
 //! Cuts calls that take too long.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::future::{Either, select};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Scope};
+use hitbox_core::{
+    BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, ErrorKind, Freshness,
+    Operation,
+};
 
-use crate::backend::{Adoption, Backend, Page, RemoveItem, WriteItem, WriteOptions, adopt};
-use crate::clock::SystemClock;
-use crate::coherence::Ticket;
-use crate::envelope::Raw;
-use crate::leaf::{Invalidation, Leaf};
-use crate::read::{Answer, Peek, Presence, ReadOptions, TryRead};
-use crate::receipt::{DeleteStatus, Outcome, Receipt};
+use super::{Wrapper, forward};
+use crate::backend::Backend;
+use crate::completion::Completion;
+use crate::into::IntoBackend;
+use crate::leaf::failure;
+use crate::operation::{ReadOptions, WriteOptions};
+use crate::receipt::Receipt;
 use crate::stats::Event;
-use crate::stream::BodyReader;
+use crate::stream::{BodyReader, BodyWriter};
 
-/// A backend whose calls are cut after a limit. A read that is cut is a failed read; a write or delete
-/// that is cut has an unknown outcome in each leaf, so that compositions hide and repair its key.
+/// A backend whose calls are cut after a limit, whatever they are; of bodies every chunk is a call. A read that is cut is
+/// a failed read. A write or delete that is cut has an unknown outcome in each leaf, so that compositions do not serve
+/// what it may have left.
 pub struct Deadline {
     inner: Arc<dyn Backend>,
-    limit: Duration,
-    leaves: Vec<Leaf>,
+    limit: Limit,
+}
+
+#[derive(Clone)]
+struct Limit {
+    time: Duration,
     clock: Arc<dyn Clock>,
+}
+
+impl Limit {
+    /// What comes of `call` in time.
+    async fn cut<T>(&self, operation: Operation, call: BoxFuture<'_, T>) -> BackendResult<T> {
+        match select(call, self.clock.sleep(self.time)).await {
+            Either::Left((result, _)) => Ok(result),
+            Either::Right(_) => {
+                let message = format!("it took longer than {} ms", self.time.as_millis());
+                Err(BackendError::new(ErrorKind::Timeout, message).during(operation))
+            }
+        }
+    }
 }
 
 impl Deadline {
     /// Cuts the calls of `inner` after `limit`.
-    pub fn new(inner: impl Backend, limit: Duration) -> Self {
-        Self::around(Arc::new(inner), limit)
+    pub fn new<Kind>(inner: impl IntoBackend<Kind>, limit: Duration) -> Self {
+        Self::of(inner.into_shared(), limit)
     }
 
-    fn around(inner: Arc<dyn Backend>, limit: Duration) -> Self {
-        let leaves = inner.leaves();
-        let clock = leaves.first().map_or_else(|| Arc::new(SystemClock) as _, |leaf| leaf.clock().clone());
-        Self { inner, limit, leaves, clock }
+    fn of(inner: Arc<dyn Backend>, time: Duration) -> Self {
+        let clock = inner.layout().clock().clone();
+        Self { inner, limit: Limit { time, clock } }
+    }
+}
+
+impl Wrapper for Deadline {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn error(&self, what: &str) -> BackendError {
-        let message = format!("{what} took longer than {} ms", self.limit.as_millis());
-        BackendError::new(ErrorKind::Timeout, message)
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self::of(inner, self.limit.time))
     }
 
-    /// `call`, or the error in which it is cut.
-    async fn cut<T>(&self, what: &str, call: impl Future<Output = T> + Send) -> BackendResult<T> {
-        match select(std::pin::pin!(call), self.clock.sleep(self.limit)).await {
-            Either::Left((result, _)) => Ok(result),
-            Either::Right(_) => Err(self.error(what)),
-        }
-    }
-
-    /// The same, counted in the leaf that was asked.
-    fn counted(&self, event: Event, error: BackendError) -> BackendError {
-        match &self.leaves[..] {
-            [leaf] => leaf.failed(event, error),
-            several => {
-                several.iter().for_each(|leaf| drop(leaf.failed(event, error.clone())));
-                error
+    fn guard<'a, T: Send + 'a>(
+        &'a self,
+        operation: Operation,
+        call: impl FnOnce() -> Completion<'a, T> + Send + 'a,
+        failed: impl FnOnce(BackendError) -> T + Send + 'a,
+    ) -> Completion<'a, T> {
+        match call() {
+            Completion::Later(work) => {
+                Completion::later(async move { self.limit.cut(operation, work).await.unwrap_or_else(failed) })
             }
+            done => done,
         }
     }
 
-    fn cut_answer(&self, result: BackendResult<Answer>) -> Answer {
-        result.unwrap_or_else(|error| Err(self.counted(Event::ReadError, error)))
+    fn open_reader<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        options: &'a ReadOptions,
+    ) -> Completion<'a, BackendResult<Option<Box<dyn BodyReader>>>> {
+        forward::open_reader(self, key, options).map(|opened| {
+            let limit = self.limit.clone();
+            Ok(opened?.map(|reader| Box::new(CutReader { reader, limit }) as Box<dyn BodyReader>))
+        })
     }
 
-    fn cut_receipt(&self, event: Event, result: BackendResult<Receipt>) -> Receipt {
-        result.unwrap_or_else(|error| {
-            let lines = self
-                .leaves
-                .iter()
-                .map(|leaf| Receipt::of(leaf.path(), Outcome::Unknown(leaf.failed(event, error.clone()))));
-            let whole = lines.reduce(|all, line| {
-                let error = all.error().cloned();
-                all.join(line, error)
-            });
-            whole.unwrap_or_default()
+    fn open_writer<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        entry: CacheValue<()>,
+        options: WriteOptions,
+    ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
+        forward::open_writer(self, key, entry, options).map(|opened| {
+            let (writer, limit, inner) = (opened?, self.limit.clone(), self.inner.clone());
+            Ok(Box::new(CutWriter { writer, limit, inner }) as Box<dyn BodyWriter>)
         })
     }
 }
 
+struct CutReader {
+    reader: Box<dyn BodyReader>,
+    limit: Limit,
+}
+
 #[async_trait]
-impl Backend for Deadline {
-    crate::forward!(self => self.inner; facts, capabilities);
-
-    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        self.cut("a read", self.inner.read(key)).await?
+impl BodyReader for CutReader {
+    fn entry(&self) -> &CacheValue<()> {
+        self.reader.entry()
     }
 
-    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.cut("a write", self.inner.write(key, value)).await?
+    fn label(&self) -> BackendLabel {
+        self.reader.label()
     }
 
-    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        self.cut("a delete", self.inner.remove(key)).await?
+    fn freshness(&self) -> Freshness {
+        self.reader.freshness()
     }
 
-    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        self.cut("a look-up", self.inner.peek(key)).await?
+    fn generation(&self) -> u64 {
+        self.reader.generation()
     }
 
-    async fn entry_count(&self) -> BackendResult<u64> {
-        self.cut("a count", self.inner.entry_count()).await?
+    fn len(&self) -> Option<u64> {
+        self.reader.len()
     }
 
-    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
-        self.cut("a page of keys", self.inner.enumerate(cursor, limit)).await?
+    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
+        self.reader.seek(range)
     }
 
-    async fn write_if_newer(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.cut("a conditional write", self.inner.write_if_newer(key, value)).await?
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        self.limit.cut(Operation::ReadBody, self.reader.chunk()).await?
+    }
+}
+
+struct CutWriter {
+    writer: Box<dyn BodyWriter>,
+    limit: Limit,
+    inner: Arc<dyn Backend>,
+}
+
+impl CutWriter {
+    async fn end(limit: Limit, inner: Arc<dyn Backend>, end: BoxFuture<'_, Receipt>) -> Receipt {
+        let cut = limit.cut(Operation::WriteBody, end).await;
+        cut.unwrap_or_else(|error| failure::receipt(inner.layout(), Event::WriteError, error))
+    }
+}
+
+#[async_trait]
+impl BodyWriter for CutWriter {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        self.limit.cut(Operation::WriteBody, self.writer.chunk(chunk)).await?
     }
 
-    fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
-        self.inner.try_read(key, options)
+    async fn finish(self: Box<Self>) -> Receipt {
+        Self::end(self.limit, self.inner, self.writer.finish()).await
     }
 
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        self.cut_answer(self.cut("a read", self.inner.read_with(key, options)).await)
-    }
-
-    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
-        match self.cut("a batch of reads", self.inner.read_many(keys, options)).await {
-            Ok(answers) => answers,
-            Err(error) => keys.iter().map(|_| self.cut_answer(Err(error.clone()))).collect(),
+    async fn abort(self: Box<Self>) {
+        // What is left behind is given up with the future.
+        if let Err(error) = self.limit.cut(Operation::WriteBody, self.writer.abort()).await {
+            tracing::debug!(%error, "a body could not be given up in time");
         }
     }
 
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
-        self.cut("a look-up", self.inner.contains(key)).await?
-    }
-
-    async fn open_reader(
-        &self,
-        key: &CacheKey,
-        options: &ReadOptions,
-    ) -> BackendResult<Option<Box<dyn BodyReader>>> {
-        self.cut("opening a reader", self.inner.open_reader(key, options)).await?
-    }
-
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        let result = self.cut("a write", self.inner.write_with(key, value, options)).await;
-        self.cut_receipt(Event::WriteError, result)
-    }
-
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        let result = self.cut("a delete", self.inner.remove_with(key, options)).await;
-        self.cut_receipt(Event::RemoveError, result)
-    }
-
-    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
-        let count = items.len();
-        match self.cut("a batch of writes", self.inner.write_many(items)).await {
-            Ok(receipts) => receipts,
-            Err(error) => {
-                (0..count).map(|_| self.cut_receipt(Event::WriteError, Err(error.clone()))).collect()
-            }
-        }
-    }
-
-    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
-        let count = items.len();
-        match self.cut("a batch of deletes", self.inner.remove_many(items)).await {
-            Ok(receipts) => receipts,
-            Err(error) => {
-                (0..count).map(|_| self.cut_receipt(Event::RemoveError, Err(error.clone()))).collect()
-            }
-        }
-    }
-
-    async fn write_if_newer_with(
-        &self,
-        key: &CacheKey,
-        value: CacheValue<Raw>,
-        options: &WriteOptions,
-    ) -> Receipt {
-        let work = self.inner.write_if_newer_with(key, value, options);
-        self.cut_receipt(Event::WriteError, self.cut("a conditional write", work).await)
-    }
-
-    async fn evict_with(&self, key: &CacheKey) -> Receipt {
-        let result = self.cut("a delete", self.inner.evict_with(key)).await;
-        self.cut_receipt(Event::RemoveError, result)
-    }
-
-    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
-        let result = self.cut("an invalidation", self.inner.invalidate(scopes, under)).await;
-        self.cut_receipt(Event::WriteError, result)
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        let result = self.cut("a refill", self.inner.install_if(key, value, ticket)).await;
-        self.cut_receipt(Event::WriteError, result)
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        Some(Arc::new(Self::around(adopt(&self.inner, adoption), self.limit)))
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        Self::end(self.limit, self.inner, self.writer.leave_out()).await
     }
 }

@@ -1,5 +1,7 @@
-//! One backend made from another. A wrapper has no path of its own: its leaves are named as if it were
-//! not there.
+//! Wrappers: one backend made from another. A wrapper has no path of its own: its leaves are named as if it were not
+//! there.
+//!
+//! To write one, implement [`Wrapper`]: `inner` and `around`, and the hook for what it changes.
 
 mod admission;
 mod coalesce;
@@ -17,12 +19,14 @@ pub use namespace::Namespace;
 pub use negative::NegativeFilter;
 pub use ttl::{Ttl, TtlRule};
 
+pub use crate::layout::{KeyMap, KeyMapping, Layout, LeafInfo};
+pub use crate::wrapper::{Offer, Wrapper, forward};
 use hitbox_core::BackendResult;
 
-use crate::backend::Backend;
+use crate::into::IntoBackend;
 
-/// Wraps backends.
-pub trait Wrap: Backend + Sized {
+/// Wraps backends and stores.
+pub trait Wrap<Kind>: IntoBackend<Kind> {
     /// Cuts every call after `limit`.
     fn deadline(self, limit: Duration) -> Deadline {
         Deadline::new(self, limit)
@@ -53,7 +57,7 @@ pub trait Wrap: Backend + Sized {
     /// # Errors
     /// As [`NegativeFilter::new`].
     fn negative_filter(self, expected: u64) -> impl Future<Output = BackendResult<NegativeFilter>> + Send {
-        NegativeFilter::new(self, expected)
+        NegativeFilter::of(self.into_shared(), expected)
     }
 
     /// Lets simultaneous reads of one key share one call.
@@ -62,4 +66,4 @@ pub trait Wrap: Backend + Sized {
     }
 }
 
-impl<B: Backend> Wrap for B {}
+impl<Kind, B: IntoBackend<Kind>> Wrap<Kind> for B {}

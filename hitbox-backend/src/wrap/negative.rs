@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox_core::{BackendError, BackendResult, CacheKey, ErrorKind};
 
-use crate::backend::{Adoption, Backend, Sweep, adopt};
-use crate::capability::Capabilities;
+use super::{Wrapper, forward};
+use crate::backend::Backend;
 use crate::coherence::filter::Filter;
-use crate::envelope::Raw;
-use crate::leaf::Leaf;
-use crate::read::{Answer, Peek, Presence, ReadOptions, TryRead};
-use crate::receipt::DeleteStatus;
+use crate::completion::Completion;
+use crate::into::IntoBackend;
+use crate::layout::LeafInfo;
+use crate::operation::{Answers, Maintained, Maintenance, Presence, ReadOptions, TryRead};
 use crate::stats::Event;
-use crate::stream::BodyReader;
 
 /// Keys that are listed at a time while the filter is filled.
 const PAGE: usize = 10_000;
@@ -23,7 +21,7 @@ const PAGE: usize = 10_000;
 ///
 /// The filter is a Bloom filter (Bloom 1970) of ten bits for each expected key and seven hash functions, so that some
 /// 0.8 % of the keys that are not there pass it while there are no more than expected. Deleted and evicted keys stay
-/// in it until [`rebuild`](Self::rebuild); [`sweep`](Backend::sweep) does that when it holds twice the expected keys.
+/// in it until [`rebuild`](Self::rebuild); a sweep does that when it holds twice the expected keys.
 pub struct NegativeFilter {
     inner: Arc<dyn Backend>,
     filter: Arc<Filter>,
@@ -35,21 +33,21 @@ impl NegativeFilter {
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for what is not one leaf, or is shared with other processes, whose
     /// writes are not seen here; [`Unsupported`](ErrorKind::Unsupported) for leaves that cannot list their keys.
-    pub async fn new(inner: impl Backend, expected: u64) -> BackendResult<Self> {
-        let inner: Arc<dyn Backend> = Arc::new(inner);
+    pub async fn new<Kind>(inner: impl IntoBackend<Kind>, expected: u64) -> BackendResult<Self> {
+        Self::of(inner.into_shared(), expected).await
+    }
+
+    pub(super) async fn of(inner: Arc<dyn Backend>, expected: u64) -> BackendResult<Self> {
         let wrong = |message: &str| Err(BackendError::new(ErrorKind::Configuration, message));
-        let leaves = inner.leaves();
-        let [leaf] = &leaves[..] else { return wrong("a negative filter belongs in front of one leaf") };
-        if inner.capabilities().shared {
+        let layout = inner.layout().clone();
+        let [leaf] = layout.leaves() else { return wrong("a negative filter belongs in front of one leaf") };
+        if layout.capabilities().shared {
             return wrong("a negative filter does not see what other processes write to a shared layer");
         }
-        if leaf.is_anonymous() {
-            return wrong("a negative filter does not see all writes of a backend without a leaf of its own");
-        }
-        if !inner.capabilities().enumerates {
+        if !layout.capabilities().enumerates {
             return Err(BackendError::unsupported("listing keys").at(leaf.path()));
         }
-        let filter = leaf.coherence().filter(expected);
+        let filter = leaf.handle().coherence().filter(expected);
         let this = Self { inner, filter };
         this.rebuild().await?;
         Ok(this)
@@ -72,125 +70,111 @@ impl NegativeFilter {
         let rebuild = self.filter.rebuild();
         let mut cursor = Some(0);
         while let Some(from) = cursor {
-            let page = self.inner.enumerate(from, PAGE).await?;
+            let work = Maintenance::List { cursor: from, limit: PAGE };
+            let page = self.inner.maintain(&work).await?.into_listed()?;
             cursor = page.next;
             // As the leaf knows them.
-            page.keys.iter().for_each(|key| self.at_leaf(key, |key| rebuild.add(key)));
+            let leaves = self.inner.layout().leaves();
+            page.keys.iter().for_each(|key| leaves.iter().for_each(|leaf| rebuild.add(&leaf.key(key))));
         }
         rebuild.finish();
         Ok(())
     }
 
-    fn at_leaf(&self, key: &CacheKey, mut visit: impl FnMut(&CacheKey)) {
-        self.inner.visit_leaves(key, &mut |_: &Leaf, key| visit(key));
+    fn leaf(&self) -> Option<&LeafInfo> {
+        self.inner.layout().leaves().first()
     }
 
-    /// Whether the leaf cannot have the key.
-    fn excludes(&self, key: &CacheKey) -> bool {
-        let mut may_have = false;
-        self.inner.visit_leaves(key, &mut |leaf, key| {
-            may_have = self.filter.may_have(key);
-            if !may_have {
-                leaf.count(Event::Filtered, 1);
-                leaf.count(Event::Miss, 1);
-            }
-        });
-        !may_have
+    fn may_have(&self, key: &CacheKey) -> bool {
+        self.leaf().is_none_or(|leaf| self.filter.may_have(&leaf.key(key)))
+    }
+
+    /// Whether the leaf cannot have the key, which is counted.
+    fn rejects(&self, key: &CacheKey, options: &ReadOptions) -> bool {
+        if self.may_have(key) {
+            return false;
+        }
+        if let Some(leaf) = self.leaf().filter(|leaf| !options.skip.contains(leaf.position())) {
+            leaf.handle().count(Event::Filtered, 1);
+            leaf.handle().count(Event::Miss, 1);
+        }
+        true
     }
 
     /// The store was asked and had nothing.
-    fn in_vain(&self, key: &CacheKey, options: &ReadOptions) {
-        self.inner.visit_leaves(key, &mut |leaf, _| {
-            if !options.skip.contains(leaf.position()) {
-                leaf.count(Event::FalsePositive, 1);
+    fn count_false_positive(&self, options: &ReadOptions) {
+        if let Some(leaf) = self.leaf().filter(|leaf| !options.skip.contains(leaf.position())) {
+            leaf.handle().count(Event::FalsePositive, 1);
+        }
+    }
+
+    async fn read_passing(&self, keys: &[CacheKey], options: &ReadOptions) -> Answers {
+        let passing: Vec<bool> = keys.iter().map(|key| !self.rejects(key, options)).collect();
+        let passed = keys.iter().zip(&passing).filter(|(_, passes)| **passes);
+        let asked: Vec<CacheKey> = passed.map(|(key, _)| key.clone()).collect();
+        let answers =
+            if asked.is_empty() { Answers::default() } else { self.inner.read(&asked, options).await };
+        let mut answers = answers.into_iter();
+        let answer = |passes: bool| {
+            let answer = if passes { answers.next().unwrap_or(Ok(None)) } else { return Ok(None) };
+            if matches!(answer, Ok(None)) {
+                self.count_false_positive(options);
             }
-        });
+            answer
+        };
+        passing.into_iter().map(answer).collect()
+    }
+
+    /// Rebuilds the filter after a sweep, if it holds too many keys that may be gone.
+    async fn sweep(&self, work: &Maintenance) -> BackendResult<Maintained> {
+        let swept = self.inner.maintain(work).await?;
+        if self.filter.is_overfull() {
+            self.rebuild().await?;
+        }
+        Ok(swept)
     }
 }
 
-#[async_trait]
-impl Backend for NegativeFilter {
-    crate::forward!(self => self.inner; writes);
+impl Wrapper for NegativeFilter {
+    type Inner = dyn Backend;
 
-    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        if self.excludes(key) { Ok(None) } else { self.inner.read(key).await }
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.at_leaf(key, |key| self.filter.add(key));
-        self.inner.write(key, value).await
-    }
-
-    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        self.inner.remove(key).await
-    }
-
-    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        self.inner.peek(key).await
-    }
-
-    async fn enumerate(&self, cursor: u64, limit: usize) -> BackendResult<crate::backend::Page> {
-        self.inner.enumerate(cursor, limit).await
-    }
-
-    async fn entry_count(&self) -> BackendResult<u64> {
-        self.inner.entry_count().await
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, filter: self.filter.clone() })
     }
 
     fn try_read(&self, key: &CacheKey, options: &ReadOptions) -> TryRead {
-        if self.excludes(key) { TryRead::Miss } else { self.inner.try_read(key, options) }
-    }
-
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        if self.excludes(key) {
-            return Ok(None);
+        if self.rejects(key, options) {
+            return TryRead::Miss;
         }
-        let answer = self.inner.read_with(key, options).await;
-        if matches!(answer, Ok(None)) {
-            self.in_vain(key, options);
+        let answer = self.inner.try_read(key, options);
+        if matches!(answer, TryRead::Miss) {
+            self.count_false_positive(options);
         }
         answer
     }
 
-    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
-        let passing: Vec<bool> = keys.iter().map(|key| !self.excludes(key)).collect();
-        let asked: Vec<CacheKey> =
-            keys.iter().zip(&passing).filter(|(_, passes)| **passes).map(|(key, _)| key.clone()).collect();
-        let mut answers = self.inner.read_many(&asked, options).await.into_iter();
-        let answer = |passes: &bool| if *passes { answers.next() } else { None };
-        passing.iter().map(answer).map(|answer| answer.unwrap_or(Ok(None))).collect()
+    fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
+        Completion::later(self.read_passing(keys, options))
     }
 
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
-        let mut may_have = false;
-        self.at_leaf(key, |key| may_have = self.filter.may_have(key));
-        if may_have { self.inner.contains(key).await } else { Ok(Presence::Absent) }
-    }
-
-    async fn open_reader(
-        &self,
-        key: &CacheKey,
-        options: &ReadOptions,
-    ) -> BackendResult<Option<Box<dyn BodyReader>>> {
-        self.inner.open_reader(key, options).await
-    }
-
-    /// Rebuilds the filter too, if it holds too many keys that may be gone.
-    async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
-        let sweep = self.inner.sweep(limit).await?;
-        if self.filter.is_overfull() {
-            self.rebuild().await?;
+    fn contains<'a>(&'a self, key: &'a CacheKey) -> Completion<'a, BackendResult<Presence>> {
+        if self.may_have(key) {
+            return forward::contains(self, key);
         }
-        Ok(sweep)
+        if let Some(leaf) = self.leaf() {
+            leaf.handle().count(Event::Absent, 1);
+        }
+        Completion::Done(Ok(Presence::Absent))
     }
 
-    crate::forward!(self => self.inner; maintenance);
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        Some(Arc::new(Self { inner: adopt(&self.inner, adoption), filter: self.filter.clone() }))
+    fn maintain<'a>(&'a self, work: &'a Maintenance) -> Completion<'a, BackendResult<Maintained>> {
+        match work {
+            Maintenance::Sweep { .. } => Completion::later(self.sweep(work)),
+            work => forward::maintain(self, work),
+        }
     }
 }

@@ -155,6 +155,12 @@ impl Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
+/// Whether the field behind the first byte, the namespace, has any bytes.
+#[inline]
+pub(super) fn has_namespace(encoded: &[u8]) -> bool {
+    encoded.get(1..5) != Some(&[0; 4])
+}
+
 pub(super) struct Head<'a> {
     pub(super) namespace: &'a str,
     pub(super) prefix: &'a str,

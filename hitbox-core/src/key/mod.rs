@@ -82,6 +82,12 @@ impl CacheKey {
         encode::head(&self.encoded).namespace
     }
 
+    /// Whether it is in a namespace. Costs less than to ask for it.
+    #[inline]
+    pub fn has_namespace(&self) -> bool {
+        encode::has_namespace(&self.encoded)
+    }
+
     /// The prefix.
     pub fn prefix(&self) -> &str {
         encode::head(&self.encoded).prefix

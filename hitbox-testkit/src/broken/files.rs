@@ -1,4 +1,4 @@
-//! A folder of files as one would write it first: no checksums, no temporary names, no bound, and all of
+//! A folder of files as one would write it first: no checksums are looked at, no temporary names, no bound, and all of
 //! it on the caller's thread.
 
 use std::collections::VecDeque;
@@ -9,23 +9,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_backend::{Backend, Codec, DeleteStatus, Encoded, Leaf, LeafOptions, Raw, envelope::wire};
+use hitbox_backend::envelope::wire;
+use hitbox_backend::store::{DeleteStatus, Raw, Store};
+use hitbox_backend::{Leaf, LeafOptions};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 
-/// Files without any care. What it stores has no instants.
+/// Files without any care: whatever they hold is believed.
 pub struct NakedFiles {
     folder: PathBuf,
     /// Writes that are acknowledged and not done, at most so many.
     write_behind: usize,
     waiting: Mutex<VecDeque<(PathBuf, Bytes)>>,
-    leaf: Leaf,
 }
 
 impl NakedFiles {
     /// The folder, written in place.
-    pub fn new(folder: &Path, clock: Arc<dyn Clock>) -> Self {
-        let leaf = Leaf::new(LeafOptions { clock, ..LeafOptions::new("files") });
-        Self { folder: folder.to_owned(), write_behind: 0, waiting: Mutex::default(), leaf }
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), write_behind: 0, waiting: Mutex::default() }
     }
 
     /// The same, but up to `writes` of them are acknowledged before they are done.
@@ -33,6 +33,11 @@ impl NakedFiles {
     pub fn behind(mut self, writes: usize) -> Self {
         self.write_behind = writes;
         self
+    }
+
+    /// Its leaf, labelled `files`.
+    pub fn leaf(self, clock: Arc<dyn Clock>) -> Leaf<Self> {
+        Leaf::new(self, LeafOptions::new("files").with_clock(clock))
     }
 
     fn path(&self, key: &CacheKey) -> PathBuf {
@@ -66,21 +71,19 @@ fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[async_trait]
-impl Backend for NakedFiles {
+impl Store for NakedFiles {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         let Some(bytes) = self.load(&self.path(key)).map_err(failed)? else { return Ok(None) };
-        let Codec { format, schema, .. } = *self.leaf.codec();
-        let plain_len = bytes.len() as u64;
-        let encoded = Encoded { format, compressor: 0, schema, plain_len, bytes };
-        Ok(Some(CacheValue::new(Raw::encoded(encoded, None))))
+        // As if there were no checksums.
+        let mut record = bytes.to_vec();
+        wire::seal(&mut record);
+        Ok(Some(Raw::record(record.into())))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        let Some(encoded) = value.data().as_encoded() else {
-            return Err(BackendError::new(ErrorKind::Codec, "not encoded"));
-        };
+        let record = Raw::to_record(key, &value)?;
         let mut waiting = self.waiting();
-        waiting.push_back((self.path(key), encoded.bytes.clone()));
+        waiting.push_back((self.path(key), record.into()));
         while waiting.len() > self.write_behind {
             if let Some((path, bytes)) = waiting.pop_front() {
                 write_in_place(&path, &bytes).map_err(failed)?;
@@ -97,9 +100,5 @@ impl Backend for NakedFiles {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(DeleteStatus::of(u32::from(held))),
         }
-    }
-
-    fn leaf(&self) -> Option<&Leaf> {
-        Some(&self.leaf)
     }
 }

@@ -1,15 +1,23 @@
 //! Leaves that are wrong about what is known of entries: what they carry, what they are called, how many there are.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use hitbox_backend::{
-    Adoption, Answer, Backend, Capabilities, DeleteStatus, Event, Invalidation, Leaf, LeafLen, LeafOptions,
-    LeafStatistics, Matched, Outcome, Presence, Raw, ReadOptions, Receipt, WriteOptions, forward,
+use bytes::Bytes;
+use hitbox_backend::internal::Event;
+use hitbox_backend::operation::{
+    Answers, Condition, Content, Invalidation, InvalidationTarget, Maintained, Maintenance, Removal, Write,
 };
-use hitbox_core::{BackendResult, CacheKey, CacheValue, Clock, KeyPattern, Limits, Scope};
+use hitbox_backend::store::{DeleteStatus, Raw, Store};
+use hitbox_backend::wrap::{Layout, LeafInfo, Wrapper, forward};
+use hitbox_backend::{
+    Backend, Batch, Completion, EntryCount, Leaf, LeafOptions, LeafOutcome, Presence, ReadOptions, Receipt,
+    Receipts,
+};
+use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Clock, KeyPattern, Limits};
 
-use crate::MemoryBackend;
+use super::leaf::SpoiltStore;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +28,7 @@ pub enum Lapse {
     MatchesText,
     /// Invalidation removes entries one by one.
     RemovesEach,
-    /// Writes are stored, whenever they or their loads began.
+    /// Writes are stored, whenever they or their loads started.
     StoresLate,
     /// Every key that is looked at is counted as removed.
     CountsAll,
@@ -38,21 +46,22 @@ pub enum Lapse {
     CountsExpired,
     /// Nothing is too large.
     TakesAnything,
-    /// Deletes are acknowledged and forgotten.
-    KeepsRemoved,
 }
 
 /// A leaf with one lapse.
 #[derive(Clone)]
 pub struct Lapsed {
     lapse: Lapse,
-    store: MemoryBackend,
+    store: Arc<SpoiltStore>,
+    inner: Arc<dyn Backend>,
+    /// A layout of its own, of a leaf that nobody uses.
+    other: Option<Layout>,
 }
 
 impl Lapsed {
     /// A map with this lapse.
     pub fn new(lapse: Lapse, clock: Arc<dyn Clock>) -> Self {
-        let mut options = LeafOptions { clock, ..LeafOptions::new("memory") };
+        let mut options = LeafOptions::new("memory").with_clock(clock.clone());
         if lapse == Lapse::TakesAnything {
             options.limits = Limits {
                 key_bytes: u64::MAX,
@@ -62,173 +71,201 @@ impl Lapsed {
                 ..Limits::DEFAULT
             };
         }
-        Self { lapse, store: MemoryBackend::with_options(options) }
+        let store = Arc::new(SpoiltStore::new(None, clock.clone()));
+        let other = (lapse == Lapse::CountsNothing).then(|| {
+            let idle = Leaf::new(SpoiltStore::new(None, clock), options.clone());
+            idle.layout().clone()
+        });
+        let inner = Arc::new(Leaf::of(store.clone(), options));
+        Self { lapse, store, inner, other }
     }
 
-    fn own(&self) -> &Leaf {
-        self.store.leaf().unwrap_or_else(|| unreachable!("a map has a leaf"))
+    fn leaf(&self) -> Option<&LeafInfo> {
+        self.inner.layout().leaves().first()
+    }
+
+    fn label(&self) -> BackendLabel {
+        self.leaf().map_or("memory".into(), LeafInfo::path)
+    }
+
+    fn count(&self, event: Event) {
+        if let Some(leaf) = self.leaf() {
+            leaf.handle().count(event, 1);
+        }
     }
 
     fn stored(&self) -> Receipt {
-        Receipt::of(self.own().path(), Outcome::Stored)
+        Receipt::of(self.label(), LeafOutcome::Stored)
     }
 
-    async fn keys(&self) -> BackendResult<Vec<CacheKey>> {
-        Ok(self.store.enumerate(0, usize::MAX).await?.keys)
+    async fn keys(&self) -> Vec<CacheKey> {
+        self.store.keys(0, usize::MAX).await.map(|page| page.keys).unwrap_or_default()
     }
-}
 
-#[async_trait]
-impl Backend for Lapsed {
-    forward!(self => self.store; store, sweep);
+    async fn remove_key(&self, key: CacheKey) -> Receipt {
+        self.inner.remove(Batch::one(Removal::new(key))).await.into_one().unwrap_or_default()
+    }
 
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        let value = match self.lapse {
-            Lapse::StoresLate => {
-                // With the epochs of the present, under another key, whose turn it is.
-                let other = CacheKey::new("other");
-                let receipt = self.store.write_with(&other, value, &WriteOptions::default()).await;
-                if let Ok(Some(stamped)) = self.store.read(&other).await {
-                    return match self.store.write(key, stamped).await {
-                        Ok(()) => receipt,
-                        Err(error) => Receipt::of(self.own().path(), Outcome::of_error(error)),
-                    };
-                }
-                return receipt;
+    /// With the epochs of the present, as another key has them.
+    async fn store_late(&self, key: CacheKey, value: CacheValue<Raw>) -> Receipt {
+        let other = CacheKey::new("other");
+        let receipt = self.inner.write(Batch::one(Write::new(other.clone(), value))).await;
+        if let Ok(Some(attached)) = self.store.read(&other).await
+            && let Err(error) = self.store.write(&key, attached).await
+        {
+            return Receipt::of(self.label(), LeafOutcome::of_error(error));
+        }
+        receipt.into_one().unwrap_or_default()
+    }
+
+    async fn write_one(&self, mut write: Write) -> Receipt {
+        match (self.lapse, write.content) {
+            (Lapse::StoresLate, Content::Entry(value)) if !write.condition.is_refill() => {
+                return self.store_late(write.key, value).await;
             }
-            Lapse::KeepsScopes => {
-                let older = self.store.read(key).await.ok().flatten();
+            (Lapse::KeepsScopes, Content::Entry(value)) => {
+                let older = self.store.read(&write.key).await.ok().flatten();
                 let mut details = value.details().cloned().unwrap_or_default();
                 if let Some(older) = older.as_ref().and_then(|older| older.details()) {
                     details.scopes.extend(older.scopes.clone());
                 }
-                value.with_details(details)
+                write.content = Content::Entry(value.with_details(details));
             }
-            _ => value,
-        };
-        self.store.write_with(key, value, options).await
+            (_, content) => write.content = content,
+        }
+        if self.lapse == Lapse::IgnoresVersions && matches!(write.condition, Condition::IfNewer(_)) {
+            write.condition = Condition::Always;
+        }
+        self.inner.write(Batch::one(write)).await.into_one().unwrap_or_default()
     }
 
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        if self.lapse == Lapse::KeepsRemoved {
-            return Receipt::of(self.own().path(), Outcome::Removed);
-        }
-        self.store.remove_with(key, options).await
-    }
-
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        let answer = self.store.read_with(key, options).await;
-        if let (Lapse::CountsTwice, Ok(Some(_))) = (self.lapse, &answer) {
-            self.own().count(Event::Hit, 1);
-        }
-        answer
-    }
-
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
-        if self.lapse != Lapse::TellsOfExpired {
-            return self.store.contains(key).await;
-        }
-        let stored = self.store.read(key).await?;
-        self.own().count(Event::Present, 1);
-        Ok(if stored.is_some() { Presence::Present } else { Presence::Absent })
-    }
-
-    async fn invalidate(&self, scopes: &[Scope], under: &Arc<Invalidation>) -> Receipt {
-        match self.lapse {
-            Lapse::IgnoresInvalidation => return self.stored(),
-            Lapse::RemovesEach => {
-                for key in self.keys().await.unwrap_or_default() {
-                    drop(self.store.remove_with(&key, &WriteOptions::default()).await);
-                }
-            }
-            _ => {}
-        }
-        self.store.invalidate(scopes, under).await
-    }
-
-    async fn remove_matching(&self, pattern: &KeyPattern, matched: &Matched) -> BackendResult<()> {
-        if !matches!(self.lapse, Lapse::MatchesText | Lapse::CountsAll) {
-            return self.store.remove_matching(pattern, matched).await;
-        }
-        for key in self.keys().await? {
+    async fn invalidate_matching(&self, pattern: &KeyPattern, invalidation: &Invalidation) -> Receipt {
+        for key in self.keys().await {
             // As if a part went on without end.
             let text = CacheKey::builder(key.prefix()).part("p", "1").build();
             let by_text =
                 key.parts().next().is_some_and(|part| part.value.is_some_and(|v| v.starts_with(b"1")));
             let is_meant = pattern.matches(&key) || (pattern.matches(&text) && by_text);
-            if self.lapse == Lapse::CountsAll {
-                matched.add(key.clone());
+            if is_meant || self.lapse == Lapse::CountsAll {
+                invalidation.count_removed(key.clone());
             }
             if is_meant {
-                matched.add(key.clone());
-                self.store.remove_with(&key, &WriteOptions::default()).await.into_result()?;
+                drop(self.remove_key(key).await);
             }
         }
-        Ok(())
-    }
-
-    async fn write_if_newer_with(
-        &self,
-        key: &CacheKey,
-        value: CacheValue<Raw>,
-        options: &WriteOptions,
-    ) -> Receipt {
-        if self.lapse == Lapse::IgnoresVersions {
-            return self.store.write_with(key, value, options).await;
-        }
-        self.store.write_if_newer_with(key, value, options).await
-    }
-
-    async fn lens(&self) -> Vec<LeafLen> {
-        if self.lapse != Lapse::CountsExpired {
-            return self.store.lens().await;
-        }
-        vec![LeafLen { label: self.own().path(), len: Ok(self.store.len() as u64) }]
-    }
-
-    fn statistics(&self) -> Vec<LeafStatistics> {
-        if self.lapse == Lapse::CountsNothing {
-            return vec![Leaf::new(LeafOptions::new("memory")).statistics(None)];
-        }
-        self.store.statistics()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.store.capabilities();
-        capabilities.answers_at_once = false;
-        capabilities
-    }
-
-    fn leaf(&self) -> Option<&Leaf> {
-        self.store.leaf()
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        Some(Arc::new(Self { store: self.store.adopted_store(adoption), ..self.clone() }))
+        self.stored()
     }
 }
 
-/// The three methods that a backend has to have, and no more.
-pub struct PlainMap(MemoryBackend);
+impl Wrapper for Lapsed {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, ..self.clone() })
+    }
+
+    fn layout(&self) -> &Layout {
+        self.other.as_ref().unwrap_or_else(|| self.inner.layout())
+    }
+
+    fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
+        let answers = forward::read(self, keys, options);
+        if self.lapse != Lapse::CountsTwice {
+            return answers;
+        }
+        answers.map(|answers| {
+            let hits = answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count();
+            (0..hits).for_each(|_| self.count(Event::Hit));
+            answers
+        })
+    }
+
+    fn contains<'a>(&'a self, key: &'a CacheKey) -> Completion<'a, BackendResult<Presence>> {
+        if self.lapse != Lapse::TellsOfExpired {
+            return forward::contains(self, key);
+        }
+        Completion::later(async move {
+            let stored = self.store.read(key).await?;
+            self.count(Event::Present);
+            Ok(if stored.is_some() { Presence::Present } else { Presence::Absent })
+        })
+    }
+
+    fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        if !matches!(self.lapse, Lapse::StoresLate | Lapse::KeepsScopes | Lapse::IgnoresVersions) {
+            return forward::write(self, writes);
+        }
+        Completion::later(async move {
+            let mut receipts = Receipts::with_capacity(writes.len());
+            for write in writes {
+                receipts.push(self.write_one(write).await);
+            }
+            receipts
+        })
+    }
+
+    fn invalidate<'a>(&'a self, invalidation: &'a Invalidation) -> Completion<'a, Receipt> {
+        match (self.lapse, invalidation.target()) {
+            (Lapse::MatchesText | Lapse::CountsAll, InvalidationTarget::Matching(pattern)) => {
+                Completion::later(self.invalidate_matching(pattern, invalidation))
+            }
+            (Lapse::IgnoresInvalidation, InvalidationTarget::Scopes(_)) => Completion::Done(self.stored()),
+            (Lapse::RemovesEach, InvalidationTarget::Scopes(_)) => Completion::later(async move {
+                for key in self.keys().await {
+                    drop(self.remove_key(key).await);
+                }
+                forward::invalidate(self, invalidation).await
+            }),
+            _ => forward::invalidate(self, invalidation),
+        }
+    }
+
+    fn maintain<'a>(&'a self, work: &'a Maintenance) -> Completion<'a, BackendResult<Maintained>> {
+        if (self.lapse, work) == (Lapse::CountsExpired, &Maintenance::Count) {
+            let count = EntryCount::new(self.label(), Ok(self.store.len() as u64));
+            return Completion::Done(Ok(Maintained::Counted(vec![count])));
+        }
+        forward::maintain(self, work)
+    }
+}
+
+/// The three methods that a store has to have, and no more: records in a map.
+#[derive(Debug, Default)]
+pub struct PlainMap(Mutex<HashMap<CacheKey, Bytes>>);
 
 impl PlainMap {
     /// An empty map.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self(MemoryBackend::new(clock))
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The leaf of an empty map, labelled `plain`, on this clock.
+    pub fn leaf(clock: Arc<dyn Clock>) -> Leaf<Self> {
+        Leaf::new(Self::new(), LeafOptions::new("plain").with_clock(clock))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl Backend for PlainMap {
+impl Store for PlainMap {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        self.0.read(key).await
+        Ok(self.lock().get(key).cloned().map(Raw::record))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.0.write(key, value).await
+        let record = Raw::to_record(key, &value)?;
+        self.lock().insert(key.clone(), record.into());
+        Ok(())
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        self.0.remove(key).await
+        Ok(DeleteStatus::of(u32::from(self.lock().remove(key).is_some())))
     }
 }

@@ -1,20 +1,22 @@
-//! Leaves with one mistake each.
+//! Leaves with one mistake each: in their store, or in what is around it.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hitbox_backend::envelope::{Encoded, Encodings};
+use hitbox_backend::operation::{Answer, Answers, Content, Found, Removal, Write};
+use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store};
+use hitbox_backend::wrap::Wrapper;
 use hitbox_backend::{
-    Adoption, Answer, Backend, Capabilities, Codec, DeleteStatus, Encoded, Encodings, Format, Found, Leaf,
-    Occupancy, Outcome, Presence, Raw, ReadOptions, Receipt, RemoveItem, Ticket, TryRead, WriteItem,
-    WriteOptions,
+    Backend, Batch, Codec, Completion, Format, Leaf, LeafOptions, LeafOutcome, ReadOptions, Receipt, Receipts,
 };
 use hitbox_core::{
-    Accept, BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, Lifetime,
-    ReadMode, Timestamp,
+    Accept, BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness,
+    Lifetime, ReadMode, Timestamp,
 };
 
-use crate::MemoryBackend;
+use crate::MemoryStore;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,13 +53,15 @@ pub enum Defect {
     IgnoresReservation,
     /// Writes are acknowledged and forgotten.
     LosesWrites,
-    /// Copies that are hidden after a failure are served.
-    ServesHidden,
+    /// Copies that are dirty after a failure are served.
+    ServesDirty,
+    /// Deletes are acknowledged and forgotten.
+    KeepsRemoved,
     /// Deletes always say that there was nothing.
     MiscountsDeletes,
     /// Writes come without a line in the receipt.
     OmitsReceipt,
-    /// Writes do not wait for their turn.
+    /// Writes do not wait for their slot.
     IgnoresOrder,
     /// The leaf keeps its short name wherever it stands.
     ForgetsPath,
@@ -68,43 +72,39 @@ pub enum Defect {
     /// A refilled copy starts a new life.
     RestartsLifetime,
     /// Refills go on top of what was written meanwhile.
-    IgnoresTickets,
+    IgnoresPermits,
     /// Errors do not say where they are from.
     AnonymousErrors,
 }
 
-/// A leaf with one mistake.
-#[derive(Clone)]
-pub struct Defective {
-    defect: Defect,
-    store: MemoryBackend,
-    clock: Arc<dyn Clock>,
+/// A map of live values that never answers at once, with at most one mistake.
+pub(super) struct SpoiltStore {
+    defect: Option<Defect>,
+    map: MemoryStore,
 }
 
-impl Defective {
-    /// A map with this mistake.
-    pub fn new(defect: Defect, clock: Arc<dyn Clock>) -> Self {
-        Self { defect, store: MemoryBackend::labelled("memory", clock.clone()), clock }
+impl SpoiltStore {
+    pub(super) fn new(defect: Option<Defect>, clock: Arc<dyn Clock>) -> Self {
+        Self { defect, map: MemoryStore::new(clock) }
     }
 
-    fn has(&self, defect: Defect) -> bool {
-        self.defect == defect
+    /// Entries that are stored, whatever their age.
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
     }
 
+    /// The key under which the map knows an entry.
     fn key(&self, key: &CacheKey) -> CacheKey {
         match self.defect {
-            Defect::JoinsParts => {
+            Some(Defect::JoinsParts) => {
                 let mut text = format!("{}:{}", key.prefix(), key.version());
                 for part in key.parts() {
-                    text += &format!(
-                        "&{}={}",
-                        part.name,
-                        String::from_utf8_lossy(part.value.unwrap_or_default())
-                    );
+                    let value = String::from_utf8_lossy(part.value.unwrap_or_default());
+                    text += &format!("&{}={value}", part.name);
                 }
                 CacheKey::new(&text)
             }
-            Defect::IgnoresNamespace | Defect::IgnoresReservation => {
+            Some(Defect::IgnoresNamespace | Defect::IgnoresReservation) => {
                 let mut bare = CacheKey::builder(key.prefix()).version(key.version());
                 for part in key.parts() {
                     bare = match part.value {
@@ -114,7 +114,7 @@ impl Defective {
                 }
                 bare.build()
             }
-            Defect::CutsKeys => {
+            Some(Defect::CutsKeys) => {
                 let text = key.to_string();
                 CacheKey::new(&text[..text.len().min(1024)])
             }
@@ -122,30 +122,31 @@ impl Defective {
         }
     }
 
-    /// The entry as it is stored.
-    async fn spoilt(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<Option<CacheValue<Raw>>> {
+    /// The entry as it is stored, if it is.
+    fn spoilt(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<Option<CacheValue<Raw>>> {
         let encode = |value: &CacheValue<Raw>, codec: Codec| {
             value.data().to_encoded(&codec, None, &Encodings::default(), None)
         };
         Ok(Some(match self.defect {
-            Defect::DropsLargeValues if value.data().weight() >= 1 << 20 => return Ok(None),
-            Defect::LosesWrites => return Ok(None),
-            Defect::RoundsToSeconds => {
+            Some(Defect::DropsLargeValues) if value.data().weight() >= 1 << 20 => return Ok(None),
+            Some(Defect::LosesWrites) => return Ok(None),
+            Some(Defect::RoundsToSeconds) => {
                 let round = |t: Timestamp| Timestamp::from_millis(t.as_millis().div_ceil(1000) * 1000);
                 let old = *value.lifetime();
                 let new =
                     Lifetime::new(old.stale().map(round), old.expire().map(round), old.retain().map(round));
                 value.with_lifetime(new)
             }
-            Defect::KeepsOldLifetime if value.lifetime().is_forever() => {
-                let old = self.store.read(key).await?.map(|old| *old.lifetime());
+            Some(Defect::KeepsOldLifetime) if value.lifetime().is_forever() => {
+                let old = self.map.get(key).map(|old| *old.lifetime());
                 value.with_lifetime(old.unwrap_or_default())
             }
-            Defect::MistakesFormat => {
-                let encoded = encode(&value, Codec::default())?;
-                value.map(|_| Raw::encoded(Encoded { format: Format::Json, ..encoded }, None))
+            Some(Defect::MistakesFormat) => {
+                let mut encoded: Encoded = encode(&value, Codec::default())?;
+                encoded.format = Format::Json;
+                value.map(|_| Raw::encoded(encoded, None))
             }
-            Defect::EncodesNeedlessly => {
+            Some(Defect::EncodesNeedlessly) => {
                 encode(&value, Codec::default())?;
                 encode(&value, Codec { format: Format::Json, ..Codec::default() })?;
                 value
@@ -154,74 +155,107 @@ impl Defective {
         }))
     }
 
-    fn served(&self, value: CacheValue<Raw>, freshness: Freshness) -> Found {
-        let leaf = self.store.leaves().remove(0);
-        Found { value, freshness, label: leaf.path(), leaf: 0, mode: ReadMode::Direct }
-    }
-
     /// The entry as it comes back.
     fn returned(&self, value: CacheValue<Raw>) -> CacheValue<Raw> {
         match self.defect {
-            Defect::DropsInstants => value.with_lifetime(Lifetime::FOREVER),
-            Defect::CopiesPayload => match value.data().decode::<Bytes>() {
+            Some(Defect::DropsInstants) => value.with_lifetime(Lifetime::FOREVER),
+            Some(Defect::CopiesPayload) => match value.data().decode::<Bytes>() {
                 Ok(bytes) => value.map(|_| Raw::live(Bytes::copy_from_slice(&bytes))),
                 Err(_) => value,
             },
             _ => value,
         }
     }
-
-    fn nameless(&self, kind: ErrorKind) -> BackendError {
-        BackendError::new(kind, "failed")
-    }
 }
 
 #[async_trait]
-impl Backend for Defective {
+impl Store for SpoiltStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(self.store.read(&self.key(key)).await?.map(|value| self.returned(value)))
+        Ok(self.map.get(&self.key(key)).map(|value| self.returned(value)))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         let key = self.key(key);
-        match self.spoilt(&key, value).await? {
-            Some(value) => self.store.write(&key, value).await,
-            None => Ok(()),
+        if let Some(value) = self.spoilt(&key, value)? {
+            self.map.insert(&key, value);
         }
+        Ok(())
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        self.store.remove(&self.key(key)).await
+        if self.defect == Some(Defect::KeepsRemoved) {
+            return Ok(DeleteStatus::of(1));
+        }
+        Ok(self.map.take(&self.key(key)))
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.store.capabilities();
+        let mut capabilities = Capabilities::MEMORY;
         capabilities.answers_at_once = false;
-        if matches!(self.defect, Defect::IgnoresSchema | Defect::MistakesFormat) {
-            capabilities.keeps_live_values = false;
-        }
+        // It takes bytes, and hands them out as an entry that nobody looks into.
+        let takes_bytes = matches!(self.defect, Some(Defect::IgnoresSchema | Defect::MistakesFormat));
+        capabilities.keeps_live_values = !takes_bytes;
         capabilities
     }
 
-    fn leaf(&self) -> Option<&Leaf> {
-        self.store.leaf()
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        self.map.peek(&self.key(key)).await
+    }
+
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        self.map.keys(cursor, limit).await
+    }
+
+    async fn count(&self) -> BackendResult<u64> {
+        self.map.count().await
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        self.map.erase().await
     }
 
     fn occupancy(&self) -> Option<Occupancy> {
-        let held = Occupancy::new(self.store.len() as u64, 0);
-        self.has(Defect::IgnoresBound).then(|| held.with_bounds(Some(100), None))
+        let held = Occupancy::new(self.map.len() as u64, 0);
+        (self.defect == Some(Defect::IgnoresBound)).then(|| held.with_bounds(Some(100), None))
+    }
+}
+
+/// A leaf with one mistake.
+#[derive(Clone)]
+pub struct Defective {
+    defect: Defect,
+    store: Arc<SpoiltStore>,
+    clock: Arc<dyn Clock>,
+    inner: Arc<dyn Backend>,
+}
+
+impl Defective {
+    /// A map with this mistake.
+    pub fn new(defect: Defect, clock: Arc<dyn Clock>) -> Self {
+        let store = Arc::new(SpoiltStore::new(Some(defect), clock.clone()));
+        let inner = Leaf::of(store.clone(), LeafOptions::new("memory").with_clock(clock.clone()));
+        Self { defect, store, clock, inner: Arc::new(inner) }
     }
 
-    fn try_read(&self, _: &CacheKey, _: &ReadOptions) -> TryRead {
-        TryRead::WouldWait(hitbox_backend::LeafSet::EMPTY)
+    fn label(&self) -> BackendLabel {
+        self.inner.layout().paths().next().unwrap_or("memory".into())
     }
 
-    async fn read_with(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        let stored = self.read(key).await?;
+    fn served(&self, value: CacheValue<Raw>, freshness: Freshness) -> Found {
+        let leaf = self.inner.layout().leaves().first().map_or(0, |leaf| leaf.position());
+        Found { value, freshness, label: self.label(), leaf, mode: ReadMode::Direct }
+    }
+
+    async fn read_one(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
+        let right = async || {
+            let answers = self.inner.read(std::slice::from_ref(key), options).await;
+            answers.into_one().unwrap_or(Ok(None))
+        };
         let now = self.clock.now();
+        let stored = self.store.read(key).await?;
         match (self.defect, stored) {
             (Defect::ServesExpired, Some(value)) => Ok(Some(self.served(value, Freshness::Fresh))),
-            (Defect::ServesHidden, Some(value)) => {
+            (Defect::ServesDirty, Some(value)) => {
                 let freshness = value.lifetime().freshness(now);
                 Ok(options.accept.allows(freshness).then(|| self.served(value, freshness)))
             }
@@ -232,100 +266,91 @@ impl Backend for Defective {
                 }
                 Err(BackendError::new(ErrorKind::Protocol, "the copy is over its time"))
             }
-            (Defect::AnonymousErrors, _) => Err(self.nameless(ErrorKind::Protocol)),
-            _ if self.has(Defect::DropsInstants) || self.has(Defect::CopiesPayload) => {
-                let found = self.store.read_with(key, options).await?;
-                Ok(found.map(|found| Found { value: self.returned(found.value), ..found }))
-            }
-            _ => self.store.read_with(&self.key(key), options).await,
+            (Defect::AnonymousErrors, _) => Err(BackendError::new(ErrorKind::Protocol, "failed")),
+            _ => right().await,
         }
     }
 
-    async fn read_many(&self, keys: &[CacheKey], options: &ReadOptions) -> Vec<Answer> {
-        let mut answers = Vec::new();
-        for key in keys {
-            answers.push(self.read_with(key, options).await);
-        }
-        if self.has(Defect::ReversesBatches) {
-            answers.reverse();
-        }
-        answers
-    }
-
-    async fn write_with(&self, key: &CacheKey, value: CacheValue<Raw>, options: &WriteOptions) -> Receipt {
-        let stored_key = self.key(key);
-        let label = self.store.leaves().remove(0).path();
-        let spoilt = match self.spoilt(&stored_key, value).await {
-            Ok(Some(value)) => value,
-            Ok(None) => return Receipt::of(label, Outcome::Stored),
-            Err(error) => return Receipt::of(label, Outcome::of_error(error)),
-        };
+    async fn write_one(&self, mut write: Write) -> Receipt {
+        let is_refill = write.condition.is_refill();
         match self.defect {
-            Defect::IgnoresOrder | Defect::IgnoresTickets => {
-                let written = self.store.write(&stored_key, spoilt).await;
-                Receipt::of(label, written.map_or_else(Outcome::of_error, |()| Outcome::Stored))
+            Defect::LosesRefills if is_refill => return Receipt::of(self.label(), LeafOutcome::Stored),
+            Defect::RestartsLifetime if is_refill => {
+                if let Content::Entry(value) = write.content {
+                    write.content = Content::Entry(value.with_lifetime(Lifetime::FOREVER));
+                }
             }
-            Defect::OmitsReceipt => {
-                let _stored = self.store.write_with(&stored_key, spoilt, options).await;
-                Receipt::default()
+            Defect::IgnoresOrder if is_refill => {}
+            Defect::IgnoresOrder | Defect::IgnoresPermits => {
+                if let Content::Entry(value) = write.content {
+                    let written = self.store.write(&write.key, value).await;
+                    let outcome = written.map_or_else(LeafOutcome::of_error, |()| LeafOutcome::Stored);
+                    return Receipt::of(self.label(), outcome);
+                }
             }
-            _ => self.store.write_with(&stored_key, spoilt, options).await,
+            _ => {}
         }
+        let receipt = self.inner.write(Batch::one(write)).await.into_one().unwrap_or_default();
+        if self.defect == Defect::OmitsReceipt && !is_refill { Receipt::default() } else { receipt }
     }
 
-    async fn remove_with(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
-        let label = self.store.leaves().remove(0).path();
+    async fn remove_one(&self, removal: Removal) -> Receipt {
         let receipt = match self.defect {
-            Defect::IgnoresOrder | Defect::IgnoresTickets => {
-                let removed = self.store.remove(key).await;
-                Receipt::of(label, removed.map_or_else(Outcome::of_error, |_| Outcome::Removed))
+            Defect::IgnoresOrder | Defect::IgnoresPermits => {
+                let removed = self.store.remove(&removal.key).await;
+                let outcome = removed.map_or_else(LeafOutcome::of_error, |_| LeafOutcome::Removed);
+                Receipt::of(self.label(), outcome)
             }
-            _ => self.store.remove_with(&self.key(key), options).await,
+            _ => self.inner.remove(Batch::one(removal)).await.into_one().unwrap_or_default(),
         };
-        if self.has(Defect::MiscountsDeletes) { Receipt::of(label, Outcome::Absent) } else { receipt }
+        let is_miscounted = self.defect == Defect::MiscountsDeletes;
+        if is_miscounted { Receipt::of(self.label(), LeafOutcome::Absent) } else { receipt }
+    }
+}
+
+impl Wrapper for Defective {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    async fn write_many(&self, items: Vec<WriteItem>) -> Vec<Receipt> {
-        let mut receipts = Vec::new();
-        for WriteItem { key, value, options } in items {
-            receipts.push(self.write_with(&key, value, &options).await);
-        }
-        receipts
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        // It stays what it was, wherever it stands.
+        let inner = if self.defect == Defect::ForgetsPath { self.inner.clone() } else { inner };
+        Arc::new(Self { inner, ..self.clone() })
     }
 
-    async fn remove_many(&self, items: Vec<RemoveItem>) -> Vec<Receipt> {
-        let mut receipts = Vec::new();
-        for RemoveItem { key, options } in items {
-            receipts.push(self.remove_with(&key, &options).await);
-        }
-        receipts
-    }
-
-    async fn install_if(&self, key: &CacheKey, value: CacheValue<Raw>, ticket: &Ticket) -> Receipt {
-        let label = self.store.leaves().remove(0).path();
-        match self.defect {
-            Defect::LosesRefills => Receipt::of(label, Outcome::Stored),
-            Defect::RestartsLifetime => {
-                let value = value.with_lifetime(Lifetime::FOREVER);
-                self.store.install_if(key, value, ticket).await
+    fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
+        Completion::later(async move {
+            let mut answers = Vec::with_capacity(keys.len());
+            for key in keys {
+                answers.push(self.read_one(key, options).await);
             }
-            Defect::IgnoresTickets => {
-                let written = self.store.write(key, value).await;
-                Receipt::of(label, written.map_or_else(Outcome::of_error, |()| Outcome::Stored))
+            if self.defect == Defect::ReversesBatches {
+                answers.reverse();
             }
-            _ => self.store.install_if(key, value, ticket).await,
-        }
+            answers.into()
+        })
     }
 
-    async fn contains(&self, key: &CacheKey) -> BackendResult<Presence> {
-        self.store.contains(&self.key(key)).await
+    fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        Completion::later(async move {
+            let mut receipts = Receipts::with_capacity(writes.len());
+            for write in writes {
+                receipts.push(self.write_one(write).await);
+            }
+            receipts
+        })
     }
 
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        if self.has(Defect::ForgetsPath) {
-            return Some(Arc::new(self.clone()));
-        }
-        let store = self.store.adopted_store(adoption);
-        Some(Arc::new(Self { store, ..self.clone() }))
+    fn remove(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        Completion::later(async move {
+            let mut receipts = Receipts::with_capacity(removals.len());
+            for removal in removals {
+                receipts.push(self.remove_one(removal).await);
+            }
+            receipts
+        })
     }
 }

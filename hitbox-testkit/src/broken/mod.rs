@@ -68,8 +68,8 @@ pub fn lapsed_lower(lapse: Lapse) -> Subject {
 
 /// Sound layers, composed by a first attempt.
 pub fn naive() -> Subject {
-    let composer = Arc::new(|l1, l2, _: &World, setup: Setup| {
-        Arc::new(Naive::new(l1, l2, setup.label)) as Arc<dyn Backend>
+    let composer = Arc::new(|l1, l2, world: &World, setup: Setup| {
+        Arc::new(Naive::new(l1, l2, setup.label, world.pool.shared())) as Arc<dyn Backend>
     });
     Subject::composed_by("naive composition", &sound(), &sound(), composer)
 }

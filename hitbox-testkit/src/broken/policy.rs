@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use futures_util::future::{Either, join, select};
-use hitbox_backend::{
-    Answers, Layer, Needs, ReadAttempts, ReadPolicy, TryAnswer, TryAttempts, WriteAttempts, WritePolicy,
+use hitbox_backend::policy::{
+    LayerAnswers, Needs, ReadAttempts, ReadPolicy, TryAnswer, TryAttempts, WriteAttempts, WritePolicy,
     Written,
 };
+use hitbox_backend::{Completion, Layer};
 use hitbox_core::Offload;
 
 /// Asks L2 although L1 has the value.
@@ -14,9 +15,9 @@ pub struct AsksBoth;
 
 #[async_trait]
 impl ReadPolicy for AsksBoth {
-    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
         let (l1, l2) = join(layers.ask(Layer::L1), layers.ask(Layer::L2)).await;
-        Answers { l1: Some(l1), l2: Some(l2) }
+        LayerAnswers { l1: Some(l1), l2: Some(l2) }
     }
 }
 
@@ -26,10 +27,10 @@ pub struct FirstAnswer;
 
 #[async_trait]
 impl ReadPolicy for FirstAnswer {
-    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
         match select(layers.ask(Layer::L1), layers.ask(Layer::L2)).await {
-            Either::Left((l1, _)) => Answers { l1: Some(l1), l2: None },
-            Either::Right((l2, _)) => Answers { l1: None, l2: Some(l2) },
+            Either::Left((l1, _)) => LayerAnswers { l1: Some(l1), l2: None },
+            Either::Right((l2, _)) => LayerAnswers { l1: None, l2: Some(l2) },
         }
     }
 }
@@ -44,10 +45,10 @@ impl ReadPolicy for PrefersL1 {
         layers.try_ask(Layer::L1)
     }
 
-    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
         let l1 = layers.ask(Layer::L1).await;
         let l2 = if matches!(l1, Ok(Some(_))) { None } else { Some(layers.ask(Layer::L2).await) };
-        Answers { l1: Some(l1), l2 }
+        LayerAnswers { l1: Some(l1), l2 }
     }
 }
 
@@ -57,10 +58,10 @@ pub struct SwallowsErrors;
 
 #[async_trait]
 impl ReadPolicy for SwallowsErrors {
-    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
         let l1 = layers.ask(Layer::L1).await.unwrap_or(None);
         let l2 = layers.ask(Layer::L2).await.unwrap_or(None);
-        Answers { l1: Some(Ok(l1)), l2: Some(Ok(l2)) }
+        LayerAnswers { l1: Some(Ok(l1)), l2: Some(Ok(l2)) }
     }
 }
 
@@ -70,8 +71,8 @@ pub struct NeverAsks;
 
 #[async_trait]
 impl ReadPolicy for NeverAsks {
-    async fn read(&self, _: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
-        Answers::default()
+    async fn read(&self, _: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
+        LayerAnswers::default()
     }
 }
 
@@ -79,11 +80,12 @@ impl ReadPolicy for NeverAsks {
 #[derive(Debug)]
 pub struct GoesOn;
 
-#[async_trait]
 impl WritePolicy for GoesOn {
-    async fn write(&self, layers: &dyn WriteAttempts, _: &dyn Offload) -> Written {
-        let l1 = layers.write(Layer::L1).await;
-        Written { l1: Some(l1), l2: Some(layers.write(Layer::L2).await) }
+    fn write<'a>(&'a self, layers: &'a dyn WriteAttempts, _: &'a dyn Offload) -> Completion<'a, Written> {
+        Completion::later(async move {
+            let l1 = layers.write(Layer::L1).await;
+            Written { l1: Some(l1), l2: Some(layers.write(Layer::L2).await) }
+        })
     }
 
     fn needs(&self) -> Needs {
@@ -95,11 +97,12 @@ impl WritePolicy for GoesOn {
 #[derive(Debug)]
 pub struct L1First;
 
-#[async_trait]
 impl WritePolicy for L1First {
-    async fn write(&self, layers: &dyn WriteAttempts, _: &dyn Offload) -> Written {
-        let l1 = layers.write(Layer::L1).await;
-        let l2 = if l1.is_ok() { Some(layers.write(Layer::L2).await) } else { None };
-        Written { l1: Some(l1), l2 }
+    fn write<'a>(&'a self, layers: &'a dyn WriteAttempts, _: &'a dyn Offload) -> Completion<'a, Written> {
+        Completion::later(async move {
+            let l1 = layers.write(Layer::L1).await;
+            let l2 = if l1.is_ok() { Some(layers.write(Layer::L2).await) } else { None };
+            Written { l1: Some(l1), l2 }
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Layers that take only some entries, or none.
 
-use hitbox_backend::{AdmissionRule, Backend, CacheBackend, Outcome, RefillPolicy, Wrap, WriteOptions};
+use hitbox_backend::wrap::AdmissionRule;
+use hitbox_backend::{CacheBackend, LeafOutcome, RefillPolicy, Wrap};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Details, Priority};
 
 use super::support::*;
@@ -21,7 +22,7 @@ pub(super) async fn compose_16_a_layer_may_be_write_disabled(subject: &Subject) 
     let value = CacheValue::new(Item::new(2));
     let receipt = whole.set(&one, value, &mut CacheContext::new()).await.map_err(text)?;
     ensure!(
-        receipt.leaves.iter().any(|line| matches!(line.outcome, Outcome::NotAdmitted)),
+        receipt.leaves().iter().any(|line| matches!(line.outcome, LeafOutcome::NotAdmitted)),
         "the receipt does not say that a layer left it out"
     );
     ensure_eq!(id(&*whole, &one).await?, Some(2), "after a write");
@@ -43,7 +44,7 @@ pub(super) async fn refill_09_admission_decides_what_is_filled(subject: &Subject
         subject.compose(upper, l2.clone(), &world, Setup::refill(RefillPolicy::Awaited))
     };
     let fill = async |key: &CacheKey, value: CacheValue<Item>| {
-        l1.remove_with(key, &WriteOptions::default()).await.into_result().map_err(text)?;
+        remove_raw(&*l1, key).await.into_result().map_err(text)?;
         l2.set(key, value, &mut CacheContext::new()).await.map(drop).map_err(text)
     };
     let one = key("one");

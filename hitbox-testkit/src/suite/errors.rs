@@ -22,7 +22,7 @@ pub(super) async fn errors_01_kinds_paths_and_sources(subject: &Subject) -> Verd
     let backend = (subject.whole)(world.clone()).await;
     // Too large a key fails in every leaf, which the error names.
     let endless = CacheKey::builder("").part("", "k".repeat(1 << 20)).build();
-    let paths: Vec<_> = backend.leaves().iter().map(|leaf| leaf.path()).collect();
+    let paths: Vec<_> = backend.layout().paths().collect();
     let failed = backend.set(&endless, CacheValue::new(1_u64), &mut CacheContext::new()).await;
     let Err(error) = failed else { return Err("a key of 1 MiB was taken".to_owned()) };
     is_sendable(&error);
@@ -57,14 +57,14 @@ pub(super) async fn errors_01_kinds_paths_and_sources(subject: &Subject) -> Verd
     let l2 = Faulty::new(l2, &faults, world.shared_clock());
     let mut setup = Setup::default();
     setup.required.l2 = hitbox_backend::Requirement::Required;
-    let lower = l1.leaves().len();
+    let lower = l1.layout().leaves().len();
     let composed = subject.compose(l1, l2, &world, setup);
     let failed = composed.set(&key("k"), CacheValue::new(1_u64), &mut CacheContext::new()).await;
     let Err(error) = failed else { return Err("a required layer failed in vain".to_owned()) };
     ensure_eq!(error.kind(), ErrorKind::RequiredLayer, "the kind");
     let cause = innermost(&error).remove(0);
     ensure_eq!(cause.kind(), ErrorKind::Overloaded, "the kind of the cause");
-    ensure_eq!(cause.label(), Some(composed.leaves()[lower].path()), "the path of the cause");
+    ensure_eq!(cause.label(), Some(composed.layout().leaves()[lower].path()), "the path of the cause");
     ensure!(error.source().is_some(), "the error has no source");
     Ok(())
 }

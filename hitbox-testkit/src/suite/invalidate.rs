@@ -1,12 +1,14 @@
 //! Invalidation by tag, dependency, namespace, prefix, pattern, and of everything; versions; eviction.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use hitbox_backend::operation::{Write, WriteOptions};
+use hitbox_backend::store::{Capabilities, Conditional, DeleteStatus, Raw, Store, StoreCondition};
 use hitbox_backend::{
-    Adoption, Backend, CacheBackend, Capabilities, CompositionPolicy, DeleteStatus, Leaf, Raw, RefillPolicy,
-    Wrap, WriteOptions, claim, mutation,
+    Backend, CacheBackend, CompositionPolicy, Layer, Leaf, LeafOptions, RefillPolicy, Wrap,
 };
 use hitbox_core::{
     BackendError, BackendResult, CacheContext, CacheKey, CacheValue, Details, ErrorKind, KeyPattern, Scope,
@@ -61,13 +63,13 @@ pub(super) async fn invalidate_01_by_every_name(subject: &Subject) -> Verdict {
     ensure_eq!(left().await?, [0, 1, 2, 3, 4, 5], "before any invalidation");
     let prefix = cache.invalidate_prefix(&record(&["1"])).await;
     let pattern = cache.invalidate_matching(KeyPattern::glob("record:?1")).await;
-    if cache.capabilities().enumerates {
+    if cache.layout().capabilities().enumerates {
         ensure_eq!(prefix.map_err(text)?, 2, "the keys that begin with record:1");
         ensure_eq!(pattern.map_err(text)?, 1, "the keys that match record:?1");
         ensure_eq!(left().await?, [1, 4, 5], "after prefix and pattern");
     } else {
-        let kind = prefix.err().map(|error| error.kind());
-        ensure_eq!(kind, Some(ErrorKind::Unsupported), "a prefix where keys cannot be listed");
+        let kinds = prefix.err().map(|error| error_kinds(&error));
+        ensure_eq!(kinds, Some(vec![ErrorKind::Unsupported]), "a prefix where keys cannot be listed");
     }
     fill().await?;
     cache.invalidate_tags(&["blue", "green"]).await.map_err(text)?;
@@ -159,25 +161,25 @@ pub(super) async fn invalidate_04_what_began_before_is_not_installed(subject: &S
     for how in ["tag", "prefix", "pattern", "everything"] {
         let world = World::new();
         let cache = (subject.whole)(world.clone()).await;
-        if matches!(how, "prefix" | "pattern") && !cache.capabilities().enumerates {
+        if matches!(how, "prefix" | "pattern") && !cache.layout().capabilities().enumerates {
             continue;
         }
-        // A load that claims its key, and stores what it brings.
+        // A load that has a permit, and stores what it brings.
         put_carrying(&*cache, &one, 1, &tag).await?;
-        let load = claim(&*cache, &one);
+        let load = cache.layout().load_permit(&one);
         invalidate_by(&*cache, how).await?;
-        if let Some(begun) = load.begin() {
-            let options = WriteOptions { mutation: Some(begun), ..WriteOptions::default() };
-            let value = carrying(1, &tag).map(Raw::live);
-            drop(cache.write_with(&one, value, &options).await);
+        if let Some(ticket) = load.begin() {
+            let write = Write::new(one.clone(), carrying(1, &tag).map(Raw::live));
+            drop(write_raw(&*cache, write.with_options(WriteOptions::of(&ticket))).await);
         }
         ensure_eq!(id(&*cache, &one).await?, None, "what a load brings that began before the {how}");
         // A write that began before, and ends after.
         if !matches!(how, "prefix" | "pattern") {
-            let options = WriteOptions { mutation: Some(mutation(&*cache, &one)), ..WriteOptions::default() };
+            let ticket = cache.layout().begin_write(&one);
             invalidate_by(&*cache, how).await?;
-            drop(cache.write_with(&one, carrying(2, &tag).map(Raw::live), &options).await);
-            drop(options);
+            let write = Write::new(one.clone(), carrying(2, &tag).map(Raw::live));
+            drop(write_raw(&*cache, write.with_options(WriteOptions::of(&ticket))).await);
+            drop(ticket);
             ensure_eq!(id(&*cache, &one).await?, None, "a write that began before the {how}");
         }
         // A refill that has read its source.
@@ -214,7 +216,7 @@ pub(super) async fn invalidate_05_counts_are_distinct_keys(subject: &Subject) ->
             "an entry after unknown names"
         );
     }
-    if cache.capabilities().enumerates {
+    if cache.layout().capabilities().enumerates {
         let unknown = cache.invalidate_matching(KeyPattern::glob("unknown:**")).await.map_err(text)?;
         ensure_eq!(unknown, 0, "keys of an unknown prefix");
         cache.evict(&record(&["0"])).await.map_err(text)?;
@@ -227,90 +229,120 @@ pub(super) async fn invalidate_05_counts_are_distinct_keys(subject: &Subject) ->
     Ok(())
 }
 
-/// A leaf whose store does not take the framework's own records while it is told so.
+/// A store that does not take the framework's own records while it is told so.
 struct Forgetful {
-    inner: Arc<dyn Backend>,
+    entries: Mutex<HashMap<CacheKey, CacheValue<Raw>>>,
+    capabilities: Capabilities,
     is_failing: Arc<AtomicBool>,
     /// Records of the framework that it took.
     recorded: Arc<AtomicU64>,
 }
 
-#[async_trait]
-impl Backend for Forgetful {
-    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        self.inner.read(key).await
+impl Forgetful {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, CacheValue<Raw>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+    fn record(&self, key: &CacheKey) -> BackendResult<()> {
         if key.is_reserved() && self.is_failing.load(Ordering::SeqCst) {
             return Err(BackendError::new(ErrorKind::Connection, "an injected fault"));
         }
-        self.inner.write(key, value).await?;
         self.recorded.fetch_add(u64::from(key.is_reserved()), Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Forgetful {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        Ok(self.lock().get(key).cloned())
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.record(key)?;
+        self.lock().insert(key.clone(), value);
         Ok(())
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        self.inner.remove(key).await
-    }
-
-    async fn write_if_newer(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.inner.write_if_newer(key, value).await
+        Ok(DeleteStatus::of(u32::from(self.lock().remove(key).is_some())))
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.inner.capabilities();
-        capabilities.answers_at_once = false;
-        capabilities
+        self.capabilities
     }
 
-    fn leaf(&self) -> Option<&Leaf> {
-        self.inner.leaf()
-    }
-
-    fn adopted(&self, adoption: &Adoption) -> Option<Arc<dyn Backend>> {
-        let inner = self.inner.adopted(adoption)?;
-        Some(Arc::new(Self { inner, is_failing: self.is_failing.clone(), recorded: self.recorded.clone() }))
+    async fn write_if(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &StoreCondition,
+    ) -> BackendResult<Conditional> {
+        let StoreCondition::IfNewer { version, .. } = condition else {
+            return Err(BackendError::unsupported("another condition"));
+        };
+        self.record(key)?;
+        let mut entries = self.lock();
+        let version_of = |stored: &CacheValue<Raw>| stored.details().and_then(|details| details.version);
+        if let Some(stored) = entries.get(key).filter(|stored| version_of(stored) >= Some(*version)) {
+            let identity = stored.data().identity();
+            return Ok(Conditional::Conflict(Some((stored.clone().map(drop), identity))));
+        }
+        entries.insert(key.clone(), value);
+        Ok(Conditional::Written)
     }
 }
 
 pub(super) async fn invalidate_06_a_layer_that_did_not_record_it_is_named(subject: &Subject) -> Verdict {
-    let world = World::new();
-    let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
-    if l2.leaf().is_none() {
-        return Ok(());
-    }
-    let keeps_epochs_itself = l2.capabilities().keeps_live_values;
-    let is_failing = Arc::new(AtomicBool::new(false));
-    let recorded = Arc::new(AtomicU64::new(0));
-    let failing = Forgetful { inner: l2, is_failing: is_failing.clone(), recorded: recorded.clone() };
-    let whole = subject.compose(l1.clone(), failing, &world, Setup::default());
-    let one = record(&["1"]);
-    put_carrying(&*whole, &one, 1, &[Scope::tag("red")]).await?;
-    is_failing.store(true, Ordering::SeqCst);
-    let result = whole.invalidate_tags(&["red"]).await;
-    let leaves = whole.leaves();
-    let lower = leaves.last().map(Leaf::path);
-    if keeps_epochs_itself {
-        ensure!(result.is_ok(), "nothing had to be recorded: {result:?}");
-    } else {
-        let Err(error) = result else {
-            return Err("a layer did not record it, and nobody says so".to_owned());
+    // Epochs of the process, of the store, and of a store that others share.
+    let mut shared = Capabilities::PLAIN;
+    (shared.shared, shared.writes_conditionally) = (true, true);
+    let mut live = Capabilities::PLAIN;
+    live.keeps_live_values = true;
+    for (capabilities, at) in
+        [live, Capabilities::PLAIN, shared].into_iter().flat_map(|c| Layer::BOTH.map(|at| (c, at)))
+    {
+        let world = World::new();
+        let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
+        let (is_failing, recorded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let store = Forgetful {
+            entries: Mutex::default(),
+            capabilities,
+            is_failing: is_failing.clone(),
+            recorded: recorded.clone(),
         };
-        ensure_eq!(error.label(), lower, "the layer that is named");
+        let failing = Leaf::new(store, LeafOptions::new("forgetful").with_clock(world.shared_clock()));
+        let whole = match at {
+            Layer::L1 => subject.compose(failing, l2, &world, Setup::default()),
+            Layer::L2 => subject.compose(l1, failing, &world, Setup::default()),
+        };
+        let path = whole.layout().paths().find(|path| path.as_str().ends_with("forgetful"));
+        let keeps_epochs_itself = capabilities.keeps_live_values;
+        let one = record(&["1"]);
+        put_carrying(&*whole, &one, 1, &[Scope::tag("red")]).await?;
+        is_failing.store(true, Ordering::SeqCst);
+        let result = whole.invalidate_tags(&["red"]).await;
+        if keeps_epochs_itself {
+            ensure!(result.is_ok(), "nothing had to be recorded: {result:?}");
+        } else {
+            let Err(error) = result else {
+                return Err("a layer did not record it, and nobody says so".to_owned());
+            };
+            ensure_eq!(error.label(), path, "the layer that is named");
+        }
+        ensure_eq!(id(&*whole, &one).await?, None, "the entry of the layer that failed");
+        is_failing.store(false, Ordering::SeqCst);
+        let before = recorded.load(Ordering::SeqCst);
+        world.advance_millis(1_000);
+        ensure_eq!(id(&*whole, &one).await?, None, "the entry after the layer has come back");
+        let later = recorded.load(Ordering::SeqCst) - before;
+        ensure!(
+            keeps_epochs_itself || later == 1,
+            "the layer was given the invalidation {later} times afterwards"
+        );
+        put_carrying(&*whole, &one, 2, &[Scope::tag("red")]).await?;
+        ensure_eq!(id(&*whole, &one).await?, Some(2), "what is written afterwards");
     }
-    ensure_eq!(id(&*whole, &one).await?, None, "the entry of the layer that failed");
-    is_failing.store(false, Ordering::SeqCst);
-    let before = recorded.load(Ordering::SeqCst);
-    world.advance_millis(1_000);
-    ensure_eq!(id(&*whole, &one).await?, None, "the entry after the layer has come back");
-    let later = recorded.load(Ordering::SeqCst) - before;
-    ensure!(
-        keeps_epochs_itself || later == 1,
-        "the layer was given the invalidation {later} times afterwards"
-    );
-    put_carrying(&*whole, &one, 2, &[Scope::tag("red")]).await?;
-    ensure_eq!(id(&*whole, &one).await?, Some(2), "what is written afterwards");
     Ok(())
 }
 

@@ -103,7 +103,7 @@ pub(super) async fn refill_03_every_level_is_filled(subject: &Subject) -> Verdic
     for (layer, name) in [(&l1, "L1"), (&l2, "L2")] {
         ensure_eq!(id(&**layer, &key("left")).await?, Some(1), "{name} of a left nest after the refill");
     }
-    let writes = |calls: Vec<Call>| calls.into_iter().filter(|c| !matches!(c, Call::Read(_))).count();
+    let writes = |calls: Vec<Call>| calls.iter().filter(|call| !call.is_read()).count();
     ensure_eq!(writes(reads.take()), 0, "writes to the source");
 
     let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
@@ -262,6 +262,6 @@ pub(super) async fn refill_07_simultaneous_hits_fill_once(subject: &Subject) -> 
 
 /// The most refills that any leaf of L1 took, as the composition's view of it counts.
 fn l1_fills(composed: &Arc<dyn Backend>, l1: &Arc<dyn Backend>) -> u64 {
-    let upper = l1.leaves().len();
-    composed.statistics().iter().take(upper).map(|leaf| leaf.refills).max().unwrap_or(0)
+    let upper = l1.layout().leaves().len();
+    composed.layout().statistics().iter().take(upper).map(|leaf| leaf.refills).max().unwrap_or(0)
 }

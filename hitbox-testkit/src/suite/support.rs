@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitbox_backend::{Backend, CacheBackend, Cacheable, LeafStatistics};
-use hitbox_core::{CacheContext, CacheKey, CacheValue, Lifetime, Timestamp};
+use hitbox_backend::operation::{Removal, Write};
+use hitbox_backend::{Backend, Batch, CacheBackend, Cacheable, LeafStatistics, Raw, Receipt};
+use hitbox_core::{BackendError, CacheContext, CacheKey, CacheValue, ErrorKind, Lifetime, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Faults, World};
@@ -60,6 +61,16 @@ pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+/// The kinds of an error, or of its causes.
+pub(super) fn error_kinds(error: &BackendError) -> Vec<ErrorKind> {
+    let mut kinds: Vec<ErrorKind> = match error.causes() {
+        [] => vec![error.kind()],
+        causes => causes.iter().flat_map(error_kinds).collect(),
+    };
+    kinds.dedup();
+    kinds
+}
+
 /// Stores a value with these instants.
 pub(super) async fn put<T: Cacheable>(
     backend: &dyn Backend,
@@ -74,6 +85,21 @@ pub(super) async fn put<T: Cacheable>(
 /// Stores a value that never ends.
 pub(super) async fn put_forever<T: Cacheable>(backend: &dyn Backend, key: &CacheKey, value: T) -> Verdict {
     put(backend, key, value, Lifetime::FOREVER).await
+}
+
+/// Stores an entry, and says what came of it in each leaf.
+pub(super) async fn write_raw(backend: &dyn Backend, write: Write) -> Receipt {
+    backend.write(Batch::one(write)).await.into_one().unwrap_or_default()
+}
+
+/// The same for a value as it is.
+pub(super) async fn put_raw(backend: &dyn Backend, key: &CacheKey, raw: Raw) -> Receipt {
+    write_raw(backend, Write::new(key.clone(), CacheValue::new(raw))).await
+}
+
+/// Removes a key, and says what came of it in each leaf.
+pub(super) async fn remove_raw(backend: &dyn Backend, key: &CacheKey) -> Receipt {
+    backend.remove(Batch::one(Removal::new(key.clone()))).await.into_one().unwrap_or_default()
 }
 
 /// The whole entry.
@@ -110,12 +136,12 @@ pub(super) fn lifetime(world: &World, stale: u64, expire: u64, retain: u64) -> L
 
 /// Whether all leaves keep values as they are.
 pub(super) fn is_live(backend: &Arc<dyn Backend>) -> bool {
-    backend.capabilities().keeps_live_values
+    backend.layout().capabilities().keeps_live_values
 }
 
 /// The sum of one statistic over all leaves.
 pub(super) fn total(backend: &dyn Backend, of: impl Fn(&LeafStatistics) -> u64) -> u64 {
-    backend.statistics().iter().map(of).sum()
+    backend.layout().statistics().iter().map(of).sum()
 }
 
 /// Whether a future has ended after one poll.

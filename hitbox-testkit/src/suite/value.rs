@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use bytes::Bytes;
 use hitbox_backend::envelope::wire::{self, Other, Record};
 use hitbox_backend::{
-    Backend, CacheBackend, Codec, CompositionPolicy, Encoded, Format, ParallelReadPolicy, RaceReadPolicy,
-    Raw, ReadOptions, RefillPolicy, WriteOptions,
+    Backend, CacheBackend, Codec, CompositionPolicy, Format, ParallelReadPolicy, RaceReadPolicy, Raw,
+    ReadOptions, RefillPolicy,
 };
 use hitbox_core::{Accept, CacheContext, CacheStatus, CacheValue, Details, Lifetime, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,14 +18,14 @@ use crate::{Setup, Subject, World};
 pub(super) async fn value_01_any_value_round_trips(subject: &Subject) -> Verdict {
     let world = World::new();
     let backend = (subject.whole)(world).await;
-    // A leaf and the nests of nothing but it carry the largest value; the others a smaller one.
-    let largest = if subject.layers.is_none() && backend.leaves().len() == 1 { 100 << 20 } else { 1 << 20 };
     let bodies = [
         Bytes::new(),
         Bytes::from_static(b"x"),
         Bytes::from_static(&[0xff, 0xfe, 0, 0x80]),
         Bytes::from(
-            (0..largest).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
+            (0..subject.largest as u32)
+                .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+                .collect::<Vec<_>>(),
         ),
     ];
     for (index, body) in bodies.into_iter().enumerate() {
@@ -69,7 +69,7 @@ pub(super) async fn value_02_instants_read_back_equal(subject: &Subject) -> Verd
     details.idle = Some(ms(1500));
     details.load_time = Some(ms(12));
     details.version = Some(7);
-    details.metadata.insert("content-type".to_owned(), "text/plain".to_owned());
+    details.metadata.insert("content-type".to_owned(), "text/plain".into());
     let value =
         CacheValue::new(Item::new(2)).with_created(Some(after(&world, 0))).with_details(details.clone());
     let details_key = key("details");
@@ -101,7 +101,7 @@ pub(super) async fn value_03_lives_under_a_second_are_honoured(subject: &Subject
     put_forever(&*backend, &key("past"), Item::new(1)).await?;
     put(&*backend, &key("past"), Item::new(2), Lifetime::FOREVER.with_expire(after(&world, 0))).await?;
     ensure_eq!(id(&*backend, &key("past")).await?, None, "after a write that was over already");
-    let failsafe = ReadOptions { accept: Accept::Expired, ..ReadOptions::default() };
+    let failsafe = ReadOptions::NORMAL.accepting(Accept::Expired);
     let read: Option<CacheValue<Item>> =
         backend.get_with(&key("past"), failsafe, &mut CacheContext::new()).await.map_err(text)?;
     ensure!(read.is_none(), "a value past its end was stored");
@@ -113,7 +113,7 @@ pub(super) async fn value_04_overwriting_replaces_everything(subject: &Subject) 
     let backend = (subject.whole)(world.clone()).await;
     let mut details = Details::default();
     details.version = Some(3);
-    details.metadata.insert("a".to_owned(), "b".to_owned());
+    details.metadata.insert("a".to_owned(), "b".into());
     let first =
         CacheValue::new(Item::new(1)).with_lifetime(lifetime(&world, 100, 200, 300)).with_details(details);
     backend.set(&key("over"), first, &mut CacheContext::new()).await.map_err(text)?;
@@ -147,7 +147,7 @@ pub(super) async fn value_05_state_follows_the_clock(subject: &Subject) -> Verdi
             [(Accept::Fresh, fresh), (Accept::Stale, normal), (Accept::Expired, failsafe)]
         {
             let mut context = CacheContext::new();
-            let options = ReadOptions { accept, ..ReadOptions::default() };
+            let options = ReadOptions::NORMAL.accepting(accept);
             let read: Option<CacheValue<Item>> =
                 backend.get_with(&key("ages"), options, &mut context).await.map_err(text)?;
             ensure_eq!(read.is_some(), expected, "{accept:?} after {age} ms");
@@ -219,7 +219,7 @@ pub(super) async fn value_08_layers_have_their_own_codecs(subject: &Subject) -> 
         let codec = Codec { format, ..Codec::default() };
         let encoded = Raw::live(Item::new(5)).to_encoded(&codec, None, &Default::default(), None);
         let raw = Raw::encoded(encoded.map_err(text)?, None);
-        let receipt = l2.write_with(&key, CacheValue::new(raw), &WriteOptions::default()).await;
+        let receipt = put_raw(&*l2, &key, raw).await;
         ensure!(receipt.is_ok(), "an encoded value was refused");
         let composed = subject.compose(l1.clone(), l2.clone(), &world, Setup::refill(RefillPolicy::Awaited));
         for reading in ["from L2", "from L1"] {
@@ -302,7 +302,7 @@ pub(super) async fn value_09_encoded_and_decoded_once(subject: &Subject) -> Verd
 pub(super) async fn value_10_hits_share_one_allocation(subject: &Subject) -> Verdict {
     let world = World::new();
     let backend = (subject.whole)(world.clone()).await;
-    if backend.leaves().len() == 1 && is_live(&backend) {
+    if backend.layout().leaves().len() == 1 && is_live(&backend) {
         let body = Bytes::from(vec![7_u8; 10_000]);
         put_forever(&*backend, &key("shared"), body.clone()).await?;
         for _ in 0..2 {
@@ -329,11 +329,10 @@ pub(super) async fn value_11_other_schemas_are_misses(subject: &Subject) -> Verd
     let world = World::new();
     let backend = (subject.whole)(world).await;
     let encoded = Raw::live(Item::new(1)).to_encoded(&Codec::default(), None, &Default::default(), None);
-    let encoded = Encoded { schema: 99, ..encoded.map_err(text)? };
-    if backend.leaves().len() == 1 && !is_live(&backend) {
+    let encoded = encoded.map_err(text)?.with_schema(99);
+    if backend.layout().leaves().len() == 1 && !is_live(&backend) {
         let raw = Raw::encoded(encoded.clone(), None);
-        let receipt =
-            backend.write_with(&key("schema"), CacheValue::new(raw), &WriteOptions::default()).await;
+        let receipt = put_raw(&*backend, &key("schema"), raw).await;
         ensure!(receipt.is_ok(), "an encoded value was refused");
         ensure_eq!(id(&*backend, &key("schema")).await?, None, "a record of another schema");
         put_forever(&*backend, &key("schema"), Item::new(2)).await?;

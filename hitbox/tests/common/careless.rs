@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hitbox::backend::{Backend, CacheBackend};
 use hitbox::core::{BackendResult, CacheContext, CacheKey, CacheValue, Lifetime};
-use hitbox::{Cache, Load, LoadError, Served, ToKey};
+use hitbox::{Cache, Load, LoadError, Response, ToKey};
 use tokio::sync::Notify;
 
 use super::{Knobs, Loading, TestLoader};
@@ -57,7 +57,7 @@ impl Careless {
     }
 
     async fn write(&self, key: u64, value: u64) -> BackendResult<()> {
-        let now = self.backend.leaves()[0].clock().now();
+        let now = self.backend.layout().clock().now();
         let lifetime = self.ttl.map_or(Lifetime::FOREVER, |ttl| Lifetime::ttl(now, ttl));
         let value = CacheValue::new(value).with_lifetime(lifetime);
         self.backend.set(&Self::key(key), value, &mut CacheContext::new()).await.map(drop)
@@ -74,8 +74,8 @@ impl Careless {
 }
 
 /// An answer without any story.
-fn served(value: u64, outcome: hitbox::Outcome) -> Served<u64> {
-    Served::new(value, outcome)
+fn served(value: u64, outcome: hitbox::Outcome) -> Response<u64> {
+    Response::new(value, outcome)
 }
 
 async fn outcome() -> hitbox::Outcome {
@@ -85,7 +85,7 @@ async fn outcome() -> hitbox::Outcome {
 
 #[async_trait]
 impl Loading for Careless {
-    async fn load(&self, key: u64, loader: TestLoader) -> Result<Served<u64>, LoadError> {
+    async fn load(&self, key: u64, loader: TestLoader) -> Result<Response<u64>, LoadError> {
         if let Some(error) = self.failed.lock().expect("no panic").get(&key) {
             return Err(error.clone());
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hitbox::backend::{Backend, Compose, OffloadPool, RefillPolicy};
 use hitbox::core::{BackendResult, BoxFuture, Clock, ManualClock};
-use hitbox::{AfterTimeout, Cache, Load, LoadError, Loaded, OnStale, Served};
+use hitbox::{AfterTimeout, Cache, Load, LoadError, Loaded, OnStale, Response};
 use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation};
 use tokio::sync::Semaphore;
 
@@ -125,7 +125,7 @@ pub(crate) type TestLoader =
 /// A cache as the checks use it.
 #[async_trait]
 pub(crate) trait Loading: Send + Sync + 'static {
-    async fn load(&self, key: u64, loader: TestLoader) -> Result<Served<u64>, LoadError>;
+    async fn load(&self, key: u64, loader: TestLoader) -> Result<Response<u64>, LoadError>;
     async fn get(&self, key: u64) -> Option<u64>;
     async fn insert(&self, key: u64, value: u64) -> BackendResult<()>;
     async fn remove(&self, key: u64) -> BackendResult<()>;
@@ -135,7 +135,7 @@ pub(crate) trait Loading: Send + Sync + 'static {
 
 #[async_trait]
 impl Loading for Cache<u64> {
-    async fn load(&self, key: u64, loader: TestLoader) -> Result<Served<u64>, LoadError> {
+    async fn load(&self, key: u64, loader: TestLoader) -> Result<Response<u64>, LoadError> {
         self.entry(key).get_or_load_with(loader).await
     }
 
@@ -218,7 +218,7 @@ pub(crate) fn rig(topology: Topology, knobs: &Knobs) -> Rig {
     Rig::new(world, cache)
 }
 
-/// How a check gets its cache.
+/// AnswerKind a check gets its cache.
 pub(crate) type Make<'m> = &'m (dyn Fn(&Knobs) -> Rig + Sync);
 
 /// Runs a check over the real cache in every topology.
@@ -314,7 +314,7 @@ pub(crate) fn call(
     rig: &Rig,
     key: u64,
     loader: TestLoader,
-) -> tokio::task::JoinHandle<Result<Served<u64>, LoadError>> {
+) -> tokio::task::JoinHandle<Result<Response<u64>, LoadError>> {
     let (cache, polled) = (rig.cache.clone(), rig.polled.clone());
     tokio::spawn(async move {
         let mut load = cache.load(key, loader);

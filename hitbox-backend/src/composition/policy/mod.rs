@@ -10,8 +10,12 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use hitbox_core::Offload;
 
-use super::{Answers, Layer, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+use crate::completion::Completion;
 
+use super::Layer;
+
+pub use super::{Asked, LayerAnswers, Pair, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+pub use crate::operation::{Answer, Found};
 pub use parallel::{OptimisticParallelWritePolicy, ParallelReadPolicy};
 pub use race::{Loser, RaceReadPolicy, RaceWritePolicy};
 pub use sequential::{SequentialReadPolicy, SequentialWritePolicy};
@@ -32,14 +36,18 @@ pub trait ReadPolicy: Debug + Send + Sync + 'static {
     }
 
     /// Asks the layers.
-    async fn read(&self, layers: &dyn ReadAttempts, offload: &dyn Offload) -> Answers;
+    async fn read(&self, layers: &dyn ReadAttempts, offload: &dyn Offload) -> LayerAnswers;
 }
 
 /// In which order the layers are written.
-#[async_trait]
 pub trait WritePolicy: Debug + Send + Sync + 'static {
-    /// Writes to the layers.
-    async fn write(&self, layers: &dyn WriteAttempts, offload: &dyn Offload) -> Written;
+    /// Writes to the layers. What needs no waiting should be [done](Completion::Done) when this returns; whoever does not
+    /// care puts an `async` block into [`Completion::later`].
+    fn write<'a>(
+        &'a self,
+        layers: &'a dyn WriteAttempts,
+        offload: &'a dyn Offload,
+    ) -> Completion<'a, Written>;
 
     /// Which layers must succeed for the write to.
     fn needs(&self) -> Needs {

@@ -5,7 +5,8 @@ use futures_util::future::join;
 use hitbox_core::Offload;
 
 use super::{ReadPolicy, WritePolicy};
-use crate::composition::{Answers, Layer, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+use crate::completion::Completion;
+use crate::composition::{Layer, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
 
 /// Both layers are asked; the usable copy with the longest remaining life is served.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,9 +31,9 @@ impl ReadPolicy for ParallelReadPolicy {
         }
     }
 
-    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
         let (l1, l2) = join(layers.ask(Layer::L1), layers.ask(Layer::L2)).await;
-        Answers { l1: Some(l1), l2: Some(l2) }
+        LayerAnswers { l1: Some(l1), l2: Some(l2) }
     }
 }
 
@@ -40,11 +41,16 @@ impl ReadPolicy for ParallelReadPolicy {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OptimisticParallelWritePolicy;
 
-#[async_trait]
 impl WritePolicy for OptimisticParallelWritePolicy {
-    async fn write(&self, layers: &dyn WriteAttempts, _: &dyn Offload) -> Written {
-        // L1 is written while L2, which is as a rule further away, has its request already.
-        let (l2, l1) = join(layers.write(Layer::L2), layers.write(Layer::L1)).await;
-        Written { l1: Some(l1), l2: Some(l2) }
+    fn write<'a>(&'a self, layers: &'a dyn WriteAttempts, _: &'a dyn Offload) -> Completion<'a, Written> {
+        let written = |l1, l2| Written { l1: Some(l1), l2: Some(l2) };
+        match (layers.write(Layer::L2), layers.write(Layer::L1)) {
+            (Completion::Done(l2), Completion::Done(l1)) => Completion::Done(written(l1, l2)),
+            // L1 is polled while L2, which is as a rule further away, has its request already.
+            (l2, l1) => Completion::later(async move {
+                let (l2, l1) = join(l2, l1).await;
+                written(l1, l2)
+            }),
+        }
     }
 }

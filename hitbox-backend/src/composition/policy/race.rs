@@ -5,8 +5,9 @@ use futures_util::future::{Either, select};
 use hitbox_core::{BoxFuture, Offload, Task, TaskKind};
 
 use super::{ReadPolicy, WritePolicy};
-use crate::composition::{Answers, Layer, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
-use crate::read::Answer;
+use crate::completion::Completion;
+use crate::composition::{Layer, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+use crate::operation::Answer;
 
 /// What becomes of the attempt that lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,20 +57,20 @@ impl ReadPolicy for RaceReadPolicy {
         }
     }
 
-    async fn read(&self, layers: &dyn ReadAttempts, offload: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, offload: &dyn Offload) -> LayerAnswers {
         let is_hit = |answer: &Answer| matches!(answer, Ok(Some(_)));
         // L1 is polled first, and L2 not at all if L1 answers at once.
         match select(layers.detach(Layer::L1), layers.detach(Layer::L2)).await {
             Either::Left((l1, rest)) if is_hit(&l1) => {
                 self.loser.meet(offload, TaskKind::READ, rest);
-                Answers { l1: Some(l1), l2: None }
+                LayerAnswers { l1: Some(l1), l2: None }
             }
             Either::Right((l2, rest)) if is_hit(&l2) => {
                 self.loser.meet(offload, TaskKind::READ, rest);
-                Answers { l1: None, l2: Some(l2) }
+                LayerAnswers { l1: None, l2: Some(l2) }
             }
-            Either::Left((l1, rest)) => Answers { l1: Some(l1), l2: Some(rest.await) },
-            Either::Right((l2, rest)) => Answers { l1: Some(rest.await), l2: Some(l2) },
+            Either::Left((l1, rest)) => LayerAnswers { l1: Some(l1), l2: Some(rest.await) },
+            Either::Right((l2, rest)) => LayerAnswers { l1: Some(rest.await), l2: Some(l2) },
         }
     }
 }
@@ -81,20 +82,25 @@ pub struct RaceWritePolicy {
     pub loser: Loser,
 }
 
-#[async_trait]
 impl WritePolicy for RaceWritePolicy {
-    async fn write(&self, layers: &dyn WriteAttempts, offload: &dyn Offload) -> Written {
-        match select(layers.write(Layer::L1), layers.write(Layer::L2)).await {
-            Either::Left((l1, rest)) if l1.is_ok() => {
-                self.loser.meet(offload, TaskKind::WRITE, rest);
-                Written { l1: Some(l1), l2: None }
+    fn write<'a>(
+        &'a self,
+        layers: &'a dyn WriteAttempts,
+        offload: &'a dyn Offload,
+    ) -> Completion<'a, Written> {
+        Completion::later(async move {
+            match select(layers.detach(Layer::L1), layers.detach(Layer::L2)).await {
+                Either::Left((l1, rest)) if l1.is_ok() => {
+                    self.loser.meet(offload, TaskKind::WRITE, rest);
+                    Written { l1: Some(l1), l2: None }
+                }
+                Either::Right((l2, rest)) if l2.is_ok() => {
+                    self.loser.meet(offload, TaskKind::WRITE, rest);
+                    Written { l1: None, l2: Some(l2) }
+                }
+                Either::Left((l1, rest)) => Written { l1: Some(l1), l2: Some(rest.await) },
+                Either::Right((l2, rest)) => Written { l1: Some(rest.await), l2: Some(l2) },
             }
-            Either::Right((l2, rest)) if l2.is_ok() => {
-                self.loser.meet(offload, TaskKind::WRITE, rest);
-                Written { l1: None, l2: Some(l2) }
-            }
-            Either::Left((l1, rest)) => Written { l1: Some(l1), l2: Some(rest.await) },
-            Either::Right((l2, rest)) => Written { l1: Some(rest.await), l2: Some(l2) },
-        }
+        })
     }
 }

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use hitbox_core::Offload;
 
 use super::{BatchOrder, Needs, ReadPolicy, WritePolicy};
-use crate::composition::{Answers, Layer, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+use crate::completion::Completion;
+use crate::composition::{Layer, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
+use crate::receipt::Receipt;
 
 /// L1, and L2 only if L1 has no usable copy or fails. The default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,12 +25,12 @@ impl ReadPolicy for SequentialReadPolicy {
         }
     }
 
-    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> Answers {
+    async fn read(&self, layers: &dyn ReadAttempts, _: &dyn Offload) -> LayerAnswers {
         let l1 = layers.ask(Layer::L1).await;
         if matches!(l1, Ok(Some(_))) {
-            return Answers { l1: Some(l1), l2: None };
+            return LayerAnswers { l1: Some(l1), l2: None };
         }
-        Answers { l1: Some(l1), l2: Some(layers.ask(Layer::L2).await) }
+        LayerAnswers { l1: Some(l1), l2: Some(layers.ask(Layer::L2).await) }
     }
 }
 
@@ -56,15 +58,27 @@ impl SequentialWritePolicy {
     }
 }
 
-#[async_trait]
 impl WritePolicy for SequentialWritePolicy {
-    async fn write(&self, layers: &dyn WriteAttempts, _: &dyn Offload) -> Written {
-        let first = layers.write(self.first).await;
-        let second = if first.is_ok() { Some(layers.write(self.first.other()).await) } else { None };
-        match self.first {
+    fn write<'a>(&'a self, layers: &'a dyn WriteAttempts, _: &'a dyn Offload) -> Completion<'a, Written> {
+        let written = |first: Receipt, second: Option<Receipt>| match self.first {
             Layer::L1 => Written { l1: Some(first), l2: second },
             Layer::L2 => Written { l1: second, l2: Some(first) },
+        };
+        let first = match layers.write(self.first) {
+            Completion::Done(first) => first,
+            waiting => {
+                return Completion::later(async move {
+                    let first = waiting.await;
+                    let second =
+                        if first.is_ok() { Some(layers.write(self.first.other()).await) } else { None };
+                    written(first, second)
+                });
+            }
+        };
+        if !first.is_ok() {
+            return Completion::Done(written(first, None));
         }
+        layers.write(self.first.other()).map(move |second| written(first, Some(second)))
     }
 
     fn needs(&self) -> Needs {

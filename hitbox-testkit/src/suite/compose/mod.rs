@@ -7,10 +7,12 @@ mod write;
 
 use std::sync::Arc;
 
+use hitbox_backend::policy::Pair;
 use hitbox_backend::{
-    Backend, CacheBackend, Compose, CompositionPolicy, DeleteStatus, Layer, Pair, Receipt, RefillPolicy,
+    Backend, CacheBackend, Compose, CompositionPolicy, DeleteStatus, Layer, LeafStatistics, Receipt,
+    RefillPolicy,
 };
-use hitbox_core::{CacheContext, CacheStatus, CacheValue, ErrorKind, ResponseSource};
+use hitbox_core::{CacheContext, CacheKey, CacheStatus, CacheValue, ErrorKind, ResponseSource};
 
 use super::support::*;
 use crate::{Call, Fault, Faults, Faulty, Recorder, Recording, Setup, Subject, World};
@@ -91,7 +93,7 @@ pub(super) async fn compose_13_provenance(subject: &Subject) -> Verdict {
     let world = World::new();
     let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
     let composed = subject.compose(l1.clone(), l2.clone(), &world, Setup::default());
-    let paths: Vec<String> = composed.leaves().iter().map(|leaf| leaf.path().to_string()).collect();
+    let paths: Vec<String> = composed.layout().paths().map(|path| path.to_string()).collect();
     ensure!(paths.iter().all(|path| path.starts_with("outer.")), "paths {paths:?}");
     let distinct: std::collections::HashSet<_> = paths.iter().collect();
     ensure_eq!(distinct.len(), paths.len(), "distinct paths of {paths:?}");
@@ -102,7 +104,7 @@ pub(super) async fn compose_13_provenance(subject: &Subject) -> Verdict {
         composed.get::<Item>(&key(name), &mut context).await.map_err(text)?;
         Ok::<_, String>((context.status(), *context.source()))
     };
-    let uppers = l1.leaves().len();
+    let uppers = l1.layout().leaves().len();
     let from = |(status, source): (CacheStatus, ResponseSource), range: &[String], expected: CacheStatus| {
         let ResponseSource::Backend(label) = source else {
             return Err("a hit came from upstream".to_owned());
@@ -119,7 +121,7 @@ pub(super) async fn compose_13_provenance(subject: &Subject) -> Verdict {
     // Inside another composition each path gets another part, statically and behind `dyn`.
     let top = crate::MemoryBackend::labelled("top", world.shared_clock());
     let nest = top.compose(composed.clone(), world.pool.shared()).with_label("nest").shared();
-    let nested: Vec<String> = nest.leaves().iter().skip(1).map(|leaf| leaf.path().to_string()).collect();
+    let nested: Vec<String> = nest.layout().paths().skip(1).map(|path| path.to_string()).collect();
     let expected: Vec<String> = paths.iter().map(|path| format!("nest.{path}")).collect();
     ensure_eq!(nested, expected, "the paths in a nest");
     let mut context = CacheContext::new();
@@ -132,6 +134,29 @@ pub(super) async fn compose_13_provenance(subject: &Subject) -> Verdict {
     let idle = crate::MemoryBackend::labelled("idle", world.shared_clock());
     let over = subject.compose(idle, l2, &world, Setup::default());
     ensure_eq!(id(&*over, &key("lower")).await?, Some(2), "below an empty layer");
+    Ok(())
+}
+
+/// A layer was asked for each of these keys once: for those that it can answer for without waiting one by one, for the
+/// rest by one batch.
+fn asked_once(calls: &[Call], keys: &[CacheKey], layer: &str) -> Verdict {
+    let mut asked: Vec<&CacheKey> = Vec::new();
+    let mut batches = 0;
+    for call in calls {
+        match call {
+            Call::TryRead(key) => asked.push(key),
+            Call::ReadMany(keys) => {
+                asked.extend(keys);
+                batches += 1;
+            }
+            other => return Err(format!("{other:?} of {layer} in a batch read")),
+        }
+    }
+    ensure!(batches <= 1, "{batches} batches of {layer} for one");
+    let mut wanted: Vec<&CacheKey> = keys.iter().collect();
+    asked.sort_by_key(|key| key.as_encoded());
+    wanted.sort_by_key(|key| key.as_encoded());
+    ensure_eq!(asked, wanted, "the keys that {layer} was asked for");
     Ok(())
 }
 
@@ -151,23 +176,35 @@ pub(super) async fn compose_14_batches_keep_order(subject: &Subject) -> Verdict 
     }
     let expected: Vec<_> = (0..30_u64).map(|i| (i % 3 < 2).then_some(i)).collect();
     ensure_eq!(ids(&*composed).await?, expected, "a batch read");
-    ensure_eq!(rig.calls.l1.take(), vec![Call::ReadMany(keys.clone())], "calls of L1");
     let missing: Vec<_> =
         keys.iter().enumerate().filter(|(i, _)| i % 3 > 0).map(|(_, k)| k.clone()).collect();
-    ensure_eq!(rig.calls.l2.take(), vec![Call::ReadMany(missing)], "calls of L2");
+    asked_once(&rig.calls.l1.take(), &keys, "L1")?;
+    asked_once(&rig.calls.l2.take(), &missing, "L2")?;
+    let misses = |leaves: &[LeafStatistics]| leaves.iter().map(|leaf| leaf.misses).max();
+    let statistics = composed.layout().statistics();
+    let (upper, lower) = statistics.split_at(rig.l1.layout().leaves().len());
+    ensure_eq!(
+        (misses(upper), misses(lower)),
+        (Some(20), Some(10)),
+        "the most misses of a leaf of each layer"
+    );
     let entries =
         keys.iter().enumerate().map(|(i, k)| (k.clone(), CacheValue::new(Item::new(100 + i as u64))));
     let receipts = composed.set_many(entries.collect()).await;
     ensure!(receipts.len() == 30 && receipts.iter().all(Result::is_ok), "a batch write");
+    // What needs no waiting is written one by one, the rest by one batch.
+    let at_once = composed.layout().capabilities().answers_at_once;
+    let one_by_one = || keys.iter().cloned().map(Call::Write).collect();
+    let writes = if at_once { one_by_one() } else { vec![Call::WriteMany(keys.clone())] };
     for layer in Layer::BOTH {
-        ensure_eq!(rig.calls[layer].take(), vec![Call::WriteMany(keys.clone())], "calls of {layer:?}");
+        ensure_eq!(rig.calls[layer].take(), writes, "calls of {layer:?}");
         let written: Vec<_> = (100..130).map(Some).collect();
         ensure_eq!(ids(rig.layer(layer)).await?, written, "what {layer:?} holds");
     }
     let some: Vec<_> = vec![keys[3].clone(), key("absent"), keys[1].clone(), keys[3].clone()];
     let removed = composed.delete_many(&some).await;
     let removed: Vec<_> = removed.into_iter().collect::<Result<_, _>>().map_err(text)?;
-    let all = DeleteStatus::Deleted(composed.leaves().len() as u32);
+    let all = DeleteStatus::Deleted(composed.layout().leaves().len() as u32);
     ensure_eq!(removed, vec![all, DeleteStatus::Missing, all, DeleteStatus::Missing], "a batch delete");
     ensure_eq!(id(&*composed, &keys[3]).await?, None, "a deleted key");
     let twice =

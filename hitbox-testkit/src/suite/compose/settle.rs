@@ -1,9 +1,8 @@
-//! What writes and deletes leave behind: shadows, counts, receipts, losers of races.
+//! What writes and deletes leave behind: dirty copies, counts, receipts, losers of races.
 
 use futures_util::future::join;
 use hitbox_backend::{
-    Backend, CacheBackend, CompositionPolicy, DeleteStatus, Layer, Loser, Outcome, RaceWritePolicy,
-    WriteOptions,
+    Backend, CacheBackend, CompositionPolicy, DeleteStatus, Layer, LeafOutcome, Loser, RaceWritePolicy,
 };
 use hitbox_core::{CacheContext, ErrorKind};
 
@@ -11,7 +10,7 @@ use super::super::support::*;
 use super::{DOWN, Rig, setup, write};
 use crate::{Fault, Faults, Faulty, Operation, Setup, Subject, World};
 
-pub(in crate::suite) async fn compose_09_a_failed_layer_is_shadowed(subject: &Subject) -> Verdict {
+pub(in crate::suite) async fn compose_09_a_failed_layer_is_dirty(subject: &Subject) -> Verdict {
     for failing in Layer::BOTH {
         for fault in [DOWN, Fault::Fail(ErrorKind::TooLarge), Fault::Fail(ErrorKind::Timeout)] {
             let world = World::new();
@@ -32,18 +31,22 @@ pub(in crate::suite) async fn compose_09_a_failed_layer_is_shadowed(subject: &Su
             for name in ["w", "d"] {
                 ensure_eq!(id(&*composed, &key(name)).await?, None, "{name} after {fault:?} in {failing:?}");
             }
-            // Repaired once the layer answers: the outdated copies are gone, new ones are served.
+            // Reconciled once the layer answers: the outdated copies are gone, new ones are served.
             rig.faults[failing].clear();
             world.advance_millis(10_000);
             for name in ["w", "d"] {
-                ensure_eq!(id(&*composed, &key(name)).await?, None, "{name} while it is repaired");
+                ensure_eq!(id(&*composed, &key(name)).await?, None, "{name} while it is reconciled");
             }
             world.pool.wait_all().await;
             for name in ["w", "d"] {
-                ensure_eq!(id(rig.layer(failing), &key(name)).await?, None, "{name} in {failing:?} repaired");
+                ensure_eq!(
+                    id(rig.layer(failing), &key(name)).await?,
+                    None,
+                    "{name} in {failing:?} reconciled"
+                );
             }
             write(&*composed, "w", 3).await.map_err(text)?;
-            ensure_eq!(id(&*composed, &key("w")).await?, Some(3), "a write after the repair");
+            ensure_eq!(id(&*composed, &key("w")).await?, Some(3), "a write after that");
             ensure_eq!(id(rig.layer(failing), &key("w")).await?, Some(3), "and in {failing:?}");
         }
     }
@@ -55,12 +58,12 @@ pub(in crate::suite) async fn compose_10_delete_counts_and_reports(subject: &Sub
     let Some(rig) = Rig::new(subject, &world).await else { return Ok(()) };
     let composed = rig.compose(subject, &world, Setup::default());
     let delete = async |name: &str| composed.delete(&key(name), &mut CacheContext::new()).await;
-    let leaves = composed.leaves().len() as u32;
+    let leaves = composed.layout().leaves().len() as u32;
     put_forever(&*composed, &key("all"), Item::new(1)).await?;
     ensure_eq!(delete("all").await.map_err(text)?, DeleteStatus::Deleted(leaves), "a key in every leaf");
     ensure_eq!(delete("all").await.map_err(text)?, DeleteStatus::Missing, "a key in no leaf");
     put_forever(rig.layer(Layer::L2), &key("lower"), Item::new(1)).await?;
-    let lower = rig.l2.leaves().len() as u32;
+    let lower = rig.l2.layout().leaves().len() as u32;
     ensure_eq!(delete("lower").await.map_err(text)?, DeleteStatus::Deleted(lower), "a key in L2 only");
     for down in Layer::BOTH {
         put_forever(&*composed, &key("half"), Item::new(1)).await?;
@@ -76,11 +79,11 @@ pub(in crate::suite) async fn compose_11_receipt_per_leaf(subject: &Subject) -> 
     let world = World::new();
     let Some(rig) = Rig::new(subject, &world).await else { return Ok(()) };
     let composed = rig.compose(subject, &world, Setup::default());
-    let paths: Vec<_> = composed.leaves().iter().map(|leaf| leaf.path()).collect();
+    let paths: Vec<_> = composed.layout().paths().collect();
     let receipt = write(&*composed, "k", 1).await.map_err(text)?;
-    let labels: Vec<_> = receipt.leaves.iter().map(|line| line.label).collect();
+    let labels: Vec<_> = receipt.leaves().iter().map(|line| line.label).collect();
     ensure_eq!(labels, paths, "the lines of a write");
-    ensure!(receipt.leaves.iter().all(|l| matches!(l.outcome, Outcome::Stored)), "{receipt:?}");
+    ensure!(receipt.leaves().iter().all(|l| matches!(l.outcome, LeafOutcome::Stored)), "{receipt:?}");
     for (fault, name) in [
         (DOWN, "unknown"),
         (Fault::Fail(ErrorKind::Overloaded), "failed"),
@@ -88,28 +91,28 @@ pub(in crate::suite) async fn compose_11_receipt_per_leaf(subject: &Subject) -> 
     ] {
         rig.faults.l2.always(Operation::Write, fault);
         let receipt = write(&*composed, name, 1).await.map_err(text)?;
-        let lower = &receipt.leaves[rig.l1.leaves().len()..];
+        let lower = &receipt.leaves()[rig.l1.layout().leaves().len()..];
         let right = lower.iter().all(|line| match name {
-            "unknown" => matches!(line.outcome, Outcome::Unknown(_)),
-            "failed" => matches!(line.outcome, Outcome::Failed(_)),
-            _ => matches!(line.outcome, Outcome::Refused(_)),
+            "unknown" => matches!(line.outcome, LeafOutcome::Unknown(_)),
+            "failed" => matches!(line.outcome, LeafOutcome::Failed(_)),
+            _ => matches!(line.outcome, LeafOutcome::Refused(_)),
         });
         ensure!(right && !lower.is_empty(), "{name}: {receipt:?}");
     }
     rig.faults.l2.clear();
-    let receipt = composed.remove_with(&key("k"), &WriteOptions::default()).await;
-    ensure_eq!(receipt.leaves.len(), paths.len(), "the lines of a delete");
-    ensure!(receipt.leaves.iter().all(|l| matches!(l.outcome, Outcome::Removed)), "{receipt:?}");
-    let receipt = composed.remove_with(&key("k"), &WriteOptions::default()).await;
-    ensure!(receipt.leaves.iter().all(|l| matches!(l.outcome, Outcome::Absent)), "{receipt:?}");
+    let receipt = remove_raw(&*composed, &key("k")).await;
+    ensure_eq!(receipt.leaves().len(), paths.len(), "the lines of a delete");
+    ensure!(receipt.leaves().iter().all(|l| matches!(l.outcome, LeafOutcome::Removed)), "{receipt:?}");
+    let receipt = remove_raw(&*composed, &key("k")).await;
+    ensure!(receipt.leaves().iter().all(|l| matches!(l.outcome, LeafOutcome::Absent)), "{receipt:?}");
     Ok(())
 }
 
 pub(in crate::suite) async fn compose_12_late_writes_never_win(subject: &Subject) -> Verdict {
     let world = World::new();
     let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
-    // L2 takes each write, and acts on the first one late: it is held up below the point where its turn
-    // was given, as a slow network does.
+    // L2 takes each write, and acts on the first one late: it is held up below the point where its slot was given, as a
+    // slow network does.
     let faults = Faults::default();
     let slow = Faulty::new(l2.clone(), &faults, world.shared_clock());
     let policy = CompositionPolicy::new().write(RaceWritePolicy { loser: Loser::Finish });

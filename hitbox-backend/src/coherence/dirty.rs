@@ -1,0 +1,127 @@
+//! Keys whose copy in a store is outdated, because a write or delete of them succeeded elsewhere and failed there. Such
+//! a copy is not served until it has been overwritten or removed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hitbox_core::CacheKey;
+
+/// If there are more dirty keys than this, some tens of megabytes, the whole store is dirty until it has been erased.
+const MAX_KEYS: usize = 1 << 17;
+
+/// The count that stands for "the whole store".
+const ALL: usize = usize::MAX;
+
+#[derive(Debug, Default)]
+pub(crate) struct DirtyKeys {
+    /// Keys in the table. Every read looks at it, without the lock.
+    count: AtomicUsize,
+    table: Mutex<Table>,
+    /// Somebody is cleaning them up.
+    is_reconciled: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Dirty keys, each with the number of the write that made it dirty.
+    keys: HashMap<CacheKey, u64>,
+    /// Writes that would have marked a key while the whole store was dirty.
+    unnamed: u64,
+}
+
+/// An erasing of the store under way.
+#[derive(Debug)]
+pub(crate) struct Erasing {
+    unnamed: u64,
+}
+
+impl DirtyKeys {
+    /// What the store had before the write with this number is outdated.
+    pub(super) fn mark_dirty(&self, key: &CacheKey, number: u64) {
+        let mut table = self.lock();
+        if self.is_all() {
+            table.unnamed += 1;
+            return;
+        }
+        let by = table.keys.entry(key.clone()).or_insert(number);
+        *by = number.max(*by);
+        if table.keys.len() > MAX_KEYS {
+            table.keys = HashMap::new();
+            self.count.store(ALL, Ordering::Release);
+        } else {
+            self.count.store(table.keys.len(), Ordering::Release);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn has(&self, key: &CacheKey) -> bool {
+        self.count.load(Ordering::Acquire) != 0 && self.look_up(key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&self, key: &CacheKey) -> bool {
+        self.is_all() || self.lock().keys.contains_key(key)
+    }
+
+    #[inline]
+    pub(super) fn is_any(&self) -> bool {
+        self.count.load(Ordering::Acquire) != 0
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        self.count.load(Ordering::Acquire) == ALL
+    }
+
+    /// The store has what the write with this number brought. A key that a later write marked stays dirty.
+    #[inline]
+    pub(crate) fn mark_clean(&self, key: &CacheKey, number: u64) {
+        if matches!(self.count.load(Ordering::Acquire), 0 | ALL) {
+            return;
+        }
+        let mut table = self.lock();
+        if !self.is_all() && table.keys.get(key).is_some_and(|by| *by <= number) {
+            table.keys.remove(key);
+            self.count.store(table.keys.len(), Ordering::Release);
+        }
+    }
+
+    /// The store is about to be erased.
+    pub(crate) fn begin_erase(&self) -> Erasing {
+        Erasing { unnamed: self.lock().unnamed }
+    }
+
+    /// All that writes brought for which `is_before` holds has been erased. What later ones marked stays dirty.
+    pub(crate) fn erased(&self, erasing: Erasing, is_before: impl Fn(&CacheKey, u64) -> bool) {
+        let mut table = self.lock();
+        if self.is_all() && table.unnamed != erasing.unnamed {
+            // Nobody knows which keys were marked meanwhile: the next erasing has to do it.
+            return;
+        }
+        table.keys.retain(|key, number| !is_before(key, *number));
+        self.count.store(table.keys.len(), Ordering::Release);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().keys.len()
+    }
+
+    /// Up to `limit` of them, in no order.
+    pub(super) fn some(&self, limit: usize) -> Vec<CacheKey> {
+        self.lock().keys.keys().take(limit).cloned().collect()
+    }
+
+    /// The right to clean up, which one has at a time.
+    pub(super) fn begin_reconcile(&self) -> bool {
+        !self.is_reconciled.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn end_reconcile(&self) {
+        self.is_reconciled.store(false, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,75 @@
+//! The right to store what a load brings. It ends when its key is written, deleted or cleared meanwhile.
+//!
+//! A refill permit is worthless once anything in its stripe was written. A load takes far longer than a refill, so it
+//! is told exactly whether its own key was written: a write ends all permits to its key when it takes its slot, under
+//! the stripe's lock. A permit that is taken while its key is being written ends with that write. What it brings may be
+//! shared until then, and is never stored.
+
+use smallvec::SmallVec;
+
+use super::logical_clock::StartedAt;
+use super::sync::Arc;
+use super::write_queue::{QueueSet, WriteQueue, WriteTicket};
+
+/// The right to write one key after a load, in all stores that the write concerns. Dropping it gives it up.
+pub struct LoadPermit {
+    stores: SmallVec<[(Arc<WriteQueue>, u64, u64); 2]>,
+    started: StartedAt,
+}
+
+impl LoadPermit {
+    /// Takes a permit in each of these queues.
+    pub fn new(queues: QueueSet) -> Self {
+        let permit = |(queue, hash): (Arc<WriteQueue>, u64)| {
+            let id = queue.take_permit(hash);
+            (queue, hash, id)
+        };
+        let started = StartedAt::load();
+        Self { stores: queues.0.into_iter().map(permit).collect(), started }
+    }
+
+    /// When it was taken.
+    pub(crate) fn started(&self) -> StartedAt {
+        self.started
+    }
+
+    /// Whether what is loaded under it may be shown to a read that starts now: no write of the key has started or
+    /// ended since it was taken.
+    pub fn is_current(&self) -> bool {
+        self.stores.iter().all(|(queue, hash, id)| queue.has_permit(*hash, *id))
+    }
+
+    /// Begins the write that the permit is for, unless another write came first. That ends all other permits to the
+    /// key; this one stays current until the write ends.
+    pub fn begin(&self) -> Option<Arc<WriteTicket>> {
+        WriteTicket::begin_permitted(self)
+    }
+
+    pub(super) fn stores(&self) -> &[(Arc<WriteQueue>, u64, u64)] {
+        &self.stores
+    }
+
+    pub(super) fn id(&self, queue: &WriteQueue, hash: u64) -> Option<u64> {
+        let mine =
+            |(known, other, _): &&(Arc<WriteQueue>, u64, u64)| known.id() == queue.id() && *other == hash;
+        self.stores.iter().find(mine).map(|(.., id)| *id)
+    }
+
+    pub(super) fn queues(&self) -> QueueSet {
+        let mut queues = QueueSet::default();
+        self.stores.iter().for_each(|(queue, hash, _)| queues.add(queue, *hash));
+        queues
+    }
+}
+
+impl Drop for LoadPermit {
+    fn drop(&mut self) {
+        self.stores.iter().for_each(|(queue, hash, id)| queue.return_permit(*hash, *id));
+    }
+}
+
+impl std::fmt::Debug for LoadPermit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadPermit").field("current", &self.is_current()).finish_non_exhaustive()
+    }
+}

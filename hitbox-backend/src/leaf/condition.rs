@@ -1,0 +1,138 @@
+//! Writes that depend on what is stored.
+
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, VersionMismatch};
+
+use super::Leaf;
+use super::check::Parsed;
+use crate::envelope::Raw;
+use crate::operation::{Condition, WriteOptions};
+use crate::receipt::{LeafOutcome, Receipt};
+use crate::stats::Event;
+use crate::store::{Conditional, Store, StoreCondition};
+
+/// A stored entry changes so often in between before the write is given up.
+const MAX_CONFLICTS: usize = 16;
+
+fn mismatch(existing: u64, attempted: u64) -> BackendError {
+    BackendError::version_mismatch(VersionMismatch { existing, attempted })
+}
+
+fn conflict() -> BackendError {
+    BackendError::new(ErrorKind::Conflict, "the stored entry is not the one that the write was made for")
+}
+
+impl<S: Store> Leaf<S> {
+    /// The entry that is stored and still counts. It is the turn of the caller.
+    pub(super) async fn stored_entry(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        let Some(stored) = self.store.read(key).await? else { return Ok(None) };
+        let Parsed::Value(stored) = self.handle.parse(key, stored) else { return Ok(None) };
+        Ok(self.still_counts(key, &stored).await?.then_some(stored))
+    }
+
+    /// Stores an entry on a condition. It is the turn of the caller.
+    pub(super) async fn store_if(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &Condition,
+    ) -> BackendResult<()> {
+        let facts = self.store.capabilities();
+        if facts.writes_conditionally {
+            return self.store_if_native(key, value, condition).await;
+        }
+        if facts.shared {
+            // Others may write between a look and a write.
+            return Err(BackendError::unsupported("a conditional write"));
+        }
+        self.check_condition(key, condition).await?;
+        self.store.write(key, value).await
+    }
+
+    /// Whether the stored entry allows the write. Nobody else writes this key of this store: it is the caller's turn.
+    async fn check_condition(&self, key: &CacheKey, condition: &Condition) -> BackendResult<()> {
+        // A dirty copy is older than what was written elsewhere: nobody knows what should be stored here.
+        if self.handle.coherence().is_dirty(key) {
+            let message = "what is stored is not known: the last write failed here";
+            return Err(BackendError::new(ErrorKind::Io, message));
+        }
+        let stored = self.stored_entry(key).await?;
+        match (condition, stored) {
+            (Condition::IfNewer(attempted), Some(stored)) => {
+                match stored.details().and_then(|details| details.version) {
+                    Some(existing) if existing >= *attempted => Err(mismatch(existing, *attempted)),
+                    _ => Ok(()),
+                }
+            }
+            (Condition::IfAbsent, Some(_)) | (Condition::IfSame(_), None) => Err(conflict()),
+            (Condition::IfSame(same), Some(stored)) => {
+                let is_same = stored.data().identity() == same.data().identity();
+                if is_same { Ok(()) } else { Err(conflict()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn store_if_native(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &Condition,
+    ) -> BackendResult<()> {
+        let mut ignoring = None;
+        for _ in 0..MAX_CONFLICTS {
+            let wanted = match condition {
+                Condition::IfNewer(version) => StoreCondition::IfNewer { version: *version, ignoring },
+                Condition::IfSame(same) => StoreCondition::IfSame(same.data().identity()),
+                _ => StoreCondition::IfAbsent { ignoring },
+            };
+            let stored = match self.store.write_if(key, value.clone(), &wanted).await? {
+                Conditional::Written => return Ok(()),
+                Conditional::Conflict(stored) => stored,
+            };
+            let Some((stored, identity)) = stored else { return Err(conflict()) };
+            if matches!(condition, Condition::IfSame(_)) {
+                return Err(conflict());
+            }
+            if self.still_counts(key, &stored).await? {
+                return Err(match (condition, stored.details().and_then(|details| details.version)) {
+                    (Condition::IfNewer(attempted), Some(existing)) => mismatch(existing, *attempted),
+                    _ => conflict(),
+                });
+            }
+            // It does not count: its time is over, or it has been invalidated.
+            ignoring = Some(identity);
+        }
+        Err(BackendError::new(ErrorKind::Overloaded, "the stored entry changes all the time"))
+    }
+
+    /// An entry that is not admitted ends what was there, if its condition allows.
+    pub(super) async fn leave_out(
+        &self,
+        key: &CacheKey,
+        version: Option<u64>,
+        condition: &Condition,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let ticket = self.ticket(key, options);
+        let turn = self.turn(key, &ticket).await;
+        let condition = match (condition, version) {
+            (Condition::IfNewer(_), Some(version)) => Condition::IfNewer(version),
+            (condition, _) => condition.clone(),
+        };
+        if condition.depends_on_stored()
+            && let Err(error) = self.check_condition(key, &condition).await
+        {
+            if error.kind() == ErrorKind::VersionMismatch {
+                self.handle.count(Event::VersionMismatch, 1);
+            }
+            return self.handle.refuse(error);
+        }
+        let removed = self.remove_in_turn(key, &turn).await;
+        if removed.is_ok() { self.not_admitted() } else { removed }
+    }
+
+    pub(super) fn not_admitted(&self) -> Receipt {
+        self.handle.count(Event::NotAdmitted, 1);
+        self.handle.line(LeafOutcome::NotAdmitted)
+    }
+}

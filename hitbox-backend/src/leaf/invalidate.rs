@@ -1,0 +1,117 @@
+//! Invalidations in a leaf: keys are removed, scopes get new epochs, and for a pattern the keys are listed.
+
+use hitbox_core::{BackendError, BackendResult, CacheKey, KeyPattern, Operation, Scope};
+
+use super::Leaf;
+use crate::coherence::write_queue::Drain;
+use crate::completion::Batch;
+use crate::layout::Layout;
+use crate::operation::{Invalidation, InvalidationTarget, Removal};
+use crate::receipt::{LeafOutcome, Receipt};
+use crate::stats::Event;
+use crate::store::Store;
+
+/// Keys that are listed at a time where that is I/O.
+const PAGE: usize = 1_000;
+
+/// Ends every load and refill that is under way in these leaves, lets none in until the guards are dropped, and waits
+/// for the writes that came before.
+pub(crate) async fn drain(layout: &Layout) -> Vec<Drain> {
+    let mut drains = Vec::new();
+    for leaf in layout.leaves() {
+        drains.push(leaf.handle().coherence().queue.drain().await);
+    }
+    drains
+}
+
+impl<S: Store> Leaf<S> {
+    pub(super) async fn carry_out(&self, invalidation: &Invalidation) -> Receipt {
+        match invalidation.target() {
+            InvalidationTarget::Keys(keys) => self.invalidate_keys(keys, invalidation).await,
+            InvalidationTarget::Scopes(scopes) => self.invalidate_scopes(scopes, invalidation).await,
+            InvalidationTarget::Matching(pattern) => {
+                let result = self.invalidate_matching(pattern, invalidation).await;
+                self.invalidated(result)
+            }
+        }
+    }
+
+    fn invalidated(&self, result: BackendResult<()>) -> Receipt {
+        let outcome = match result {
+            Ok(()) => LeafOutcome::Stored,
+            Err(error) => {
+                let error = self.handle.failed(Event::WriteError, error.during(Operation::Invalidate));
+                LeafOutcome::of_error(error)
+            }
+        };
+        self.handle.line(outcome)
+    }
+
+    async fn invalidate_scopes(&self, scopes: &[Scope], invalidation: &Invalidation) -> Receipt {
+        let now = self.handle.clock().monotonic();
+        let renew = |scope: &Scope| Scope { epoch: self.epochs().begin(scope, now), ..scope.clone() };
+        let renewed: Vec<Scope> = scopes.iter().map(renew).collect();
+        invalidation.begin(self.handle.coherence(), &renewed);
+        self.handle.count(Event::Invalidation, scopes.len() as u64);
+        let recorded = self.record_renewed(renewed).await;
+        self.invalidated(recorded)
+    }
+
+    async fn invalidate_keys(&self, keys: &[CacheKey], invalidation: &Invalidation) -> Receipt {
+        let removals: Batch<Removal> = keys.iter().cloned().map(Removal::new).collect();
+        let receipts = self.remove_entries(removals).await;
+        let mut failed = None;
+        for (key, receipt) in keys.iter().zip(receipts) {
+            if receipt.removed() > 0 {
+                invalidation.count_removed(key.clone());
+            }
+            failed = failed.or_else(|| receipt.error().cloned());
+        }
+        let outcome = failed.map_or(LeafOutcome::Removed, LeafOutcome::of_error);
+        self.handle.line(outcome)
+    }
+
+    /// Lists the keys, and removes those that match.
+    async fn invalidate_matching(
+        &self,
+        pattern: &KeyPattern,
+        invalidation: &Invalidation,
+    ) -> BackendResult<()> {
+        let facts = self.handle.capabilities();
+        if !facts.enumerates {
+            return Err(BackendError::unsupported("listing keys"));
+        }
+        let _drains = drain(&self.layout).await;
+        // A list in memory costs nothing but its keys.
+        let limit = if facts.answers_at_once { usize::MAX } else { PAGE };
+        let mut all = Ok(());
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let page = self.store.keys(from, limit).await?;
+            cursor = page.next;
+            let keys: Vec<CacheKey> = page.keys.into_iter().filter(|key| pattern.matches(key)).collect();
+            for keys in keys.chunks(PAGE) {
+                let removed = self.invalidate_keys(keys, invalidation).await;
+                all = all.and(removed.into_result().map(drop));
+            }
+        }
+        all
+    }
+
+    /// Another process has made this change. A store that it shares has it already.
+    pub(super) async fn take_note_of(&self, change: &Invalidation) -> Receipt {
+        if !self.handle.capabilities().shared {
+            return self.carry_out(change).await;
+        }
+        let coherence = self.handle.coherence();
+        match change.target() {
+            InvalidationTarget::Keys(keys) => {
+                keys.iter().for_each(|key| coherence.queue.end_permits(key.process_hash()));
+            }
+            // Loads that are under way cannot know whether they carry one of them: the clock tells them.
+            InvalidationTarget::Scopes(scopes) => self.epochs().forget(scopes),
+            InvalidationTarget::Matching(_) => drop(drain(&self.layout).await),
+        }
+        self.handle.line(LeafOutcome::Skipped)
+    }
+}

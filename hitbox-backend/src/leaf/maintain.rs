@@ -1,0 +1,45 @@
+//! Work on a leaf's whole store.
+
+use hitbox_core::{BackendResult, Operation};
+
+use super::Leaf;
+use crate::operation::{Maintained, Maintenance};
+use crate::stats::{EntryCount, Event};
+use crate::store::Store;
+
+impl<S: Store> Leaf<S> {
+    pub(super) async fn do_maintenance(&self, work: &Maintenance) -> BackendResult<Maintained> {
+        let done = match *work {
+            Maintenance::Sweep { limit } => self.store.sweep(limit).await.map(Maintained::Swept),
+            Maintenance::Erase { skip } if skip.contains(self.handle.position()) => Ok(Maintained::Erased),
+            Maintenance::Erase { .. } => self.erase().await.map(|()| Maintained::Erased),
+            Maintenance::List { cursor, limit } => {
+                self.store.keys(cursor, limit).await.map(Maintained::Listed)
+            }
+            Maintenance::Count => {
+                let entries = self.store.count().await.map_err(|error| self.during_maintenance(error));
+                return Ok(Maintained::Counted(vec![EntryCount { label: self.handle.path(), entries }]));
+            }
+        };
+        done.map_err(|error| self.during_maintenance(error))
+    }
+
+    fn during_maintenance(&self, error: hitbox_core::BackendError) -> hitbox_core::BackendError {
+        error.at(self.handle.path()).during(Operation::Maintain)
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        let coherence = self.handle.coherence();
+        let drain = coherence.queue.drain().await;
+        let erasing = coherence.dirty.begin_erase();
+        let erased = self.store.erase().await;
+        match erased {
+            Ok(()) => {
+                self.epochs().lose_all();
+                coherence.dirty.erased(erasing, |key, number| drain.is_before(key.process_hash(), number));
+                Ok(())
+            }
+            Err(error) => Err(self.handle.failed(Event::RemoveError, error.during(Operation::Maintain))),
+        }
+    }
+}

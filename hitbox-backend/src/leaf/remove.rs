@@ -1,0 +1,141 @@
+//! Removals of a leaf.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::future::join_all;
+use hitbox_core::{BackendResult, CacheKey};
+
+use super::write::Turn;
+use super::{Leaf, LeafHandle};
+use crate::coherence::WriteTicket;
+use crate::completion::{Batch, Completion};
+use crate::metrics::Timers;
+use crate::operation::{Reach, Removal, WriteOptions};
+use crate::receipt::{DeleteStatus, LeafOutcome, Receipt, Receipts};
+use crate::stats::Event;
+use crate::store::Store;
+
+impl LeafHandle {
+    fn removed(&self, key: &CacheKey, turn: &Turn<'_>, result: BackendResult<DeleteStatus>) -> Receipt {
+        match result {
+            Ok(status) => {
+                turn.mark_clean(self, key);
+                self.count(Event::Remove, 1);
+                let is_missing = status == DeleteStatus::Missing;
+                self.line(if is_missing { LeafOutcome::Absent } else { LeafOutcome::Removed })
+            }
+            Err(error) => self.line(LeafOutcome::of_error(self.failed(Event::RemoveError, error))),
+        }
+    }
+}
+
+impl<S: Store> Leaf<S> {
+    pub(super) fn remove_entries(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        if removals.len() == 1 {
+            let Some(removal) = removals.into_one() else { return Completion::Done(Batch::default()) };
+            if let Some(receipt) = self.remove_at_once(&removal) {
+                return Completion::Done(Batch::one(receipt));
+            }
+            return Completion::later(async move { Batch::one(self.remove_any(&removal).await) });
+        }
+        Completion::later(self.remove_batch(removals.into_vec()))
+    }
+
+    fn remove_at_once(&self, removal: &Removal) -> Option<Receipt> {
+        let Removal { key, reach, options } = removal;
+        if options.skip.contains(self.handle.position()) {
+            return Some(self.handle.line(LeafOutcome::Skipped));
+        }
+        if *reach != Reach::All {
+            return None;
+        }
+        self.remove_now(key, options.ticket.as_deref())
+    }
+
+    /// Removes without waiting; nothing if somebody has to be waited for.
+    pub(super) fn remove_now(&self, key: &CacheKey, ticket: Option<&WriteTicket>) -> Option<Receipt> {
+        if !self.handle.capabilities().answers_at_once || self.handle.check_key(key).is_err() {
+            return None;
+        }
+        let turn = self.turn_now(key, ticket)?;
+        let timer = Timers::start(self.handle.clock());
+        let Poll::Ready(result) = self.store.try_remove(key) else { return None };
+        self.handle.timers().remove.stop(self.handle.clock(), timer);
+        Some(self.handle.removed(key, &turn, result))
+    }
+
+    async fn remove_any(&self, removal: &Removal) -> Receipt {
+        let Removal { key, reach, options } = removal;
+        if options.skip.contains(self.handle.position()) {
+            return self.handle.line(LeafOutcome::Skipped);
+        }
+        if *reach == Reach::Upper && options.ticket.is_none() {
+            // An entry is dropped for want of room: that brings no new state.
+            let ticket = self.layout.begin_maintenance_write(key);
+            return self.remove_one(key, &WriteOptions::of(&ticket)).await;
+        }
+        self.remove_one(key, options).await
+    }
+
+    pub(super) async fn remove_one(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
+        let ticket = self.ticket(key, options);
+        let turn = self.turn(key, &ticket).await;
+        self.remove_in_turn(key, &turn).await
+    }
+
+    pub(super) async fn remove_in_turn(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
+        if let Err(error) = self.handle.check_key(key) {
+            return self.handle.removed(key, turn, Err(error));
+        }
+        let timer = Timers::start(self.handle.clock());
+        let result = self.store.remove(key).await;
+        self.handle.timers().remove.stop(self.handle.clock(), timer);
+        self.handle.removed(key, turn, result)
+    }
+
+    /// A write whose scopes have been invalidated since it started replaces what was there with nothing.
+    pub(super) async fn remove_superseded(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
+        let removed = self.remove_in_turn(key, turn).await;
+        if removed.is_ok() { self.handle.line(LeafOutcome::Superseded) } else { removed }
+    }
+
+    /// One native call for all keys. A key that occurs twice is gone when it is removed the second time.
+    async fn remove_batch(&self, removals: Vec<Removal>) -> Receipts {
+        if removals.iter().any(|removal| removal.reach != Reach::All || !removal.options.skip.is_empty()) {
+            let mut receipts = Batch::with_capacity(removals.len());
+            for removal in &removals {
+                receipts.push(self.remove_any(removal).await);
+            }
+            return receipts;
+        }
+        let keys: Vec<&CacheKey> = removals.iter().map(|removal| &removal.key).collect();
+        let tickets = self.tickets(&keys, removals.iter().map(|removal| &removal.options));
+        let mut unique: Vec<(CacheKey, Arc<WriteTicket>)> = Vec::with_capacity(removals.len());
+        let mut known: HashMap<CacheKey, usize> = HashMap::with_capacity(removals.len());
+        for (removal, ticket) in removals.iter().zip(tickets) {
+            known.entry(removal.key.clone()).or_insert_with(|| {
+                unique.push((removal.key.clone(), ticket));
+                unique.len() - 1
+            });
+        }
+        if unique.is_empty() {
+            return Batch::default();
+        }
+        let turns = join_all(unique.iter().map(|(key, ticket)| self.turn(key, ticket))).await;
+        let timer = Timers::start(self.handle.clock());
+        let batch: Vec<CacheKey> = unique.iter().map(|(key, _)| key.clone()).collect();
+        let results = self.store.remove_batch(&batch).await;
+        self.handle.timers().remove.stop(self.handle.clock(), timer);
+        let answers = batch.iter().zip(&turns).zip(results);
+        let mut receipts: Vec<Receipt> =
+            answers.map(|((key, turn), result)| self.handle.removed(key, turn, result)).collect();
+        let mut receipt_of = |key: &CacheKey| {
+            let receipt = known.get(key).and_then(|index| receipts.get_mut(*index))?;
+            let again = if receipt.is_ok() { self.handle.line(LeafOutcome::Absent) } else { receipt.clone() };
+            Some(std::mem::replace(receipt, again))
+        };
+        removals.iter().map(|removal| receipt_of(&removal.key).unwrap_or_default()).collect()
+    }
+}

@@ -1,0 +1,382 @@
+//! Writes of a leaf. A write into memory is carried out at once, without a future; others wait for their slot and for
+//! the store.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use hitbox_core::{BackendResult, CacheKey, CacheValue, ErrorKind};
+
+use super::prepare::bytes_of;
+use super::{Leaf, LeafHandle};
+use crate::coherence::epochs::Attach;
+use crate::coherence::logical_clock::StartedAt;
+use crate::coherence::write_queue::{OwnSlot, SlotGuard};
+use crate::coherence::{WriteKind, WriteTicket};
+use crate::completion::{Batch, Completion};
+use crate::envelope::Raw;
+use crate::metrics::Timers;
+use crate::operation::{Condition, Content, Write, WriteOptions};
+use crate::receipt::{LeafOutcome, Receipt, Receipts};
+use crate::stats::Event;
+use crate::store::Store;
+use std::sync::Arc;
+
+/// The right to write a key of the store now.
+pub(super) enum Turn<'a> {
+    /// A slot of this call's own.
+    Own(OwnSlot<'a>),
+    /// The guard of a ticket's slot.
+    Of(&'a WriteTicket, #[expect(dead_code, reason = "held until the store is written")] SlotGuard<'a>),
+}
+
+impl Turn<'_> {
+    pub(super) fn mark_clean(&self, handle: &LeafHandle, key: &CacheKey) {
+        let coherence = handle.coherence();
+        match self {
+            Self::Own(slot) => coherence.dirty.mark_clean(key, slot.number()),
+            Self::Of(ticket, _) => coherence.mark_clean(key, ticket),
+        }
+    }
+}
+
+impl LeafHandle {
+    pub(super) fn stored(
+        &self,
+        key: &CacheKey,
+        turn: &Turn<'_>,
+        event: Event,
+        bytes: u64,
+        result: BackendResult<()>,
+    ) -> Receipt {
+        if result.is_ok() {
+            turn.mark_clean(self, key);
+        }
+        self.written(event, bytes, result)
+    }
+
+    fn written(&self, event: Event, bytes: u64, result: BackendResult<()>) -> Receipt {
+        match result {
+            Ok(()) => {
+                self.count(event, 1);
+                self.count(Event::BytesWritten, bytes);
+                self.line(LeafOutcome::Stored)
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::VersionMismatch {
+                    self.count(Event::VersionMismatch, 1);
+                }
+                self.refuse(error)
+            }
+        }
+    }
+}
+
+impl<S: Store> Leaf<S> {
+    pub(super) fn write_entries(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
+        if let [write] = &mut *writes {
+            return match self.write_now(write) {
+                Some(receipt) => Completion::Done(Batch::one(receipt)),
+                None => Completion::later(self.write_later(writes, Batch::default())),
+            };
+        }
+        if self.handle.capabilities().answers_at_once {
+            return self.write_in_order(writes);
+        }
+        Completion::later(self.write_batch(writes.into_vec()))
+    }
+
+    /// One after the other; nothing is left for later as long as nobody has to be waited for.
+    fn write_in_order(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
+        let mut receipts = Batch::with_capacity(writes.len());
+        for write in writes.iter_mut() {
+            match self.write_now(write) {
+                Some(receipt) => receipts.push(receipt),
+                None => return Completion::later(self.write_later(writes, receipts)),
+            }
+        }
+        Completion::Done(receipts)
+    }
+
+    /// The rest of a batch, of which so many have been answered.
+    async fn write_later(&self, writes: Batch<Write>, mut receipts: Receipts) -> Receipts {
+        let answered = receipts.len();
+        for write in writes.into_iter().skip(answered) {
+            receipts.push(self.write_one(write).await);
+        }
+        receipts
+    }
+
+    /// The turn of a write, if nobody has to be waited for.
+    pub(super) fn turn_now<'a>(
+        &'a self,
+        key: &CacheKey,
+        ticket: Option<&'a WriteTicket>,
+    ) -> Option<Turn<'a>> {
+        let (queue, hash) = (&*self.handle.coherence().queue, key.process_hash());
+        match ticket {
+            None => Some(Turn::Own(queue.enter_now(hash, WriteKind::Change)?)),
+            Some(ticket) => Some(Turn::Of(ticket, ticket.guard_now(queue, hash)?)),
+        }
+    }
+
+    pub(super) async fn turn<'a>(&'a self, key: &CacheKey, ticket: &'a WriteTicket) -> Turn<'a> {
+        let (queue, hash) = (&*self.handle.coherence().queue, key.process_hash());
+        Turn::Of(ticket, ticket.guard(queue, hash).await)
+    }
+
+    pub(super) fn ticket(&self, key: &CacheKey, options: &WriteOptions) -> Arc<WriteTicket> {
+        options.ticket.clone().unwrap_or_else(|| self.layout.begin_write(key))
+    }
+
+    /// Writes without waiting; nothing if somebody has to be waited for, and then the write is what it was.
+    fn write_now(&self, write: &mut Write) -> Option<Receipt> {
+        let handle = &self.handle;
+        let Write { key, content, condition, options } = write;
+        let (Content::Entry(value), Condition::Always) = (&mut *content, &*condition) else { return None };
+        if !handle.capabilities().answers_at_once {
+            return None;
+        }
+        if options.skip.contains(handle.position()) {
+            return Some(handle.line(LeafOutcome::Skipped));
+        }
+        let ticket = options.ticket.as_deref();
+        if handle.is_gone(value) {
+            // A value past its time replaces what was there with nothing.
+            return self.remove_now(key, ticket);
+        }
+        if let Err(error) = self.check(key, value) {
+            return Some(handle.refuse(error));
+        }
+        let started = ticket.map_or_else(StartedAt::write, WriteTicket::started);
+        let turn = self.turn_now(key, ticket)?;
+        let Content::Entry(value) = std::mem::replace(content, Content::NotAdmitted { version: None }) else {
+            return None;
+        };
+        let value = match self.encoded(value, options.encodings.as_deref()) {
+            Ok(value) => value,
+            Err(error) => return Some(handle.refuse(error)),
+        };
+        match self.store_now(key, value, started, &turn, Event::Write) {
+            Ok(receipt) => Some(receipt),
+            Err(value) => {
+                *content = Content::Entry(value);
+                None
+            }
+        }
+    }
+
+    /// Stores an entry whose turn it is, with the epochs of its scopes, without waiting.
+    ///
+    /// # Errors
+    /// The entry is handed back if the store has to be waited for.
+    pub(super) fn store_now(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        started: StartedAt,
+        turn: &Turn<'_>,
+        event: Event,
+    ) -> Result<Receipt, CacheValue<Raw>> {
+        let handle = &self.handle;
+        if key.has_namespace()
+            && let Err(error) = self.admit_namespaces(key)
+        {
+            return Ok(handle.refuse(error));
+        }
+        let value = match self.epochs().attach(key, value, started) {
+            Attach::Attached(value) => value,
+            Attach::Missing(value, _) => return Err(value),
+            Attach::Superseded => {
+                if event == Event::Refill {
+                    return Ok(self.refill_superseded());
+                }
+                // What was there was invalidated too.
+                drop(self.store.try_remove(key));
+                return Ok(handle.line(LeafOutcome::Superseded));
+            }
+        };
+        let bytes = bytes_of(&value);
+        let _noted = handle.coherence().note(key);
+        let timer = Timers::start(handle.clock());
+        let result = self.store.try_write(key, value)?;
+        handle.timers().write.stop(handle.clock(), timer);
+        Ok(handle.stored(key, turn, event, bytes, result))
+    }
+
+    /// Writes whatever it is.
+    pub(super) async fn write_one(&self, write: Write) -> Receipt {
+        let handle = &self.handle;
+        if write.options.skip.contains(handle.position()) {
+            return handle.line(LeafOutcome::Skipped);
+        }
+        let Write { key, content, condition, options } = write;
+        match (content, condition) {
+            (Content::Entry(value), Condition::Refill(permit)) => self.refill(&key, value, &permit).await,
+            (Content::NotAdmitted { .. }, Condition::Refill(_)) => self.not_admitted(),
+            (Content::Entry(value), condition) => self.write_entry(&key, value, &condition, &options).await,
+            (Content::NotAdmitted { version }, condition) => {
+                self.leave_out(&key, version, &condition, &options).await
+            }
+            (Content::Metadata(metadata), _) => self.replace_metadata(&key, &metadata, &options).await,
+        }
+    }
+
+    async fn write_entry(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &Condition,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let handle = &self.handle;
+        if handle.is_gone(&value) && !condition.depends_on_stored() {
+            return self.remove_one(key, options).await;
+        }
+        let value = match self.prepare(key, value, options.encodings.as_deref()) {
+            Ok(value) => value,
+            Err(error) => return handle.refuse(error),
+        };
+        let ticket = self.ticket(key, options);
+        let turn = self.turn(key, &ticket).await;
+        let value = match self.attach_epochs(key, value, ticket.started()).await {
+            Ok(Some(value)) => value,
+            Ok(None) => return self.remove_superseded(key, &turn).await,
+            Err(error) => return handle.refuse(error),
+        };
+        let bytes = bytes_of(&value);
+        let _noted = handle.coherence().note(key);
+        let timer = Timers::start(handle.clock());
+        let result = if condition.depends_on_stored() {
+            Box::pin(self.store_if(key, value, condition)).await
+        } else {
+            self.store.write(key, value).await
+        };
+        handle.timers().write.stop(handle.clock(), timer);
+        handle.stored(key, &turn, Event::Write, bytes, result)
+    }
+
+    /// Several writes with one native call for those that replace what is there. Of equal keys the last one is written;
+    /// all are answered for.
+    async fn write_batch(&self, writes: Vec<Write>) -> Receipts {
+        let is_plain = |write: &Write| {
+            matches!((&write.content, &write.condition), (Content::Entry(_), Condition::Always))
+                && write.options.skip.is_empty()
+        };
+        if !writes.iter().all(is_plain) {
+            let mut receipts = Batch::with_capacity(writes.len());
+            for write in writes {
+                receipts.push(self.write_one(write).await);
+            }
+            return receipts;
+        }
+        let mut last: HashMap<CacheKey, usize> = HashMap::with_capacity(writes.len());
+        let positions: Vec<CacheKey> = writes.iter().map(|write| write.key.clone()).collect();
+        for (index, key) in positions.iter().enumerate() {
+            last.insert(key.clone(), index);
+        }
+        let keys: Vec<&CacheKey> = positions.iter().collect();
+        let tickets = self.tickets(&keys, writes.iter().map(|write| &write.options));
+        let mut receipts: Vec<Option<Receipt>> = positions.iter().map(|_| None).collect();
+        let mut prepared = Vec::with_capacity(last.len());
+        let mut over = Vec::new();
+        for (index, write) in writes.into_iter().enumerate() {
+            let Write { key, content: Content::Entry(value), options, .. } = write else { continue };
+            if last.get(&key) != Some(&index) {
+                continue;
+            }
+            if self.handle.is_gone(&value) {
+                over.push((index, key));
+                continue;
+            }
+            match self.prepare(&key, value, options.encodings.as_deref()) {
+                Ok(value) => prepared.push((index, key, value)),
+                Err(error) => receipts[index] = Some(self.handle.refuse(error)),
+            }
+        }
+        for (index, key) in over {
+            receipts[index] = Some(self.remove_one(&key, &WriteOptions::of(&tickets[index])).await);
+        }
+        for (index, receipt) in self.store_batch(prepared, &tickets).await {
+            receipts[index] = Some(receipt);
+        }
+        let answer = |key: &CacheKey| receipts[last[key]].clone().unwrap_or_default();
+        positions.iter().map(answer).collect()
+    }
+
+    async fn store_batch(
+        &self,
+        prepared: Vec<(usize, CacheKey, CacheValue<Raw>)>,
+        tickets: &[Arc<WriteTicket>],
+    ) -> Vec<(usize, Receipt)> {
+        let handle = &self.handle;
+        let turns = join_all(prepared.iter().map(|(index, key, _)| self.turn(key, &tickets[*index]))).await;
+        let mut done = Vec::with_capacity(prepared.len());
+        let mut batch = Vec::with_capacity(prepared.len());
+        let mut open = Vec::with_capacity(prepared.len());
+        for ((index, key, value), turn) in prepared.into_iter().zip(turns) {
+            match self.attach_epochs(&key, value, tickets[index].started()).await {
+                Ok(Some(value)) => {
+                    open.push((index, bytes_of(&value), turn));
+                    batch.push((key, value));
+                }
+                Ok(None) => done.push((index, self.remove_superseded(&key, &turn).await)),
+                Err(error) => done.push((index, handle.refuse(error))),
+            }
+        }
+        if batch.is_empty() {
+            return done;
+        }
+        let keys: Vec<CacheKey> = batch.iter().map(|(key, _)| key.clone()).collect();
+        let _noted: Vec<_> = keys.iter().map(|key| handle.coherence().note(key)).collect();
+        let timer = Timers::start(handle.clock());
+        let results = self.store.write_batch(batch).await;
+        handle.timers().write.stop(handle.clock(), timer);
+        for ((key, (index, bytes, turn)), result) in keys.iter().zip(open).zip(results) {
+            done.push((index, handle.stored(key, &turn, Event::Write, bytes, result)));
+        }
+        done
+    }
+
+    /// The tickets of a batch: all that have none begin at once.
+    pub(super) fn tickets<'o>(
+        &self,
+        keys: &[&CacheKey],
+        options: impl Iterator<Item = &'o WriteOptions>,
+    ) -> Vec<Arc<WriteTicket>> {
+        let known: Vec<Option<Arc<WriteTicket>>> = options.map(|options| options.ticket.clone()).collect();
+        let open = keys.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(key, _)| *key);
+        let mut begun = self.layout.begin_writes(open).into_iter();
+        known.into_iter().filter_map(|known| known.or_else(|| begun.next())).collect()
+    }
+
+    /// Other metadata for what is stored; nothing where nothing is.
+    async fn replace_metadata(
+        &self,
+        key: &CacheKey,
+        metadata: &std::collections::BTreeMap<String, bytes::Bytes>,
+        options: &WriteOptions,
+    ) -> Receipt {
+        let handle = &self.handle;
+        let ticket = self.ticket(key, options);
+        let _turn = self.turn(key, &ticket).await;
+        if handle.coherence().is_dirty(key) {
+            return handle.line(LeafOutcome::Absent);
+        }
+        let stored = match self.stored_entry(key).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return handle.line(LeafOutcome::Absent),
+            Err(error) => return handle.refuse(error),
+        };
+        let mut details = stored.details().cloned().unwrap_or_default();
+        details.metadata.clone_from(metadata);
+        let epoch = stored.namespace_epoch();
+        let value = match self.prepare(key, stored.with_details(details).with_namespace_epoch(epoch), None) {
+            Ok(value) => value,
+            Err(error) => return handle.refuse(error),
+        };
+        let bytes = bytes_of(&value);
+        let result = self.store.write(key, value).await;
+        // The value is the one that was there. If an earlier write has not reached it, it stays out of date.
+        handle.written(Event::Write, bytes, result)
+    }
+}

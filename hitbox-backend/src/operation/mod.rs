@@ -1,0 +1,13 @@
+//! The operations of backends as values: what is read, written, removed, invalidated and maintained, and how. A new
+//! kind of an operation is a new value here; it passes every wrapper and composition.
+
+mod invalidation;
+mod maintenance;
+mod read;
+mod write;
+
+pub use invalidation::{Invalidation, InvalidationTarget, Origin};
+pub use maintenance::{Maintained, Maintenance};
+pub(crate) use read::status_of;
+pub use read::{Answer, Answers, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, TryRead};
+pub use write::{Condition, Content, Reach, Removal, Write, WriteOptions};

@@ -1,0 +1,128 @@
+//! What in-memory stores have in common: their bound, the weight of an entry, and the ends of entries.
+
+mod expiry;
+
+use std::fmt;
+use std::sync::Arc;
+
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+
+pub use expiry::Expiries;
+
+use super::Page;
+use crate::envelope::Raw;
+
+/// A page of a store's keys in the order of their hashes, so that it does not matter what is removed between two pages.
+/// The framework's own keys are left out. Cursors have 48 bits: compositions need the rest.
+pub fn page_of(keys: impl Iterator<Item = CacheKey>, cursor: u64, limit: usize) -> Page {
+    let place = |key: &CacheKey| key.process_hash() >> 16;
+    let mut keys: Vec<CacheKey> = keys.filter(|key| place(key) >= cursor && !key.is_reserved()).collect();
+    if keys.len() <= limit {
+        return Page { keys, next: None };
+    }
+    let limit = limit.max(1);
+    keys.select_nth_unstable_by_key(limit - 1, place);
+    // Keys with the place of the last one are on its page.
+    let last = place(&keys[limit - 1]);
+    keys.retain(|key| place(key) <= last);
+    Page { keys, next: Some(last + 1) }
+}
+
+/// What a bound in bytes counts for an entry.
+pub type Weigher = Arc<dyn Fn(&CacheKey, &CacheValue<Raw>) -> u64 + Send + Sync>;
+
+/// How much a leaf holds.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Bound {
+    /// So many entries.
+    Entries(u64),
+    /// So many bytes, as the weigher counts them.
+    Bytes(u64, Weigher),
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries(entries) => write!(f, "Entries({entries})"),
+            Self::Bytes(bytes, _) => write!(f, "Bytes({bytes})"),
+        }
+    }
+}
+
+impl Bound {
+    /// What an entry takes of the bound.
+    pub fn weight(&self, key: &CacheKey, value: &CacheValue<Raw>) -> u64 {
+        match self {
+            Self::Entries(_) => 1,
+            Self::Bytes(_, weigher) => weigher(key, value),
+        }
+    }
+
+    /// How much there may be in all.
+    pub const fn max(&self) -> u64 {
+        match self {
+            Self::Entries(max) | Self::Bytes(max, _) => *max,
+        }
+    }
+
+    /// Whether something fits under the bound.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if nothing does.
+    pub fn validate(&self) -> BackendResult<()> {
+        let name = match self {
+            Self::Entries(_) => "max_entries",
+            Self::Bytes(..) => "max_bytes",
+        };
+        if self.max() > 0 {
+            return Ok(());
+        }
+        Err(BackendError::new(ErrorKind::Configuration, format!("{name} must be at least 1")))
+    }
+}
+
+/// Bytes of key, payload and metadata: what a weigher starts from. A live payload is measured by a counting
+/// serializer.
+pub fn weigh(key: &CacheKey, value: &CacheValue<Raw>) -> u64 {
+    let details = value.details().map_or(0, |details| {
+        let metadata = details.metadata.iter().map(|(name, value)| name.len() + value.len() + 64);
+        let scopes = details.scopes.iter().map(|scope| scope.name.len() + 48);
+        metadata.chain(scopes).sum::<usize>() as u64 + 64
+    });
+    key.as_encoded().len() as u64 + value.data().weight() + details
+}
+
+/// Setters of the builder of an in-memory leaf, which has the fields `bound: Bound` and `options: LeafOptions`:
+/// its bound, and those of [`leaf_setters`](crate::leaf_setters). The literals are the default label and the
+/// bytes that an entry takes beside key, payload and metadata.
+#[macro_export]
+macro_rules! memory_setters {
+    ($label:literal, $overhead:literal) => {
+        /// Holds at most this many entries.
+        #[must_use]
+        pub fn max_entries(mut self, entries: u64) -> Self {
+            self.bound = $crate::store::memory::Bound::Entries(entries);
+            self
+        }
+
+        /// Holds at most this many bytes: keys, payloads as a counting serializer finds them, metadata, and
+        #[doc = concat!(stringify!($overhead), " bytes per entry.")]
+        #[must_use]
+        pub fn max_bytes(self, bytes: u64) -> Self {
+            self.max_weight(
+                bytes,
+                ::std::sync::Arc::new(|key, value| $crate::store::memory::weigh(key, value) + $overhead),
+            )
+        }
+
+        /// Holds at most `weight` as `weigher` counts it.
+        #[must_use]
+        pub fn max_weight(mut self, weight: u64, weigher: $crate::store::memory::Weigher) -> Self {
+            self.bound = $crate::store::memory::Bound::Bytes(weight, weigher);
+            self
+        }
+
+        $crate::leaf_setters!($label);
+    };
+}

@@ -1,0 +1,198 @@
+//! When entries in memory are dropped: at the end of their physical life, by writers and sweeps.
+//!
+//! Reads hide what is over, so that all that is needed is to find what can be dropped, and reads pay nothing
+//! for it. (moka could drop entries by itself, at the price of a sixth of every hit: it asks for a new life
+//! after each read.) Entries with an end stand in a table ordered by it, in slots of a quarter of a second.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hitbox_core::{CacheKey, KeyHasher, Timestamp};
+
+const STRIPES: usize = 16;
+const SLOT_MILLIS: u64 = 256;
+/// Fewer ends are not worth a look.
+const MIN_ENDS: u64 = 1024;
+/// No entry has an end.
+const NEVER: u64 = u64::MAX;
+
+/// The ends of all entries of a store that have one.
+#[derive(Debug)]
+pub struct Expiries {
+    stripes: [Mutex<Stripe>; STRIPES],
+    /// No entry is due before this slot. It may be too early, never too late.
+    next: AtomicU64,
+    /// How many there are.
+    ends: AtomicU64,
+}
+
+/// Every key is in both tables or in none.
+#[derive(Debug, Default)]
+struct Stripe {
+    slot_of: HashMap<CacheKey, u64, BuildHasherDefault<KeyHasher>>,
+    due: BTreeMap<(u64, u64), Vec<CacheKey>>,
+}
+
+impl Stripe {
+    /// Whether it was there.
+    fn remove(&mut self, key: &CacheKey) -> bool {
+        let Some(slot) = self.slot_of.remove(key) else { return false };
+        let at = (slot, key.process_hash());
+        if let Some(keys) = self.due.get_mut(&at) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.due.remove(&at);
+            }
+        }
+        true
+    }
+}
+
+impl Default for Expiries {
+    fn default() -> Self {
+        Self { stripes: Default::default(), next: AtomicU64::new(NEVER), ends: AtomicU64::new(0) }
+    }
+}
+
+impl Expiries {
+    fn stripe(&self, key: &CacheKey) -> MutexGuard<'_, Stripe> {
+        self.lock((key.process_hash() >> 32) as usize % STRIPES)
+    }
+
+    fn lock(&self, stripe: usize) -> MutexGuard<'_, Stripe> {
+        self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of this key may be dropped from `end` on, or never.
+    #[inline]
+    pub fn schedule(&self, key: &CacheKey, end: Option<Timestamp>) {
+        match end {
+            None => self.forget(key),
+            Some(end) => self.schedule_at(key, end),
+        }
+    }
+
+    fn schedule_at(&self, key: &CacheKey, end: Timestamp) {
+        let slot = end.as_millis().div_ceil(SLOT_MILLIS);
+        let mut stripe = self.stripe(key);
+        if stripe.slot_of.get(key) != Some(&slot) {
+            if !stripe.remove(key) {
+                self.ends.fetch_add(1, Ordering::Relaxed);
+            }
+            stripe.slot_of.insert(key.clone(), slot);
+            stripe.due.entry((slot, key.process_hash())).or_default().push(key.clone());
+        }
+        // Under the lock, so that whoever moves it on has seen this entry.
+        self.next.fetch_min(slot, Ordering::AcqRel);
+    }
+
+    /// Forgets the ends of entries that are not there any more, if there are far more ends than entries: for stores that
+    /// do not say whom they put out. Costs one look-up an end, now and then.
+    pub fn prune(&self, entries: u64, is_there: impl Fn(&CacheKey) -> bool) {
+        let ends = self.ends.load(Ordering::Relaxed);
+        if ends < 2 * entries + MIN_ENDS {
+            return;
+        }
+        for index in 0..STRIPES {
+            let keys: Vec<CacheKey> = self.lock(index).slot_of.keys().cloned().collect();
+            for key in keys.iter().filter(|key| !is_there(key)) {
+                self.forget(key);
+            }
+        }
+    }
+
+    /// The entry of this key is gone.
+    #[inline]
+    pub fn forget(&self, key: &CacheKey) {
+        // Nothing to forget if no entry ever had an end.
+        if self.next.load(Ordering::Acquire) != NEVER {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&self, key: &CacheKey) {
+        if self.stripe(key).remove(key) {
+            self.ends.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether [`Self::take_due`] may find something. Costs one load.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.next.load(Ordering::Acquire) <= now.as_millis() / SLOT_MILLIS
+    }
+
+    /// Keys whose entries are over at `now`, at most `limit`, which are forgotten; and whether there are more.
+    pub fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<CacheKey>, bool) {
+        let last = now.as_millis() / SLOT_MILLIS;
+        let mut keys = Vec::new();
+        // Entries that are scheduled from here on lower it again.
+        self.next.store(NEVER - 1, Ordering::Release);
+        for index in 0..STRIPES {
+            let mut stripe = self.lock(index);
+            while let Some(first) = stripe.due.first_entry() {
+                let slot = first.key().0;
+                if slot > last || keys.len() >= limit {
+                    self.next.fetch_min(slot, Ordering::AcqRel);
+                    break;
+                }
+                for key in first.remove() {
+                    if stripe.slot_of.remove(&key).is_some() {
+                        self.ends.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    keys.push(key);
+                }
+            }
+        }
+        (keys, self.is_due(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hitbox_core::{CacheKey, Timestamp};
+
+    use super::Expiries;
+
+    fn key(number: u64) -> CacheKey {
+        CacheKey::builder("k").part("n", number).build()
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn what_is_due_is_taken_once_and_in_time() {
+        let expiries = Expiries::default();
+        assert!(!expiries.is_due(at(u64::MAX - 2)), "nothing has an end");
+        for number in 0..100 {
+            expiries.schedule(&key(number), Some(at(1_000 + number * 10)));
+        }
+        // Never early: at most a slot late.
+        assert!(!expiries.is_due(at(999)));
+        let (early, more) = expiries.take_due(at(1_300), 1_000);
+        assert!(early.iter().all(|k| (0..30).any(|n| *k == key(n))) && !early.is_empty() && !more);
+        let (none, _) = expiries.take_due(at(1_300), 1_000);
+        assert!(none.is_empty(), "taken twice");
+        let (some, more) = expiries.take_due(at(10_000), 20);
+        assert!(some.len() >= 20 && more);
+        let (rest, more) = expiries.take_due(at(10_000), 1_000);
+        assert_eq!((early.len() + some.len() + rest.len(), more), (100, false));
+        assert!(!expiries.is_due(at(1_000_000)));
+    }
+
+    #[test]
+    fn an_overwrite_moves_the_end_and_a_delete_forgets_it() {
+        let expiries = Expiries::default();
+        expiries.schedule(&key(1), Some(at(1_000)));
+        expiries.schedule(&key(1), Some(at(5_000)));
+        expiries.schedule(&key(2), Some(at(1_000)));
+        expiries.schedule(&key(2), None);
+        expiries.schedule(&key(3), Some(at(1_000)));
+        expiries.forget(&key(3));
+        assert!(expiries.take_due(at(4_000), 10).0.is_empty());
+        assert_eq!(expiries.take_due(at(6_000), 10).0, [key(1)]);
+    }
+}

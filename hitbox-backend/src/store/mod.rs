@@ -1,0 +1,232 @@
+//! For authors of stores: the trait [`Store`], what its methods take and answer, and what stores in memory have in
+//! common ([`memory`]).
+//!
+//! A store keeps entries and knows nothing of labels, codecs, counters, order or epochs: its [`Leaf`](crate::Leaf)
+//! brings them.
+
+pub mod memory;
+
+use std::task::Poll;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
+
+pub use crate::capability::Capabilities;
+pub use crate::envelope::{Encoded, Raw, Unusable};
+pub use crate::receipt::DeleteStatus;
+pub use crate::stats::Occupancy;
+
+/// Stores entries under keys. Implement [`read`](Self::read), [`write`](Self::write) and [`remove`](Self::remove); the
+/// rest is built on them and may be done better.
+///
+/// A store that is given to `compose`, a wrapper or `Cache::builder` gets a [`Leaf`](crate::Leaf) of its own, with
+/// default options. Two leaves around one store keep no order between their writes: clone the leaf, not the store.
+///
+/// # Cancellation
+/// A dropped future may or may not have acted.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The stored entry, whatever its age, or nothing. A store of bytes answers with [`Raw::record`], and the leaf finds
+    /// out what the bytes are.
+    ///
+    /// # Errors
+    /// If it cannot be known whether there is an entry.
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>>;
+
+    /// Stores an entry and replaces all that was there. Unless the store keeps live values the entry is encoded:
+    /// [`Raw::to_record`] gives its bytes.
+    ///
+    /// # Errors
+    /// If it is not certain that the entry is stored.
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()>;
+
+    /// Removes an entry.
+    ///
+    /// # Errors
+    /// If it is not certain that the entry is gone.
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus>;
+
+    /// What this store can do. Asked once, when its leaf is made.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::PLAIN
+    }
+
+    /// A read that does not wait; pending if it would have to.
+    fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
+        let _ = key;
+        Poll::Pending
+    }
+
+    /// A write that does not wait.
+    ///
+    /// # Errors
+    /// The entry is handed back if it would have to.
+    fn try_write(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+    ) -> Result<BackendResult<()>, CacheValue<Raw>> {
+        let _ = key;
+        Err(value)
+    }
+
+    /// A removal that does not wait; pending if it would have to.
+    fn try_remove(&self, key: &CacheKey) -> Poll<BackendResult<DeleteStatus>> {
+        let _ = key;
+        Poll::Pending
+    }
+
+    /// What the stored entry says without its value, whatever its age. Has no effect on it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let _ = key;
+        Ok(Peek::Unknown)
+    }
+
+    /// Reads several keys; answers are in their order.
+    async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
+        join_all(keys.iter().map(|key| self.read(key))).await
+    }
+
+    /// Writes several entries with different keys; answers are in their order.
+    async fn write_batch(&self, entries: Vec<(CacheKey, CacheValue<Raw>)>) -> Vec<BackendResult<()>> {
+        join_all(entries.into_iter().map(|(key, value)| async move { self.write(&key, value).await })).await
+    }
+
+    /// Removes several keys; answers are in their order.
+    async fn remove_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<DeleteStatus>> {
+        join_all(keys.iter().map(|key| self.remove(key))).await
+    }
+
+    /// Stores an entry on a condition, in one step, whoever else writes: for stores that other processes share. Only
+    /// called with the capability `writes_conditionally`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    async fn write_if(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &StoreCondition,
+    ) -> BackendResult<Conditional> {
+        let _ = (key, value, condition);
+        Err(BackendError::unsupported("a conditional write"))
+    }
+
+    /// Removes a record that the leaf found damaged, unless it has been overwritten since.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    async fn discard(&self, key: &CacheKey, damaged: &CacheValue<Raw>) -> BackendResult<()> {
+        let _ = (key, damaged);
+        Ok(())
+    }
+
+    /// Lists keys, about `limit` of them, from `cursor` on; the first page starts at 0. Cursors should be small: each level
+    /// of a nest takes a bit of them. The framework's own keys, which [`CacheKey::is_reserved`] tells, are left out.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) without the capability `enumerates`.
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let _ = (cursor, limit);
+        Err(BackendError::unsupported("listing keys"))
+    }
+
+    /// Counts the entries that a normal read may see, as far as their times tell.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) without the capability `counts`.
+    async fn count(&self) -> BackendResult<u64> {
+        Err(BackendError::unsupported("counting entries"))
+    }
+
+    /// Removes every entry, one by one if need be. Entries written meanwhile may go too.
+    ///
+    /// # Errors
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) without the capability `erases`.
+    async fn erase(&self) -> BackendResult<()> {
+        Err(BackendError::unsupported("erasing all entries"))
+    }
+
+    /// Drops entries whose time is over, at most about `limit` of them, and does pending maintenance.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let _ = limit;
+        Ok(Sweep::default())
+    }
+
+    /// What the store holds, if it can say without I/O.
+    fn occupancy(&self) -> Option<Occupancy> {
+        None
+    }
+
+    /// The name of the family of gauges that show what the store holds, as in `hitbox_<family>_entries`. Without one
+    /// there are none.
+    fn gauge_family(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// What a store says of an entry without its value.
+#[derive(Clone, Debug)]
+pub enum Peek {
+    /// There is one, of whatever age.
+    Entry(CacheValue<()>),
+    /// There is none.
+    Absent,
+    /// It cannot be said without reading it.
+    Unknown,
+}
+
+/// On which condition a store stores an entry. A stored entry with the identity `ignoring` does not count: the leaf has
+/// found that its time is over or that it has been invalidated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreCondition {
+    /// Unless a stored entry has this version or a higher one.
+    IfNewer {
+        /// The version of the new entry.
+        version: u64,
+        /// The identity of an entry that does not count.
+        ignoring: Option<u64>,
+    },
+    /// Unless there is a stored entry.
+    IfAbsent {
+        /// The identity of an entry that does not count.
+        ignoring: Option<u64>,
+    },
+    /// If the stored entry has this identity.
+    IfSame(u64),
+}
+
+/// What came of a conditional write.
+#[derive(Clone, Debug)]
+pub enum Conditional {
+    /// The entry is stored.
+    Written,
+    /// Nothing has changed: this is stored, with this identity ([`Raw::identity`]); or, for `IfSame`, nothing is.
+    Conflict(Option<(CacheValue<()>, u64)>),
+}
+
+/// Some keys of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The keys. A key may be on two pages while the store changes.
+    pub keys: Vec<CacheKey>,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<u64>,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Entries that were dropped.
+    pub dropped: u64,
+    /// Whether it stopped at its limit.
+    pub cut_short: bool,
+}

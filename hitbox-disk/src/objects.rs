@@ -1,0 +1,272 @@
+//! Files and index together. Everything here blocks, and runs on threads for that.
+//!
+//! Two locks: the index (short, never held over I/O), and one of the shelves (held over the rename or
+//! removal of one file, so that file and index change together).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use bytes::Bytes;
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
+use hitbox_backend::store::{Occupancy, Page};
+use tokio::sync::watch;
+
+use crate::files::Files;
+use crate::index::{Digest, Entry, Index};
+use crate::object::{self, Object};
+use crate::start::is_pinned;
+
+const SHELVES: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Objects {
+    files: Files,
+    index: Mutex<Index>,
+    shelves: [Mutex<()>; SHELVES],
+    max_bytes: u64,
+    evicted: AtomicU64,
+    expired: AtomicU64,
+    /// Closed when the store is gone, after the lock of the folder: the fields are dropped in order.
+    pub(crate) released: watch::Sender<()>,
+}
+
+/// A write or delete that has its place in the order; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Operation<'a> {
+    store: &'a Objects,
+    digest: Digest,
+    sequence: u64,
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        self.store.index().end(self.digest);
+    }
+}
+
+impl Objects {
+    pub(crate) fn new(files: Files, index: Index, max_bytes: u64) -> BackendResult<Self> {
+        let store = Self {
+            files,
+            index: Mutex::new(index),
+            shelves: std::array::from_fn(|_| Mutex::new(())),
+            max_bytes,
+            evicted: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            released: watch::Sender::new(()),
+        };
+        // The bound may be smaller than it was.
+        store.make_room(0)?;
+        Ok(store)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shelf(&self, digest: Digest) -> MutexGuard<'_, ()> {
+        self.shelves[digest as usize % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the next operation on a key its place in the order.
+    pub(crate) fn begin(&self, digest: Digest) -> u64 {
+        self.index().begin(digest)
+    }
+
+    /// Goes on with an operation that was begun.
+    pub(crate) fn resume(&self, digest: Digest, sequence: u64) -> Operation<'_> {
+        Operation { store: self, digest, sequence }
+    }
+
+    pub(crate) fn holds(&self, digest: Digest) -> bool {
+        self.index().get(digest).is_some()
+    }
+
+    /// The record of this key, if it can be had without waiting; nothing if there is none.
+    pub(crate) fn read_in_place(&self, digest: Digest, key: &[u8]) -> Poll<Option<Bytes>> {
+        let Some(entry) = self.index().touch(digest) else { return Poll::Ready(None) };
+        let file = self.files.read_in_place(digest, entry.sequence, entry.bytes);
+        match file.map(|file| object::decode(key, file)) {
+            Some(Object::Record(record)) => Poll::Ready(Some(record)),
+            // What else it may be is looked at where it can be put right.
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The object under this name.
+    pub(crate) fn read(&self, digest: Digest, key: &[u8]) -> BackendResult<Option<Object>> {
+        let Some(entry) = self.index().get(digest) else { return Ok(None) };
+        let Some(file) = self.files.read(digest)? else {
+            // Evicted or overwritten since; or somebody removed the file.
+            let _shelf = self.shelf(digest);
+            if self.files.read(digest)?.is_none() {
+                self.index().remove_if_same(digest, entry.sequence);
+            }
+            return Ok(None);
+        };
+        let object = object::decode(key, file);
+        if matches!(object, Object::Record(_)) {
+            self.index().touch(digest);
+        }
+        Ok(Some(object))
+    }
+
+    /// Removes a damaged object, unless it has been overwritten: `record` is what was found, if it was a record.
+    pub(crate) fn remove_damaged(
+        &self,
+        digest: Digest,
+        key: &[u8],
+        record: Option<&[u8]>,
+    ) -> BackendResult<()> {
+        let _shelf = self.shelf(digest);
+        let Some(entry) = self.index().get(digest) else { return Ok(()) };
+        let Some(file) = self.files.read(digest)? else { return Ok(()) };
+        let is_same = match object::decode(key, file) {
+            Object::Record(found) => record.is_some_and(|record| found == record),
+            Object::Damaged => true,
+            Object::OtherKey | Object::Newer => false,
+        };
+        if is_same && self.index().remove_if_same(digest, entry.sequence) {
+            self.files.remove(digest)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(
+        &self,
+        operation: &Operation<'_>,
+        key: &[u8],
+        record: &[u8],
+        value: &CacheValue<()>,
+    ) -> BackendResult<()> {
+        let bytes = object::file_len(key, record);
+        if bytes > self.max_bytes {
+            return Err(BackendError::too_large("an entry", bytes, self.max_bytes));
+        }
+        let reserved = self.make_room(bytes)?;
+        let temporary = self.files.write_temporary(&object::encode(key, record))?;
+        let Operation { digest, sequence, .. } = *operation;
+        let _shelf = self.shelf(digest);
+        if self.index().is_superseded(digest, sequence) {
+            return Ok(());
+        }
+        self.files.install(temporary, digest)?;
+        self.index().insert(digest, Entry::new(bytes, value, is_pinned(key), sequence));
+        reserved.keep();
+        Ok(())
+    }
+
+    /// Puts entries out until `bytes` more fit, and reserves them.
+    fn make_room(&self, bytes: u64) -> BackendResult<Reserved<'_>> {
+        let evicted = self.index().reserve(bytes, self.max_bytes);
+        let reserved = Reserved { store: self, bytes };
+        self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
+        self.discard(&evicted)?;
+        Ok(reserved)
+    }
+
+    /// Removes the files of entries that have left the index.
+    fn discard(&self, digests: &[Digest]) -> BackendResult<()> {
+        for digest in digests {
+            let _shelf = self.shelf(*digest);
+            if !self.holds(*digest) {
+                self.files.remove(*digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the entry; says until when it would have lived.
+    pub(crate) fn remove(&self, operation: &Operation<'_>) -> BackendResult<Option<u64>> {
+        let Operation { digest, sequence, .. } = *operation;
+        let _shelf = self.shelf(digest);
+        if self.index().is_superseded(digest, sequence) {
+            return Ok(None);
+        }
+        self.files.remove(digest)?;
+        Ok(self.index().remove(digest, sequence).map(|entry| entry.drop_at))
+    }
+
+    /// The keys of some entries, and where the next page starts.
+    pub(crate) fn keys(&self, from: u64, limit: usize) -> BackendResult<Page> {
+        let (digests, next) = self.index().page(from, limit);
+        let mut keys = Vec::with_capacity(digests.len());
+        for digest in digests {
+            // What is damaged or has been removed meanwhile has no key.
+            let key = self.files.start(digest)?.and_then(|start| CacheKey::from_encoded(&start.key).ok());
+            keys.extend(key.filter(|key| !key.is_reserved()));
+        }
+        Ok(Page { keys, next })
+    }
+
+    /// What the entry of this key says without its payload.
+    pub(crate) fn peek(
+        &self,
+        digest: Digest,
+        key: &[u8],
+        schema: u32,
+    ) -> BackendResult<Option<CacheValue<()>>> {
+        if !self.holds(digest) {
+            return Ok(None);
+        }
+        Ok(self
+            .files
+            .start(digest)?
+            .filter(|start| start.key == key && start.schema == schema)
+            .map(|start| start.entry))
+    }
+
+    /// Entries that a normal read may see at `now`.
+    pub(crate) fn visible(&self, now: u64) -> u64 {
+        self.index().visible(now)
+    }
+
+    pub(crate) fn erase(&self) -> BackendResult<()> {
+        let digests = self.index().digests();
+        for digest in digests {
+            let sequence = self.begin(digest);
+            self.remove(&self.resume(digest, sequence))?;
+        }
+        Ok(())
+    }
+
+    /// Removes entries whose time is over; says how many, and whether more are left.
+    pub(crate) fn sweep(&self, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
+        let (expired, cut_short) = self.index().take_expired(now, limit);
+        self.expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
+        self.discard(&expired)?;
+        Ok((expired.len() as u64, cut_short))
+    }
+}
+
+impl Objects {
+    pub(crate) fn occupancy(&self) -> Occupancy {
+        let index = self.index();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Occupancy::new(index.len() as u64, index.bytes())
+            .with_bounds(None, Some(self.max_bytes))
+            .with_dropped(count(&self.evicted), count(&self.expired))
+    }
+}
+
+/// Bytes set aside for a write; given back unless the write keeps them.
+#[derive(Debug)]
+struct Reserved<'a> {
+    store: &'a Objects,
+    bytes: u64,
+}
+
+impl Reserved<'_> {
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.store.index().release(self.bytes);
+        }
+    }
+}

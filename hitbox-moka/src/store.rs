@@ -1,0 +1,281 @@
+//! moka as a store.
+
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use hitbox_backend::core::{
+    BackendError, BackendResult, CacheKey, CacheValue, Clock, KeyHasher, Priority, Timestamp,
+};
+use hitbox_backend::store::memory::{Bound, Expiries, page_of};
+use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
+use moka::ops::compute::{CompResult, Op};
+use moka::sync::Cache;
+use std::sync::Arc;
+
+use crate::priority::Classes;
+
+/// What a write may do for entries that are over.
+const DROPS_PER_WRITE: usize = 64;
+
+/// moka as a store of live values.
+pub struct MokaStore {
+    cache: Cache<CacheKey, CacheValue<Raw>, BuildHasherDefault<KeyHasher>>,
+    bound: Bound,
+    /// moka weighs in 32 bits: in units that make the whole bound fit.
+    unit: u64,
+    clock: Arc<dyn Clock>,
+    counts: Counts,
+    expiries: Expiries,
+    classes: Option<Classes>,
+}
+
+/// Entries that came and went. moka does not say cheaply whom it puts out: that is what has come and neither was
+/// removed nor is there. It puts nobody out before it is full, so that nothing is counted before it is half full.
+#[derive(Debug, Default)]
+struct Counts {
+    is_counting: AtomicBool,
+    /// Entries that were there when the counting began, and those that have come since.
+    added: AtomicU64,
+    removed: AtomicU64,
+    expired: AtomicU64,
+    /// Put out, as it was last told: the number never falls.
+    evicted: Mutex<u64>,
+}
+
+impl std::fmt::Debug for MokaStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MokaStore").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl MokaStore {
+    pub(crate) fn new(bound: Bound, clock: Arc<dyn Clock>, priorities: bool) -> Self {
+        let unit = (bound.max() >> 31) + 1;
+        let builder = Cache::builder().max_capacity(bound.max() / unit);
+        let builder = match bound.clone() {
+            Bound::Bytes(_, weigher) => builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
+                u32::try_from(weigher(key, value).div_ceil(unit)).unwrap_or(u32::MAX)
+            }),
+            _ => builder,
+        };
+        let cache = builder.build_with_hasher(BuildHasherDefault::default());
+        let classes = priorities.then(Classes::default);
+        Self { cache, bound, unit, clock, counts: Counts::default(), expiries: Expiries::default(), classes }
+    }
+
+    /// An entry that is larger than the whole store: moka would take it and put it out again.
+    fn check_size(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<()> {
+        let Bound::Bytes(limit, _) = self.bound else { return Ok(()) };
+        let size = self.bound.weight(key, value);
+        if size > limit { Err(BackendError::too_large("an entry", size, limit)) } else { Ok(()) }
+    }
+
+    /// Stores an entry; makes room for it first, if classes decide who goes. Whether it is stored.
+    fn insert(&self, key: &CacheKey, value: CacheValue<Raw>) -> bool {
+        let Some(classes) = &self.classes else {
+            self.count_if_new(key);
+            self.cache.insert(key.clone(), value);
+            return true;
+        };
+        let class = value.details().map_or(Priority::Normal, |details| details.priority);
+        let weight = match &self.bound {
+            Bound::Bytes(..) => self.bound.weight(key, &value).div_ceil(self.unit),
+            _ => 1,
+        };
+        let mut classes = classes.lock();
+        // What is replaced gives its room back.
+        self.count_if_new(key);
+        self.cache.invalidate(key);
+        self.cache.run_pending_tasks();
+        while self.cache.weighted_size() + weight > self.bound.max() / self.unit {
+            let Some(victim) = classes.victim(class, key) else {
+                classes.forget(key);
+                return false;
+            };
+            self.cache.invalidate(&victim);
+            self.expiries.forget(&victim);
+            self.cache.run_pending_tasks();
+        }
+        self.cache.insert(key.clone(), value);
+        classes.note(key, class);
+        true
+    }
+
+    /// Counts an entry that is about to be written, unless it replaces another. Writes of one key come one after the
+    /// other, so that the look is true.
+    #[inline]
+    fn count_if_new(&self, key: &CacheKey) {
+        let counts = &self.counts;
+        if counts.is_counting.load(Ordering::Relaxed) {
+            if !self.cache.contains_key(key) {
+                counts.added.fetch_add(1, Ordering::Relaxed);
+            }
+        } else if self.cache.weighted_size() >= self.bound.max() / self.unit / 2 {
+            self.begin_counting();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_counting(&self) {
+        self.cache.run_pending_tasks();
+        if !self.counts.is_counting.swap(true, Ordering::Relaxed) {
+            self.counts.added.fetch_add(self.cache.entry_count(), Ordering::Relaxed);
+        }
+    }
+
+    fn count_removed(&self, entries: u64) {
+        if self.counts.is_counting.load(Ordering::Relaxed) {
+            self.counts.removed.fetch_add(entries, Ordering::Relaxed);
+        }
+    }
+
+    fn forget(&self, key: &CacheKey) {
+        self.expiries.forget(key);
+        if let Some(classes) = &self.classes {
+            classes.lock().forget(key);
+        }
+    }
+
+    /// Drops entries that are over, at most about `limit`.
+    fn drop_due(&self, now: Timestamp, limit: usize) -> Sweep {
+        let (keys, cut_short) = self.expiries.take_due(now, limit);
+        let mut dropped = 0;
+        for key in keys {
+            // It may have been overwritten since.
+            let result = self.cache.entry_by_ref(&key).and_compute_with(|entry| match entry {
+                Some(entry) if entry.value().is_gone(now) => Op::Remove,
+                _ => Op::Nop,
+            });
+            if matches!(result, CompResult::Removed(_)) {
+                if let Some(classes) = &self.classes {
+                    classes.lock().forget(&key);
+                }
+                self.counts.expired.fetch_add(1, Ordering::Relaxed);
+                self.count_removed(1);
+                dropped += 1;
+            }
+        }
+        Sweep { dropped, cut_short }
+    }
+
+    fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.check_size(key, &value)?;
+        let end = value.drop_at();
+        if !self.insert(key, value) {
+            self.expiries.forget(key);
+            return Ok(());
+        }
+        self.expiries.schedule(key, end);
+        if end.is_some() {
+            // Ends of entries that moka has put out do not pile up.
+            self.expiries.prune(self.cache.entry_count(), |key| self.cache.contains_key(key));
+            if self.clock.is_real() {
+                let now = self.clock.now();
+                if self.expiries.is_due(now) {
+                    self.drop_due(now, DROPS_PER_WRITE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, key: &CacheKey) -> DeleteStatus {
+        let Some(held) = self.cache.remove(key) else { return DeleteStatus::Missing };
+        self.count_removed(1);
+        self.forget(key);
+        DeleteStatus::of(u32::from(!held.is_gone(self.clock.now())))
+    }
+}
+
+#[async_trait]
+impl Store for MokaStore {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        Ok(self.cache.get(key))
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.put(key, value)
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        Ok(self.take(key))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::MEMORY
+    }
+
+    #[inline]
+    fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
+        Poll::Ready(self.cache.get(key))
+    }
+
+    fn try_write(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+    ) -> Result<BackendResult<()>, CacheValue<Raw>> {
+        Ok(self.put(key, value))
+    }
+
+    fn try_remove(&self, key: &CacheKey) -> Poll<BackendResult<DeleteStatus>> {
+        Poll::Ready(Ok(self.take(key)))
+    }
+
+    /// moka takes a look for a read when it chooses whom to put out.
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        if !self.cache.contains_key(key) {
+            return Ok(Peek::Absent);
+        }
+        Ok(self.cache.get(key).map_or(Peek::Absent, |value| Peek::Entry(value.map(drop))))
+    }
+
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        Ok(page_of(self.cache.iter().map(|(key, _)| CacheKey::clone(&key)), cursor, limit))
+    }
+
+    async fn count(&self) -> BackendResult<u64> {
+        let now = self.clock.now();
+        Ok(self.cache.iter().filter(|(_, value)| value.is_readable(now)).count() as u64)
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        self.cache.run_pending_tasks();
+        self.count_removed(self.cache.entry_count());
+        self.cache.invalidate_all();
+        self.cache.run_pending_tasks();
+        Ok(())
+    }
+
+    /// Drops entries whose time is over and does moka's pending maintenance.
+    async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let sweep = self.drop_due(self.clock.now(), limit);
+        self.cache.run_pending_tasks();
+        Ok(sweep)
+    }
+
+    /// Does moka's pending maintenance, so that its counts are those of now.
+    fn occupancy(&self) -> Option<Occupancy> {
+        self.cache.run_pending_tasks();
+        let entries = self.cache.entry_count();
+        let (max_entries, max_bytes, bytes) = match &self.bound {
+            Bound::Bytes(max, _) => (None, Some(*max), self.cache.weighted_size() * self.unit),
+            bound => (Some(bound.max()), None, 0),
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let expired = count(&self.counts.expired);
+        let gone = count(&self.counts.added).saturating_sub(count(&self.counts.removed) + entries);
+        let mut evicted = self.counts.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        *evicted = gone.max(*evicted);
+        let held = Occupancy::new(entries, bytes).with_bounds(max_entries, max_bytes);
+        Some(held.with_dropped(*evicted, expired))
+    }
+
+    fn gauge_family(&self) -> Option<&'static str> {
+        Some("moka")
+    }
+}

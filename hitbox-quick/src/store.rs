@@ -1,0 +1,200 @@
+//! quick_cache as a store.
+
+use std::fmt;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, KeyHasher, Timestamp};
+use hitbox_backend::store::memory::{Bound, Expiries, page_of};
+use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, Weighter};
+
+/// quick_cache as a store of live values.
+pub struct QuickStore {
+    cache: Cache<CacheKey, Weighed, Weights, BuildHasherDefault<KeyHasher>, Evictions>,
+    bound: Bound,
+    clock: Arc<dyn Clock>,
+    dropped: Arc<Dropped>,
+}
+
+/// An entry with its weight, which is asked for again and again.
+#[derive(Clone)]
+struct Weighed {
+    value: CacheValue<Raw>,
+    weight: u64,
+}
+
+#[derive(Clone)]
+struct Weights;
+
+impl Weighter<CacheKey, Weighed> for Weights {
+    fn weight(&self, _: &CacheKey, entry: &Weighed) -> u64 {
+        entry.weight
+    }
+}
+
+/// What becomes of entries that were put out or whose time is over.
+#[derive(Default)]
+struct Dropped {
+    evicted: AtomicU64,
+    expired: AtomicU64,
+    expiries: Expiries,
+}
+
+#[derive(Clone)]
+struct Evictions(Arc<Dropped>);
+
+impl Lifecycle<CacheKey, Weighed> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), key: CacheKey, _: Weighed) {
+        self.0.evicted.fetch_add(1, Ordering::Relaxed);
+        self.0.expiries.forget(&key);
+    }
+}
+
+/// What a write may do for entries that are over.
+const DROPS_PER_WRITE: usize = 64;
+
+/// The size of an entry from which on more shards would not pay: it decides how many there are.
+const TYPICAL_BYTES: u64 = 4096;
+
+impl fmt::Debug for QuickStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuickStore").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl QuickStore {
+    pub(crate) fn new(bound: Bound, clock: Arc<dyn Clock>) -> Self {
+        let items = match &bound {
+            Bound::Bytes(bytes, _) => bytes.div_ceil(TYPICAL_BYTES),
+            bound => bound.max(),
+        };
+        let dropped = Arc::new(Dropped::default());
+        let cache = Cache::with(
+            usize::try_from(items).unwrap_or(usize::MAX).min(1 << 24),
+            bound.max(),
+            Weights,
+            BuildHasherDefault::default(),
+            Evictions(dropped.clone()),
+        );
+        Self { cache, bound, clock, dropped }
+    }
+
+    /// Drops entries that are over, at most about `limit`.
+    fn drop_due(&self, now: Timestamp, limit: usize) -> Sweep {
+        let (keys, cut_short) = self.dropped.expiries.take_due(now, limit);
+        let mut sweep = Sweep { dropped: 0, cut_short };
+        for key in keys {
+            // It may have been overwritten since.
+            let is_over = |entry: &Weighed| entry.value.is_gone(now);
+            if self.cache.remove_if(&key, is_over).is_some() {
+                self.dropped.expired.fetch_add(1, Ordering::Relaxed);
+                sweep.dropped += 1;
+            }
+        }
+        sweep
+    }
+
+    fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        let (weight, limit) = (self.bound.weight(key, &value), self.cache.shard_capacity());
+        if weight > limit {
+            return Err(BackendError::too_large("an entry", weight, limit));
+        }
+        let end = value.drop_at();
+        self.cache.insert(key.clone(), Weighed { value, weight });
+        self.dropped.expiries.schedule(key, end);
+        if end.is_some() && self.clock.is_real() {
+            let now = self.clock.now();
+            if self.dropped.expiries.is_due(now) {
+                self.drop_due(now, DROPS_PER_WRITE);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, key: &CacheKey) -> DeleteStatus {
+        let held = self.cache.remove(key);
+        self.dropped.expiries.forget(key);
+        let now = self.clock.now();
+        DeleteStatus::of(u32::from(held.is_some_and(|(_, entry)| !entry.value.is_gone(now))))
+    }
+}
+
+#[async_trait]
+impl Store for QuickStore {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        Ok(self.cache.get(key).map(|entry| entry.value))
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.put(key, value)
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        Ok(self.take(key))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::MEMORY
+    }
+
+    #[inline]
+    fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
+        Poll::Ready(self.cache.get(key).map(|entry| entry.value))
+    }
+
+    fn try_write(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+    ) -> Result<BackendResult<()>, CacheValue<Raw>> {
+        Ok(self.put(key, value))
+    }
+
+    fn try_remove(&self, key: &CacheKey) -> Poll<BackendResult<DeleteStatus>> {
+        Poll::Ready(Ok(self.take(key)))
+    }
+
+    async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        Ok(self.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.value.map(drop))))
+    }
+
+    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        Ok(page_of(self.cache.iter().map(|(key, _)| key), cursor, limit))
+    }
+
+    async fn count(&self) -> BackendResult<u64> {
+        let now = self.clock.now();
+        Ok(self.cache.iter().filter(|(_, entry)| entry.value.is_readable(now)).count() as u64)
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        self.cache.clear();
+        Ok(())
+    }
+
+    /// Drops entries whose time is over.
+    async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        Ok(self.drop_due(self.clock.now(), limit))
+    }
+
+    fn occupancy(&self) -> Option<Occupancy> {
+        let (max_entries, max_bytes, bytes) = match &self.bound {
+            Bound::Bytes(max, _) => (None, Some(*max), self.cache.weight()),
+            bound => (Some(bound.max()), None, 0),
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let held = Occupancy::new(self.cache.len() as u64, bytes).with_bounds(max_entries, max_bytes);
+        Some(held.with_dropped(count(&self.dropped.evicted), count(&self.dropped.expired)))
+    }
+
+    fn gauge_family(&self) -> Option<&'static str> {
+        Some("quick")
+    }
+}

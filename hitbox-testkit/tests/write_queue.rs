@@ -1,0 +1,297 @@
+//! The write queue under schedule exploration: its own source, over shuttle's primitives. Random and priority-based
+//! schedules of writers, deleters, an erasing, refills in both directions and readers over two stores that two
+//! compositions share, one of them upside down.
+//!
+//! `HITBOX_SCHEDULES` sets how many (1,000,000 by default), `HITBOX_SEED` replays.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use hitbox_testkit::{History, number_from, seed};
+use load_permit::LoadPermit;
+use refill_permit::RefillPermit;
+use shuttle::future::{block_on, spawn};
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, Runner};
+use stripe::WriteKind;
+use sync::{Arc, Mutex};
+use write_queue::{QueueSet, WriteQueue, WriteTicket};
+
+/// What the queue takes its primitives from.
+mod sync {
+    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+}
+
+#[path = "../../hitbox-backend/src/coherence/write_queue.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod write_queue;
+
+#[path = "../../hitbox-backend/src/coherence/load_permit.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod load_permit;
+
+#[path = "../../hitbox-backend/src/coherence/refill_permit.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod refill_permit;
+
+#[path = "../../hitbox-backend/src/coherence/stripe.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod stripe;
+
+#[path = "../../hitbox-backend/src/coherence/logical_clock.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod logical_clock;
+
+const HASH: u64 = 7;
+
+/// How a refill decides whether it may install.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refill {
+    /// By its permit and a slot in the queue, as the product does.
+    Permitted,
+    /// By comparing the generation before and after its read. Wrong: a writer may stand between the
+    /// layers, or come between the comparison and the refill.
+    Compares,
+}
+
+/// How a load decides whether it may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// By its permit, as the product does.
+    Permitted,
+    /// It is stored, whatever was written meanwhile. Wrong.
+    Stores,
+    /// It is shown to whoever asks while it is under way. Wrong: a write may have returned since.
+    Shows,
+}
+
+/// Now and then for longer than all that others do.
+async fn pause() {
+    let steps = if thread_rng().gen_bool(0.2) { 40 } else { 1 };
+    for _ in 0..steps {
+        shuttle::future::yield_now().await;
+    }
+}
+
+struct World {
+    refill: Refill,
+    load: Load,
+    /// The load under way, which readers share.
+    flight: Mutex<Option<(Arc<LoadPermit>, u64)>>,
+    queues: [Arc<WriteQueue>; 2],
+    stores: [Mutex<Option<u64>>; 2],
+    history: History,
+}
+
+impl World {
+    /// Version 0 is in the stores that `filled` names.
+    fn new(refill: Refill, load: Load, filled: [bool; 2]) -> Arc<Self> {
+        let history = History::default();
+        history.had(0);
+        Arc::new(Self {
+            refill,
+            load,
+            flight: Mutex::new(None),
+            queues: [(); 2].map(|()| Arc::new(WriteQueue::with_stripes(2))),
+            stores: filled.map(|filled| Mutex::new(filled.then_some(0))),
+            history,
+        })
+    }
+
+    fn get(&self, store: usize) -> Option<u64> {
+        *self.stores[store].lock().expect("no panic")
+    }
+
+    fn put(&self, store: usize, version: Option<u64>) {
+        *self.stores[store].lock().expect("no panic") = version;
+    }
+
+    /// A write or delete through a composition of both stores.
+    async fn write(self: Arc<Self>, version: Option<u64>) {
+        let begin = self.history.begin();
+        let ticket = WriteTicket::begin(self.queues(), WriteKind::Change);
+        let one = |store: usize| {
+            let (this, ticket) = (self.clone(), ticket.clone());
+            async move {
+                let _guard = ticket.guard(&this.queues[store], HASH).await;
+                this.put(store, version);
+            }
+        };
+        match thread_rng().gen_range(0..3) {
+            0 => {
+                one(0).await;
+                one(1).await;
+            }
+            1 => {
+                one(1).await;
+                one(0).await;
+            }
+            _ => {
+                let other = spawn(one(1));
+                one(0).await;
+                other.await.expect("no panic");
+            }
+        }
+        drop(ticket);
+        self.history.wrote(version, begin);
+    }
+
+    fn queues(&self) -> QueueSet {
+        let mut queues = QueueSet::default();
+        self.queues.iter().for_each(|queue| queues.add(queue, HASH));
+        queues
+    }
+
+    /// A load, which is shared while it is under way and stored at its end.
+    async fn load(self: Arc<Self>, version: u64) {
+        let permit = Arc::new(LoadPermit::new(self.queues()));
+        self.history.loads(version, self.history.begin());
+        *self.flight.lock().expect("no panic") = Some((permit.clone(), version));
+        pause().await;
+        let ticket = match self.load {
+            Load::Stores => Some(WriteTicket::begin(self.queues(), WriteKind::Change)),
+            Load::Permitted | Load::Shows => permit.begin(),
+        };
+        if let Some(ticket) = &ticket {
+            for store in [1, 0] {
+                let _guard = ticket.guard(&self.queues[store], HASH).await;
+                self.put(store, Some(version));
+            }
+        }
+        *self.flight.lock().expect("no panic") = None;
+        drop(ticket);
+    }
+
+    /// A read that misses and joins the load under way, if that is new enough.
+    async fn join(self: Arc<Self>) {
+        pause().await;
+        let begin = self.history.begin();
+        let flight = self.flight.lock().expect("no panic").clone();
+        if let Some((permit, version)) = flight
+            && (self.load == Load::Shows || permit.is_current())
+        {
+            self.history.read(version, begin);
+        }
+    }
+
+    async fn erase(self: Arc<Self>) {
+        let begin = self.history.begin();
+        let _first = self.queues[0].drain().await;
+        let _second = self.queues[1].drain().await;
+        self.put(1, None);
+        self.put(0, None);
+        self.history.wrote(None, begin);
+    }
+
+    /// A read through the composition with `upper` over the other store, which refills.
+    async fn read(self: Arc<Self>, upper: usize) {
+        let begin = self.history.begin();
+        let mut permit = RefillPermit::default();
+        permit.add(&self.queues[upper], HASH);
+        let found = match self.get(upper) {
+            Some(version) => Some(version),
+            None => {
+                let lower = self.get(1 - upper);
+                if let Some(version) = lower {
+                    self.refill(upper, version, &permit);
+                }
+                lower
+            }
+        };
+        if let Some(version) = found {
+            self.history.read(version, begin);
+        }
+    }
+
+    fn refill(&self, upper: usize, version: u64, permit: &RefillPermit) {
+        let queue = &self.queues[upper];
+        let generation = permit.generation(queue, HASH).expect("a permit for this store");
+        match self.refill {
+            Refill::Permitted => {
+                if let Some(_slot) = queue.enter_refill(HASH, generation) {
+                    self.put(upper, Some(version));
+                }
+            }
+            Refill::Compares => {
+                if queue.generation(HASH) == generation {
+                    self.put(upper, Some(version));
+                }
+            }
+        }
+    }
+}
+
+/// One execution: a random program whose tasks run in an order that the scheduler chooses.
+fn execute(refill: Refill, load: Load) {
+    let mut random = thread_rng();
+    let world = World::new(refill, load, [random.gen_bool(0.5), random.gen_bool(0.7)]);
+    let mut tasks = Vec::new();
+    for version in 1..=random.gen_range(1..=2) {
+        let deletes = random.gen_bool(0.3);
+        tasks.push(spawn(world.clone().write((!deletes).then_some(version))));
+    }
+    if random.gen_bool(0.2) {
+        tasks.push(spawn(world.clone().erase()));
+    }
+    for _ in 0..random.gen_range(1..=2) {
+        tasks.push(spawn(world.clone().read(random.gen_range(0..2))));
+    }
+    if random.gen_bool(0.5) {
+        tasks.push(spawn(world.clone().load(100)));
+        for _ in 0..3 {
+            tasks.push(spawn(world.clone().join()));
+        }
+    }
+    block_on(async {
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        world.clone().read(0).await;
+        world.clone().read(1).await;
+    });
+    if let Err(what) = world.history.check() {
+        panic!("{what}");
+    }
+}
+
+fn explore(scheduler: impl Scheduler + 'static, refill: Refill, load: Load) {
+    Runner::new(scheduler, Config::new()).run(move || execute(refill, load));
+}
+
+#[test]
+fn no_schedule_lets_a_read_see_what_is_over() {
+    let (seed, schedules) = (seed(), number_from("HITBOX_SCHEDULES").unwrap_or(1_000_000) as usize);
+    eprintln!("{schedules} schedules with HITBOX_SEED={seed}");
+    explore(RandomScheduler::new_from_seed(seed, schedules / 2), Refill::Permitted, Load::Permitted);
+    explore(
+        PctScheduler::new_from_seed(seed, 4, schedules - schedules / 2),
+        Refill::Permitted,
+        Load::Permitted,
+    );
+}
+
+#[test]
+fn comparing_generations_is_not_enough() {
+    let found = catch_unwind(AssertUnwindSafe(|| {
+        explore(RandomScheduler::new_from_seed(seed(), 100_000), Refill::Compares, Load::Permitted);
+    }));
+    found.expect_err("a refill that only compares generations resurrects");
+}
+
+/// An exploration that must fail.
+fn finds(load: Load) {
+    let found = catch_unwind(AssertUnwindSafe(|| {
+        explore(RandomScheduler::new_from_seed(seed(), 300_000), Refill::Permitted, load);
+    }));
+    assert!(found.is_err(), "nobody saw what a load had brought before a write that had returned");
+}
+
+#[test]
+fn loads_that_are_stored_without_a_permit_are_found() {
+    finds(Load::Stores);
+}
+
+#[test]
+fn loads_that_are_shown_without_a_permit_are_found() {
+    finds(Load::Shows);
+}

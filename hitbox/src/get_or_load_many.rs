@@ -1,0 +1,314 @@
+//! The way of a call that has one loader for several keys.
+//!
+//! As with a single key, a layer that does not answer delays neither a timeout nor the loader.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::future::{Shared as SharedFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use hitbox_backend::internal::{self, Decoded};
+use hitbox_backend::{Backend, Cacheable};
+use hitbox_core::{BackendResult, BoxFuture, CacheKey};
+
+use crate::cache::Cache;
+use crate::entry_options::EntryOptions;
+use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
+use crate::events::{CacheEvent, count};
+use crate::flight::{Ended, LoadCompletion, Role, Waiting};
+use crate::key::ToKey;
+use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, LoaderFn};
+use crate::loaded::Loaded;
+use crate::settings::{AfterTimeout, LifetimeOverride};
+use crate::shared::{READ, Shared};
+use crate::timeouts::{Timeouts, result_of};
+
+/// What a read of all keys has come to, in their order.
+type Copies<V> = Vec<BackendResult<Option<Decoded<V>>>>;
+
+/// A flight that the call waits for.
+struct Pending<V: Cacheable> {
+    waiting: Arc<Waiting<LoadEnd<V>>>,
+    is_leader: bool,
+}
+
+/// The values that were asked for, by the keys that the layers know.
+struct Values<K, V: Cacheable> {
+    keys: HashMap<CacheKey, K>,
+    found: HashMap<K, V>,
+    pending: HashMap<CacheKey, Pending<V>>,
+}
+
+impl<K: Eq + Hash + Clone, V: Cacheable> Values<K, V> {
+    fn put(&mut self, key: &CacheKey, value: Option<V>) {
+        self.pending.remove(key);
+        if let (Some(name), Some(value)) = (self.keys.get(key), value) {
+            self.found.insert(name.clone(), value);
+        }
+    }
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
+    /// The values under some keys; those that no layer has are loaded by one call of the loader, which is given their
+    /// keys. Keys that are being loaded already are waited for, not loaded again. A key that the loader leaves out is
+    /// absent, and missing in the result.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), hitbox::LoadError> {
+    /// # use std::collections::HashMap;
+    /// # let users: hitbox::Cache<String> = hitbox::Cache::null();
+    /// # async fn load_users(ids: Vec<u64>) -> Result<HashMap<u64, String>, std::io::Error> {
+    /// #     Ok(ids.into_iter().map(|id| (id, format!("user {id}"))).collect())
+    /// # }
+    /// let found = users.get_or_load_many([1, 2, 3], load_users).await?;
+    /// assert_eq!(found[&2], "user 2");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The first error of any load that it waited for; what others brought is stored nevertheless. The cache's timeouts
+    /// hold for the whole call.
+    ///
+    /// # Cancellation
+    /// The batch that was begun goes on.
+    pub async fn get_or_load_many<K, L, F, M, E>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        loader: L,
+    ) -> Result<HashMap<K, V>, LoadError>
+    where
+        K: ToKey + Eq + Hash + Clone + 'static,
+        L: FnOnce(Vec<K>) -> F + Send + 'static,
+        F: Future<Output = Result<M, E>> + Send + 'static,
+        M: IntoIterator<Item = (K, V)>,
+        E: Into<BoxError>,
+    {
+        let shared = &self.shared;
+        let (soft, hard) = (shared.settings.soft_timeout, shared.settings.hard_timeout);
+        let mut timeouts = Timeouts::start(&*shared.clock, soft, hard);
+        let keys: HashMap<CacheKey, K> =
+            keys.into_iter().map(|key| (self.key(&key).into_owned(), key)).collect();
+        let asked: Vec<CacheKey> = keys.keys().cloned().collect();
+        let completions: Vec<u64> = asked.iter().map(|key| shared.flights.completions(key)).collect();
+        let mut values = Values { keys, found: HashMap::with_capacity(asked.len()), pending: HashMap::new() };
+        let (copies, late) = match timeouts.look.bound(Box::pin(shared.read_many(&asked))).await {
+            Ok(copies) => (copies, None),
+            Err(late) => (asked.iter().map(|_| Ok(None)).collect(), Some(late)),
+        };
+        let mut led = Vec::new();
+        for ((key, completions), copy) in asked.iter().zip(completions).zip(copies) {
+            let copy = shared.if_possible(key, copy);
+            if let Some(value) = copy.and_then(|copy| copy.entry.into_data()) {
+                values.put(key, Some(value));
+                continue;
+            }
+            let permit = || shared.backend.layout().load_permit(key);
+            let (waiting, is_leader) = match shared.flights.join(key, shared.last_invalidation(), permit) {
+                Role::Waiter(waiting) => {
+                    count(&shared.events.counts.coalesced);
+                    (waiting, false)
+                }
+                Role::Leader(completion, waiting) => {
+                    led.push((key, completion, completions));
+                    (waiting, true)
+                }
+            };
+            values.pending.insert(key.clone(), Pending { waiting: Arc::new(waiting), is_leader });
+        }
+        let led = shared.loaded_since(led, &mut values, &mut timeouts).await;
+        let inline = shared.load_together(led, &values.keys, loader);
+        shared.wait_for_all(&asked, &mut values, inline, late, timeouts).await?;
+        Ok(values.found)
+    }
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
+    /// Completes those of the flights whose value has been stored since the batch was read. The others are to be loaded.
+    async fn loaded_since<'k, K: Eq + Hash + Clone>(
+        self: &Arc<Self>,
+        led: Vec<(&'k CacheKey, LoadCompletion<LoadEnd<V>>, u64)>,
+        values: &mut Values<K, V>,
+        timeouts: &mut Timeouts,
+    ) -> Vec<(&'k CacheKey, LoadCompletion<LoadEnd<V>>)> {
+        let mut open = Vec::with_capacity(led.len());
+        for (key, completion, completions) in led {
+            if self.flights.completions(key) != completions
+                && let Ok(Some(copy)) = timeouts.look.bound(Box::pin(self.read_if_possible(key, READ))).await
+                && copy.entry.data().is_some()
+            {
+                completion.complete(Ok(LoadResult::of(&copy.entry)));
+                values.put(key, copy.entry.into_data());
+            } else {
+                open.push((key, completion));
+            }
+        }
+        open
+    }
+
+    /// One call of a loader for several flights. Each of them then goes the way of a single load, with its part of
+    /// what was brought. What has to run within the call is returned.
+    fn load_together<K, L, F, M, E>(
+        self: &Arc<Self>,
+        led: Vec<(&CacheKey, LoadCompletion<LoadEnd<V>>)>,
+        names: &HashMap<CacheKey, K>,
+        loader: L,
+    ) -> Vec<BoxFuture<'static, ()>>
+    where
+        K: ToKey + Eq + Hash + Clone + 'static,
+        L: FnOnce(Vec<K>) -> F + Send + 'static,
+        F: Future<Output = Result<M, E>> + Send + 'static,
+        M: IntoIterator<Item = (K, V)>,
+        E: Into<BoxError>,
+    {
+        if led.is_empty() {
+            return Vec::new();
+        }
+        let keys: Vec<K> = led.iter().filter_map(|(key, _)| names.get(*key).cloned()).collect();
+        let batch: BoxFuture<'static, _> = Box::pin(async move {
+            let loaded = loader(keys).await.map_err(|error| SharedError(Arc::from(error.into())));
+            loaded.map(|values| Arc::new(Mutex::new(values.into_iter().collect::<HashMap<K, V>>())))
+        });
+        let batch = futures_util::FutureExt::shared(batch);
+        let mut inline = Vec::new();
+        for (key, completion) in led {
+            let Some(name) = names.get(key).cloned() else { continue };
+            completion.flight.go_on();
+            let plan = LoadPlan {
+                lifetime: LifetimeOverride::NONE,
+                options: EntryOptions::NONE,
+                ahead: None,
+                may_replace: false,
+            };
+            inline.extend(self.start(completion, key, Loader::Detached(part_of(batch.clone(), name)), plan));
+        }
+        inline
+    }
+
+    /// Waits for all flights, at most as long as the call may. Meanwhile it performs the loads that are this call's to
+    /// do, and reads what may be served instead.
+    async fn wait_for_all<K: Eq + Hash + Clone>(
+        self: &Arc<Self>,
+        asked: &[CacheKey],
+        values: &mut Values<K, V>,
+        inline: Vec<BoxFuture<'_, ()>>,
+        mut late: Option<BoxFuture<'_, Copies<V>>>,
+        mut timeouts: Timeouts,
+    ) -> Result<(), LoadError> {
+        let mut inline: Option<BoxFuture<'_, ()>> = (!inline.is_empty()).then(|| {
+            let all = join_all(inline);
+            Box::pin(async move { drop(all.await) }) as BoxFuture<'_, ()>
+        });
+        let mut ends: FuturesUnordered<_> = FuturesUnordered::new();
+        for (key, Pending { waiting, .. }) in &values.pending {
+            let (key, waiting) = (key.clone(), waiting.clone());
+            ends.push(async move { (key, waiting.ended().await) });
+        }
+        let mut fallback: Option<BoxFuture<'_, (Vec<CacheKey>, Copies<V>)>> = None;
+        let mut is_patient = true;
+        while !values.pending.is_empty() {
+            tokio::select! {
+                biased;
+                Some((key, end)) = ends.next() => {
+                    let Some(Pending { waiting, is_leader }) = values.pending.remove(&key) else { continue };
+                    match end {
+                        Ended::Complete(Ok(result)) => values.put(&key, result.value),
+                        Ended::Complete(Err(error)) => {
+                            if is_leader && let Some(panic) = waiting.flight.take_panic() {
+                                std::panic::resume_unwind(panic);
+                            }
+                            return Err(error);
+                        }
+                        Ended::Abandoned => return Err(LoadError::new(LoadErrorKind::Cancelled, &key)),
+                    }
+                }
+                () = result_of(&mut inline) => inline = None,
+                copies = result_of(&mut late) => {
+                    late = None;
+                    self.put_copies(values, asked, copies, false);
+                }
+                (keys, copies) = result_of(&mut fallback) => {
+                    fallback = None;
+                    self.put_copies(values, &keys, copies, true);
+                }
+                () = timeouts.hard.over() => {
+                    self.put_results(values)?;
+                    let Some((key, _)) = values.pending.iter().next() else { break };
+                    let error = self.timed_out(key);
+                    if self.settings.after_timeout == AfterTimeout::GoOn {
+                        values.pending.values().for_each(|pending| pending.waiting.flight.go_on());
+                    }
+                    return Err(error);
+                }
+                () = timeouts.soft.over(), if is_patient => {
+                    is_patient = false;
+                    self.put_results(values)?;
+                    let keys: Vec<CacheKey> = values.pending.keys().cloned().collect();
+                    let options = READ.accepting(self.oldest_fallback());
+                    fallback = Some(Box::pin(async move {
+                        let copies = internal::read_many(&*self.backend, &keys, &options).await;
+                        (keys, copies)
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies that a read has found while the keys were being loaded.
+    fn put_copies<K: Eq + Hash + Clone>(
+        &self,
+        values: &mut Values<K, V>,
+        keys: &[CacheKey],
+        copies: Copies<V>,
+        is_fallback: bool,
+    ) {
+        for (key, copy) in keys.iter().zip(copies) {
+            let copy = self.if_possible(key, copy);
+            let Some(value) = copy.and_then(|copy| copy.entry.into_data()) else { continue };
+            if let Some(pending) = values.pending.get(key) {
+                if is_fallback {
+                    count(&self.events.counts.stale_served);
+                    self.events.tell(|| CacheEvent::StaleServed { key });
+                    pending.waiting.flight.go_on();
+                }
+                values.put(key, Some(value));
+            }
+        }
+    }
+
+    /// What has been loaded and takes long to be stored.
+    fn put_results<K: Eq + Hash + Clone>(&self, values: &mut Values<K, V>) -> Result<(), LoadError> {
+        let known = values.pending.iter().filter_map(|(key, Pending { waiting, .. })| {
+            let result = waiting.flight.result()?;
+            waiting.flight.go_on();
+            Some((key.clone(), result))
+        });
+        for (key, result) in known.collect::<Vec<_>>() {
+            values.put(&key, result?.value);
+        }
+        Ok(())
+    }
+}
+
+type Loads<K, V> = Result<Arc<Mutex<HashMap<K, V>>>, SharedError>;
+
+/// The loader of one key, which takes its part of what the batch brings.
+fn part_of<K, V>(batch: SharedFuture<BoxFuture<'static, Loads<K, V>>>, name: K) -> LoaderFn<'static, V>
+where
+    K: Eq + Hash + Send + Sync + 'static,
+    V: Cacheable,
+{
+    Box::new(move |_| {
+        Box::pin(async move {
+            match batch.await {
+                Ok(values) => {
+                    let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
+                    Ok(Loaded::from(values.remove(&name)))
+                }
+                Err(error) => Err(BoxError::from(error)),
+            }
+        })
+    })
+}

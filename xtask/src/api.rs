@@ -1,0 +1,85 @@
+//! The public API of every crate, as text that is checked in: a change of it is seen in review.
+//!
+//! rustdoc's JSON output is not stable, so that the compiler has to be told that this is known; nothing that is built so
+//! is used for anything else.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::run::{self, Outcome, root};
+
+const CRATES: &[&str] = &[
+    "hitbox-core",
+    "hitbox-backend",
+    "hitbox-testkit",
+    "hitbox-moka",
+    "hitbox-quick",
+    "hitbox-redis",
+    "hitbox-disk",
+    "hitbox",
+];
+
+pub(crate) fn run(bless: bool) -> Outcome {
+    let folder = root().join("docs/api");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut changed = Vec::new();
+    for name in CRATES {
+        let text = api_of(name)?;
+        let path = folder.join(format!("{name}.txt"));
+        let known = fs::read_to_string(&path).unwrap_or_default();
+        if text == known {
+            continue;
+        }
+        if bless {
+            fs::write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+            println!("{}: {} lines", path.display(), text.lines().count());
+        } else {
+            changed.extend(difference(name, &known, &text));
+        }
+    }
+    if changed.is_empty() {
+        println!("the public API is the one in docs/api");
+        return Ok(());
+    }
+    Err(format!(
+        "the public API has changed; if that is meant, `cargo xtask api --bless`:\n{}",
+        changed.join("\n")
+    ))
+}
+
+fn difference(name: &str, known: &str, text: &str) -> Vec<String> {
+    let gone = known.lines().filter(|line| !text.lines().any(|other| other == *line));
+    let new = text.lines().filter(|line| !known.lines().any(|other| other == *line));
+    let gone = gone.map(|line| format!("  {name}: - {line}"));
+    gone.chain(new.map(|line| format!("  {name}: + {line}"))).collect()
+}
+
+fn api_of(name: &str) -> Result<String, String> {
+    let target = root().join("target/api");
+    let folder = target.display().to_string();
+    let arguments = [
+        "rustdoc",
+        "--quiet",
+        "--package",
+        name,
+        "--lib",
+        "--all-features",
+        "--target-dir",
+        &folder,
+        "--",
+        "-Z",
+        "unstable-options",
+        "--output-format",
+        "json",
+        "--cap-lints",
+        "allow",
+    ];
+    run::run_with("cargo", &arguments, &[("RUSTC_BOOTSTRAP", "1")])?;
+    let json: PathBuf = target.join("doc").join(format!("{}.json", name.replace('-', "_")));
+    let builder = public_api::Builder::from_rustdoc_json(&json)
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(true)
+        .omit_auto_derived_impls(true);
+    let api = builder.build().map_err(|error| format!("{}: {error}", json.display()))?;
+    Ok(api.items().map(|item| format!("{item}\n")).collect())
+}
