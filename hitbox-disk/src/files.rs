@@ -111,34 +111,34 @@ impl Files {
     pub(crate) fn write_temporary(&self, bytes: &[u8]) -> BackendResult<Temporary> {
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join("tmp").join(format!("{number}.tmp"));
+        let temporary = Temporary { path, is_installed: false };
+        let path = &temporary.path;
         let write = || {
-            let mut file = File::create(&path)?;
+            let mut file = File::create(path)?;
             file.write_all(bytes)?;
             if self.durability == Durability::Sync {
                 file.sync_data()?;
             }
             Ok(())
         };
-        let temporary = Temporary(path.clone());
-        write().map_err(|e| io_error("write", &path, e))?;
+        write().map_err(|e| io_error("write", path, e))?;
         Ok(temporary)
     }
 
     /// Puts a temporary file in the place of an object.
-    pub(crate) fn install(&self, temporary: Temporary, digest: Digest) -> BackendResult<()> {
+    pub(crate) fn install(&self, mut temporary: Temporary, digest: Digest) -> BackendResult<()> {
         let path = self.path(digest);
-        let renamed = match fs::rename(&temporary.0, &path) {
+        let renamed = match fs::rename(&temporary.path, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = path.parent().unwrap_or(&self.folder);
                 fs::create_dir_all(folder).map_err(|e| io_error("make folder", folder, e))?;
-                fs::rename(&temporary.0, &path)
+                fs::rename(&temporary.path, &path)
             }
             renamed => renamed,
         };
         renamed.map_err(|e| io_error("rename into", &path, e))?;
         self.handles.close(digest);
-        // The name is the object's now.
-        std::mem::forget(temporary);
+        temporary.is_installed = true;
         self.sync_folder_of(&path)
     }
 
@@ -164,13 +164,19 @@ impl Files {
 }
 
 /// A file that is removed unless it is installed.
-pub(crate) struct Temporary(PathBuf);
+pub(crate) struct Temporary {
+    path: PathBuf,
+    is_installed: bool,
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
+        if self.is_installed {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
             // It is removed when the folder is opened again.
-            tracing::debug!(path = %self.0.display(), %error, "a temporary file stays");
+            tracing::debug!(path = %self.path.display(), %error, "a temporary file stays");
         }
     }
 }

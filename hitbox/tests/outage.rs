@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::{Knobs, Topology, World, cache, fail, millis, seconds, until};
 use hitbox::backend::wrap::Wrapper;
-use hitbox::core::ErrorKind;
-use hitbox::{Cache, ToKey};
+use hitbox::core::{ErrorKind, Lane, Offload, Refusal, Refused, Task};
+use hitbox::{Cache, OffloadPool, ToKey};
 use hitbox_testkit::{Fault, Operation};
 
 fn minute() -> Knobs {
@@ -187,4 +190,61 @@ async fn recovery_ends_with_the_cache() {
         }
     };
     tokio::time::timeout(seconds(20), ended).await.expect("nobody needs it any more");
+}
+
+/// Takes no daemon before it is told to.
+#[derive(Debug)]
+struct Reluctant {
+    pool: OffloadPool,
+    takes_daemons: AtomicBool,
+}
+
+impl Offload for Reluctant {
+    fn register(&self, task: Task) -> Result<(), Refused> {
+        if task.lane == Lane::Daemon && !self.takes_daemons.load(Ordering::SeqCst) {
+            return Err(Refused { task, why: Refusal::Full });
+        }
+        Offload::register(&self.pool, task)
+    }
+}
+
+/// What could not be started when a layer failed is started by a read that comes later, of whatever key.
+#[tokio::test]
+async fn reads_have_layers_brought_up_to_date() {
+    for topology in [Topology::Memory, Topology::TwoLayers, Topology::Nest] {
+        for read in ["get", "get_many", "get_or_load", "get_or_load_many"] {
+            let world = World::new();
+            let offload =
+                Arc::new(Reluctant { pool: world.pool.clone(), takes_daemons: AtomicBool::new(false) });
+            let builder =
+                Cache::<u64>::builder(world.backend(topology)).name("test").offload(offload.clone());
+            let cache = builder.build().expect("a cache");
+            cache.insert(1_u64, 7).await.expect("a write");
+            fail(&world.faults);
+            cache.remove(1_u64).await.expect_err("a layer is down");
+            world.faults.clear();
+            assert_eq!((cache.get(2_u64).await.expect("a read"), world.pool.statistics().daemons), (None, 0));
+            offload.takes_daemons.store(true, Ordering::SeqCst);
+            match read {
+                "get" => drop(cache.get(2_u64).await),
+                "get_many" => drop(cache.get_many(&[2_u64]).await),
+                "get_or_load" => {
+                    drop(cache.get_or_load(2_u64, || async { Ok::<_, std::io::Error>(2) }).await)
+                }
+                _ => {
+                    let load = |keys: Vec<u64>| async {
+                        Ok::<_, std::io::Error>(keys.into_iter().map(|key| (key, 2)))
+                    };
+                    drop(cache.get_or_load_many([2_u64], load).await);
+                }
+            }
+            assert_eq!(world.pool.statistics().daemons, 1, "{read} over {topology:?}");
+            recover(&world, &cache).await;
+            assert_eq!(
+                (stored(&world, 1), cache.statistics().recovered),
+                (None, 1),
+                "{read} over {topology:?}"
+            );
+        }
+    }
 }

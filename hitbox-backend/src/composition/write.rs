@@ -66,6 +66,8 @@ impl Composition {
             let (key, options) = (write.key.clone(), write.options.clone());
             return self.completing(vec![(key, options)], self.clone().write_by_authority(write));
         }
+        // Who leaves leaves out waits for all others: there is no order among them, and no race to be won by a leaf that
+        // is left out.
         if matches!(write.content, Content::Metadata(_)) {
             let (this, key, options) = (self.clone(), write.key.clone(), write.options.clone());
             return self.completing(vec![(key, options)], async move { this.write_both(write).await });
