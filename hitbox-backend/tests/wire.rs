@@ -1,14 +1,15 @@
 //! The wire format: every flip of a bit is detected, and no input makes the parser panic.
 
 use bytes::Bytes;
+use hitbox_backend::envelope::Encodings;
 use hitbox_backend::envelope::wire::{self, Record};
-use hitbox_backend::{Codec, Encodings, Raw};
+use hitbox_backend::{Codec, Raw};
 use hitbox_core::{CacheKey, CacheValue, Details, Epoch, Lifetime, Scope, ScopeKind, Timestamp};
 
 fn record(key: &CacheKey) -> Vec<u8> {
     let mut details = Details::default();
     details.version = Some(9);
-    details.metadata.insert("content-type".to_owned(), "text/plain".to_owned());
+    details.metadata.insert("content-type".to_owned(), "text/plain".into());
     details.scopes.push(Scope { kind: ScopeKind::Tag, name: "tag".into(), epoch: Epoch(7) });
     let encoded = Raw::live("a value of some length".to_owned())
         .to_encoded(&Codec::default(), None, &Encodings::default(), None)
@@ -97,7 +98,7 @@ fn attributes_that_fill_their_bound_allocate_within_theirs() {
         let name = format!("{number:x}");
         let Some(left) = limit.checked_sub(8 + name.len()) else { break };
         limit = left;
-        details.metadata.insert(name, String::new());
+        details.metadata.insert(name, Bytes::new());
     }
     let encoded = Raw::live(1_u64)
         .to_encoded(&Codec::default(), None, &Encodings::default(), None)
@@ -110,12 +111,16 @@ fn attributes_that_fill_their_bound_allocate_within_theirs() {
 
 #[tokio::test]
 async fn longer_attributes_are_refused() {
-    use hitbox_backend::{CacheBackend, doc::Map};
+    use hitbox_backend::{CacheBackend, IntoBackend, doc::Map};
     let mut details = Details::default();
-    details.metadata.insert("remark".to_owned(), "x".repeat(wire::MAX_ATTRIBUTES_BYTES as usize));
+    details.metadata.insert("remark".to_owned(), "x".repeat(wire::MAX_ATTRIBUTES_BYTES as usize).into());
     let value = CacheValue::new(1_u64).with_details(details);
     let mut context = hitbox_core::CacheContext::new();
-    let refused = Map::default().set(&CacheKey::new("k"), value, &mut context).await.expect_err("too long");
+    let refused = Map::default()
+        .into_backend()
+        .set(&CacheKey::new("k"), value, &mut context)
+        .await
+        .expect_err("too long");
     assert_eq!(refused.kind(), hitbox_core::ErrorKind::TooLarge);
     assert!(refused.to_string().contains("65536"), "{refused}");
 }

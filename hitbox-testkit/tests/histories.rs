@@ -9,13 +9,14 @@ mod common;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hitbox_backend::operation::{Condition, Write};
+use hitbox_backend::doc::Map;
+use hitbox_backend::operation::{Condition, Write, WriteOptions};
 use hitbox_backend::store::{Capabilities, Conditional, DeleteStatus, Page, Raw, Store, StoreCondition};
 use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{
     Backend, Batch, CacheBackend, Completion, CompositionBackend, CompositionPolicy, Leaf, LeafOptions,
     Loser, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, Receipts,
-    RefillPolicy, SequentialReadPolicy, SequentialWritePolicy,
+    RefillPolicy, SequentialReadPolicy, SequentialWritePolicy, Wrap,
 };
 use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue};
 use hitbox_disk::DiskBackend;
@@ -84,8 +85,14 @@ fn dawdling<S: Store>(leaf: &impl Wrapper<Inner = Leaf<S>>, label: &str, world: 
     Arc::new(Leaf::new(Dawdling(leaf.inner().store().clone()), options))
 }
 
-/// Refills are stored whatever was written meanwhile: what the runs must find.
+/// Refills are stored whatever was written meanwhile, and wait for nobody: what the runs must find.
 struct IgnoresPermits(Arc<dyn Backend>);
+
+/// The ticket of a write somewhere else, which has no slot here.
+fn foreign_ticket(key: &CacheKey) -> WriteOptions {
+    let elsewhere = Leaf::new(Map::default(), LeafOptions::new("elsewhere"));
+    WriteOptions::of(&elsewhere.layout().begin_write(key))
+}
 
 impl Wrapper for IgnoresPermits {
     type Inner = dyn Backend;
@@ -101,6 +108,7 @@ impl Wrapper for IgnoresPermits {
     fn write(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
         for write in writes.iter_mut().filter(|write| write.condition.is_refill()) {
             write.condition = Condition::Always;
+            write.options = foreign_ticket(&write.key);
         }
         forward::write(self, writes)
     }
@@ -143,7 +151,15 @@ async fn run(
     number: u64,
 ) -> Result<(), String> {
     let mut compose = |upper: usize| {
-        let (l1, l2) = (leaves[upper].clone(), leaves[1 - upper].clone());
+        // Reads that meet may share a call: each composition has its own sharers of the leaves.
+        let mut layer = |leaf: &Arc<dyn Backend>| -> Arc<dyn Backend> {
+            if random.random_bool(0.3) && std::env::var("NO_COAL").is_err() {
+                leaf.clone().coalesced().shared()
+            } else {
+                leaf.clone()
+            }
+        };
+        let (l1, l2) = (layer(&leaves[upper]), layer(&leaves[1 - upper]));
         let policy = random_policy(random);
         Arc::new(CompositionBackend::new(l1, l2, world.pool.shared()).with_policy(&policy))
     };
@@ -160,7 +176,7 @@ async fn run(
                     Step::Write(version)
                 }
                 30..45 => Step::Delete,
-                45..47 => Step::Clear,
+                45..47 if std::env::var("NO_CLEAR").is_err() => Step::Clear,
                 _ => Step::Read,
             })
             .collect();

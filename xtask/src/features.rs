@@ -3,9 +3,28 @@
 use crate::run::{self, Outcome};
 
 const FEATURES: &[(&str, &[&str])] = &[
-    ("hitbox-backend", &["bitcode", "gzip", "zstd", "rkyv", "metrics", "prometheus"]),
+    ("hitbox-core", &["chrono", "jiff"]),
+    ("hitbox-backend", &["bitcode", "chrono", "gzip", "jiff", "zstd", "rkyv", "metrics", "prometheus"]),
     ("hitbox-redis", &["tls"]),
-    ("hitbox", &["disk", "macros", "metrics", "moka", "prometheus", "quick", "redis"]),
+    (
+        "hitbox",
+        &[
+            "bitcode",
+            "chrono",
+            "disk",
+            "gzip",
+            "jiff",
+            "macros",
+            "metrics",
+            "moka",
+            "prometheus",
+            "quick",
+            "redis",
+            "rkyv",
+            "tls",
+            "zstd",
+        ],
+    ),
 ];
 
 pub(crate) fn run() -> Outcome {

@@ -1,6 +1,6 @@
 //! Writes of a composition. One into two layers of memory is carried out at once; others complete when they are dropped.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join;
 use hitbox_core::{BoxFuture, CacheKey};
@@ -19,6 +19,7 @@ use crate::receipt::{LeafOutcome, LeafReceipt, Receipt, Receipts};
 fn is_by_policy(write: &Write) -> bool {
     !write.condition.depends_on_stored()
         && !write.condition.is_refill()
+        && write.options.skip.is_empty()
         && matches!(write.content, Content::Entry(_) | Content::NotAdmitted { .. })
 }
 
@@ -68,7 +69,7 @@ impl Composition {
         }
         // Who leaves leaves out waits for all others: there is no order among them, and no race to be won by a leaf that
         // is left out.
-        if matches!(write.content, Content::Metadata(_)) {
+        if !write.options.skip.is_empty() || matches!(write.content, Content::Metadata(_)) {
             let (this, key, options) = (self.clone(), write.key.clone(), write.options.clone());
             return self.completing(vec![(key, options)], async move { this.write_both(write).await });
         }
@@ -232,7 +233,7 @@ struct WriteRun<'a> {
     progress: Tracked<'a>,
     /// What layers have answered at once. They are not asked again if the other has to be waited for: somebody else may
     /// have written them since.
-    known: Pair<OnceLock<Receipt>>,
+    known: Pair<Mutex<Option<LeafOutcome>>>,
 }
 
 /// What attempts report to.
@@ -259,15 +260,20 @@ impl WriteAttempts for WriteRun<'_> {
         let Self { composition, write, progress, known } = self;
         let progress = progress.progress();
         progress.begin(layer);
-        if let Some(receipt) = known[layer].get() {
-            composition.settle(progress, layer, &write.key, &write.options, receipt);
-            return Completion::Done(receipt.clone());
+        let outcome = known[layer].lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(outcome) = outcome
+            && let Some(leaf) = composition.layers[layer].layout().leaves().first()
+        {
+            let receipt = Receipt::of(leaf.path(), outcome);
+            composition.settle(progress, layer, &write.key, &write.options, &receipt);
+            return Completion::Done(receipt);
         }
         match composition.layers[layer].write(Batch::one(write.clone())) {
             Completion::Done(receipts) => {
                 let receipt = receipts.into_one().unwrap_or_default();
                 composition.settle(progress, layer, &write.key, &write.options, &receipt);
-                let _ = known[layer].set(receipt.clone());
+                let outcome = receipt.leaves().first().map(|line| line.outcome.clone());
+                *known[layer].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
                 Completion::Done(receipt)
             }
             waiting => Completion::later(async move {

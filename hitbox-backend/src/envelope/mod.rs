@@ -104,7 +104,7 @@ impl Raw {
     /// The value as a `T`, sharing what can be shared: a live `Arc` or `Bytes` is a pointer copy.
     ///
     /// # Errors
-    /// [`ErrorKind::Codec`](hitbox_core::ErrorKind::Codec) if it is not a `T`.
+    /// [`ErrorKind::Codec`] if it is not a `T`.
     #[inline]
     pub fn decode<T: Cacheable>(&self) -> BackendResult<T> {
         match self.0.value().and_then(|value| value.downcast_ref::<T>()) {
@@ -134,7 +134,7 @@ impl Raw {
     /// codec in `encodings`.
     ///
     /// # Errors
-    /// [`ErrorKind::Codec`](hitbox_core::ErrorKind::Codec) if the codec cannot express the value.
+    /// [`ErrorKind::Codec`] if the codec cannot express the value.
     pub fn to_encoded(
         &self,
         codec: &Codec,

@@ -1,35 +1,46 @@
 //! One call for simultaneous reads.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use hitbox_core::{Accept, BackendResult, BoxFuture, CacheKey};
+use hitbox_core::{Accept, BoxFuture, CacheKey, Freshness};
 
 use super::{Wrapper, forward};
 use crate::backend::Backend;
-use crate::coherence::logical_clock;
+use crate::coherence::RefillPermit;
 use crate::completion::{Batch, Completion};
 use crate::into::IntoBackend;
-use crate::operation::{
-    Answer, Answers, Invalidation, LeafSet, Maintained, Maintenance, ReadOptions, Removal, Write,
-};
-use crate::receipt::{Receipt, Receipts};
+use crate::operation::{Answer, Answers, LeafSet, ReadOptions};
+use crate::stats::Event;
 
 type Call = BoxFuture<'static, Answer>;
 type Name = (CacheKey, Accept, bool);
 
-/// Calls under way by what they read, each with its number and the logical time when it started.
+/// A call that some readers wait for.
+#[derive(Clone)]
+struct Reading {
+    number: u64,
+    /// What is written to any leaf, or invalidated, after the call has started makes this another.
+    started: RefillPermit,
+    call: WeakShared<Call>,
+    /// A reader has had the answer that the leaf has counted.
+    is_counted: Arc<AtomicBool>,
+}
+
+/// Calls under way by what they read.
 #[derive(Default)]
 struct Calls {
-    under_way: HashMap<Name, (u64, u64, WeakShared<Call>)>,
+    under_way: HashMap<Name, Reading>,
     next: u64,
 }
 
 /// A backend in which reads of one key that meet share one call and its answer. Worth its cost in front of a slow layer.
 ///
-/// A read that starts after a write has returned never joins a call that started before the write did.
+/// A read that starts after a write has returned never joins a call that started before the write did, through whichever
+/// handle of the store the write came.
 pub struct Coalesce {
     inner: Arc<dyn Backend>,
     calls: Arc<Mutex<Calls>>,
@@ -42,14 +53,18 @@ impl Coalesce {
     }
 
     /// The call under way, or a new one. It ends when all its readers are gone.
-    fn join(&self, key: &CacheKey, options: &ReadOptions) -> Shared<Call> {
+    fn join(&self, key: &CacheKey, options: &ReadOptions) -> (Shared<Call>, Arc<AtomicBool>) {
         let name = (key.clone(), options.accept, options.absent);
+        let layout = self.inner.layout();
+        let started = layout.refill_permit(key, LeafSet::EMPTY);
+        // A write that has returned may be under way in some leaf: what that has is not for those who come now.
+        let is_dirty = layout.has_dirty() && layout.is_dirty(key);
         let mut calls = lock(&self.calls);
-        // What a read that started before an invalidation brings is not for one that starts after it.
-        let now = logical_clock::now();
-        let under_way = calls.under_way.get(&name).filter(|(_, started, _)| *started == now);
-        if let Some(call) = under_way.and_then(|(.., call)| call.upgrade()) {
-            return call;
+        let same = calls.under_way.get(&name).filter(|reading| !is_dirty && reading.started == started);
+        if let Some(reading) = same
+            && let Some(call) = reading.call.upgrade()
+        {
+            return (call, reading.is_counted.clone());
         }
         let number = calls.next;
         calls.next += 1;
@@ -61,40 +76,23 @@ impl Coalesce {
             answers.into_one().unwrap_or(Ok(None))
         };
         let call: Shared<Call> = FutureExt::boxed(work).shared();
+        let is_counted = Arc::<AtomicBool>::default();
         if let Some(weak) = call.downgrade() {
-            calls.under_way.insert(name, (number, now, weak));
+            let reading = Reading { number, started, call: weak, is_counted: is_counted.clone() };
+            calls.under_way.insert(name, reading);
         }
-        call
+        (call, is_counted)
     }
 
-    /// Reads that start from now on make a call of their own.
-    fn part<'k>(calls: &Mutex<Calls>, keys: impl Iterator<Item = &'k CacheKey>) {
-        let mut calls = lock(calls);
-        if calls.under_way.is_empty() {
-            return;
+    /// The leaf has counted one hit for all readers of a call: the others are counted here.
+    fn count(&self, answer: &Answer, is_counted: &AtomicBool) {
+        let Ok(Some(found)) = answer else { return };
+        if is_counted.swap(true, Ordering::Relaxed)
+            && let Some(leaf) = self.inner.layout().leaf(found.leaf)
+        {
+            let hit = if found.freshness == Freshness::Fresh { Event::Hit } else { Event::Stale };
+            leaf.handle().count(hit, 1);
         }
-        for key in keys {
-            for accept in [Accept::Fresh, Accept::Stale, Accept::Expired] {
-                for absent in [false, true] {
-                    calls.under_way.remove(&(key.clone(), accept, absent));
-                }
-            }
-        }
-    }
-
-    /// The same after a call that changes these keys, or whichever keys.
-    fn parting<'a, T: Send + 'a>(
-        &'a self,
-        keys: Option<Vec<CacheKey>>,
-        call: Completion<'a, T>,
-    ) -> Completion<'a, T> {
-        call.map(move |result| {
-            match &keys {
-                Some(keys) => Self::part(&self.calls, keys.iter()),
-                None => lock(&self.calls).under_way.clear(),
-            }
-            result
-        })
     }
 }
 
@@ -112,7 +110,7 @@ struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut calls = lock(&self.calls);
-        if calls.under_way.get(&self.name).is_some_and(|(number, ..)| *number == self.number) {
+        if calls.under_way.get(&self.name).is_some_and(|reading| reading.number == self.number) {
             calls.under_way.remove(&self.name);
         }
     }
@@ -135,29 +133,10 @@ impl Wrapper for Coalesce {
         if options.skip != LeafSet::EMPTY {
             return forward::read(self, keys, options);
         }
-        Completion::later(self.join(key, options).map(Batch::one))
-    }
-
-    fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
-        let keys = writes.iter().map(|write| write.key.clone()).collect();
-        self.parting(Some(keys), forward::write(self, writes))
-    }
-
-    fn remove(&self, removals: Batch<Removal>) -> Completion<'_, Receipts> {
-        let keys = removals.iter().map(|removal| removal.key.clone()).collect();
-        self.parting(Some(keys), forward::remove(self, removals))
-    }
-
-    fn invalidate<'a>(&'a self, invalidation: &'a Invalidation) -> Completion<'a, Receipt> {
-        self.parting(None, forward::invalidate(self, invalidation))
-    }
-
-    fn observe<'a>(&'a self, change: &'a Invalidation) -> Completion<'a, Receipt> {
-        self.parting(None, forward::observe(self, change))
-    }
-
-    fn maintain<'a>(&'a self, work: &'a Maintenance) -> Completion<'a, BackendResult<Maintained>> {
-        let done = forward::maintain(self, work);
-        if matches!(work, Maintenance::Erase { .. }) { self.parting(None, done) } else { done }
+        let (call, is_counted) = self.join(key, options);
+        Completion::later(call.map(move |answer| {
+            self.count(&answer, &is_counted);
+            Batch::one(answer)
+        }))
     }
 }
