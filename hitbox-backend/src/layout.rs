@@ -208,6 +208,16 @@ impl Layout {
         self.0.leaves.iter().map(|leaf| leaf.handle.last_invalidation()).max().unwrap_or(0)
     }
 
+    /// Tells states of a key apart, in all leaves, while nobody writes it: what is read in one state may be shown to who
+    /// comes in the same. Nothing while somebody writes it.
+    pub(crate) fn state_at_rest(&self, key: &CacheKey) -> Option<RefillPermit> {
+        let mut state = RefillPermit::default();
+        for leaf in &self.0.leaves {
+            state.add_at_rest(&leaf.handle.coherence().queue, leaf.hash_of(key))?;
+        }
+        Some(state)
+    }
+
     /// Whether some leaf has a copy of this key that must not be served.
     #[inline]
     pub(crate) fn is_dirty(&self, key: &CacheKey) -> bool {

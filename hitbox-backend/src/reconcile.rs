@@ -68,6 +68,10 @@ pub(crate) async fn reconcile_key<B: Backend + ?Sized>(backend: &B, key: &CacheK
     if dirty.is_empty() {
         return true;
     }
+    // Other leaves may be about to lose what this one would be given.
+    if ticket.meets_drain() {
+        return false;
+    }
     let Ok(found) = longest_copy(backend, key, true).await else { return false };
     if let Some(entry) = found {
         let options = WriteOptions::of(&ticket).skipping(all_but(layout, dirty));

@@ -153,11 +153,7 @@ async fn run(
     let mut compose = |upper: usize| {
         // Reads that meet may share a call: each composition has its own sharers of the leaves.
         let mut layer = |leaf: &Arc<dyn Backend>| -> Arc<dyn Backend> {
-            if random.random_bool(0.3) && std::env::var("NO_COAL").is_err() {
-                leaf.clone().coalesced().shared()
-            } else {
-                leaf.clone()
-            }
+            if random.random_bool(0.3) { leaf.clone().coalesced().shared() } else { leaf.clone() }
         };
         let (l1, l2) = (layer(&leaves[upper]), layer(&leaves[1 - upper]));
         let policy = random_policy(random);
@@ -176,7 +172,7 @@ async fn run(
                     Step::Write(version)
                 }
                 30..45 => Step::Delete,
-                45..47 if std::env::var("NO_CLEAR").is_err() => Step::Clear,
+                45..47 => Step::Clear,
                 _ => Step::Read,
             })
             .collect();

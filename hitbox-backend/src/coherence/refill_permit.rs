@@ -25,6 +25,12 @@ impl RefillPermit {
         self.stores.push((queue.id(), hash, queue.generation(hash)));
     }
 
+    /// The same, if nobody is writing the key there.
+    pub(crate) fn add_at_rest(&mut self, queue: &WriteQueue, hash: u64) -> Option<()> {
+        self.stores.push((queue.id(), hash, queue.generation_at_rest(hash)?));
+        Some(())
+    }
+
     /// When it was taken.
     pub(crate) fn started(&self) -> StartedAt {
         self.started

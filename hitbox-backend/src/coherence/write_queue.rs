@@ -105,6 +105,12 @@ impl WriteQueue {
         self.stripe(hash).slots.iter().any(|slot| slot.number == number && slot.overtaken)
     }
 
+    /// Whether a write or refill of the key is under way, and its generation otherwise.
+    pub fn generation_at_rest(&self, hash: u64) -> Option<u64> {
+        let stripe = self.stripe(hash);
+        (!stripe.has_slot_of(hash)).then_some(stripe.generation)
+    }
+
     fn is_first(&self, hash: u64, number: u64) -> bool {
         self.stripe(hash).is_first(hash, number)
     }
@@ -414,6 +420,12 @@ impl WriteTicket {
         for slot in &self.slots {
             slot.first().await;
         }
+    }
+
+    /// Whether one of its stores is being drained. Ask this when it is [first](Self::first): a drain that begins later
+    /// waits for this write. What is read from other stores during a drain may be what the drain is there to remove.
+    pub fn meets_drain(&self) -> bool {
+        self.slots.iter().any(|slot| slot.queue.stripe(slot.hash).drains > 0)
     }
 
     fn slot(&self, queue: &WriteQueue, hash: u64) -> Option<&TicketSlot> {

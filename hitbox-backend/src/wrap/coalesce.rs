@@ -23,8 +23,9 @@ type Name = (CacheKey, Accept, bool);
 #[derive(Clone)]
 struct Reading {
     number: u64,
-    /// What is written to any leaf, or invalidated, after the call has started makes this another.
-    started: RefillPermit,
+    /// The state of the key when the call started, unless it was being written. What is written to any leaf, or
+    /// invalidated, makes it another.
+    state: Option<RefillPermit>,
     call: WeakShared<Call>,
     /// A reader has had the answer that the leaf has counted.
     is_counted: Arc<AtomicBool>,
@@ -55,12 +56,9 @@ impl Coalesce {
     /// The call under way, or a new one. It ends when all its readers are gone.
     fn join(&self, key: &CacheKey, options: &ReadOptions) -> (Shared<Call>, Arc<AtomicBool>) {
         let name = (key.clone(), options.accept, options.absent);
-        let layout = self.inner.layout();
-        let started = layout.refill_permit(key, LeafSet::EMPTY);
-        // A write that has returned may be under way in some leaf: what that has is not for those who come now.
-        let is_dirty = layout.has_dirty() && layout.is_dirty(key);
+        let state = self.inner.layout().state_at_rest(key);
         let mut calls = lock(&self.calls);
-        let same = calls.under_way.get(&name).filter(|reading| !is_dirty && reading.started == started);
+        let same = calls.under_way.get(&name).filter(|reading| state.is_some() && reading.state == state);
         if let Some(reading) = same
             && let Some(call) = reading.call.upgrade()
         {
@@ -78,7 +76,7 @@ impl Coalesce {
         let call: Shared<Call> = FutureExt::boxed(work).shared();
         let is_counted = Arc::<AtomicBool>::default();
         if let Some(weak) = call.downgrade() {
-            let reading = Reading { number, started, call: weak, is_counted: is_counted.clone() };
+            let reading = Reading { number, state, call: weak, is_counted: is_counted.clone() };
             calls.under_way.insert(name, reading);
         }
         (call, is_counted)
