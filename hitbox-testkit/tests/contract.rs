@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -32,6 +32,7 @@ use hitbox_core::{
 use hitbox_testkit::broken::PlainMap;
 use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, Setup, World};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 fn key(name: &str) -> CacheKey {
     CacheKey::builder("contract").part("name", name).build()
@@ -994,4 +995,156 @@ async fn case_a10_reconciliation_waits_for_what_it_writes() {
             in_time("the rest", world.pool.wait_all()).await;
         }
     }
+}
+
+/// A map that has acted, or is about to, and answers when it is let.
+struct Gated {
+    map: Map,
+    entries: Mutex<Vec<CacheKey>>,
+    /// Reads and erasings that are let through.
+    gate: Semaphore,
+    /// Calls that stand at the gate.
+    waiting: AtomicUsize,
+    /// An erasing removes first and waits then.
+    erases_first: bool,
+}
+
+impl Gated {
+    fn new(erases_first: bool) -> Arc<Self> {
+        let (entries, gate, waiting) = (Mutex::default(), Semaphore::new(0), AtomicUsize::new(0));
+        Arc::new(Self { map: Map::default(), entries, gate, waiting, erases_first })
+    }
+
+    async fn wait(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.expect("it is never closed").forget();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    async fn remove_all(&self) -> BackendResult<()> {
+        let keys = std::mem::take(&mut *self.entries.lock().expect("no panic"));
+        for key in keys {
+            self.map.remove(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many calls stand at the gate.
+    async fn held(&self, calls: usize) {
+        in_time("a call that comes to the gate", async {
+            while self.waiting.load(Ordering::SeqCst) < calls {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// The same behind a handle of its own.
+struct AtTheGate {
+    store: Arc<Gated>,
+    reads_wait: bool,
+}
+
+#[async_trait]
+impl Store for AtTheGate {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        let found = self.store.map.read(key).await;
+        if self.reads_wait && !key.is_reserved() {
+            self.store.wait().await;
+        }
+        found
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.store.entries.lock().expect("no panic").push(key.clone());
+        self.store.map.write(key, value).await
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.store.map.remove(key).await
+    }
+
+    async fn erase(&self) -> BackendResult<()> {
+        if self.store.erases_first {
+            let removed = self.store.remove_all().await;
+            self.store.wait().await;
+            return removed;
+        }
+        self.store.wait().await;
+        self.store.remove_all().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::PLAIN;
+        (capabilities.erases, capabilities.keeps_live_values) = (true, true);
+        capabilities
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coalesced_reads_see_what_was_written_through_another_handle() {
+    let world = World::new();
+    let store = Gated::new(false);
+    let options = LeafOptions::new("gated").with_clock(world.shared_clock());
+    let leaf = Leaf::new(AtTheGate { store: store.clone(), reads_wait: true }, options);
+    let cache: Arc<dyn Backend> = Arc::new(leaf.clone().coalesced());
+    let read = || {
+        let cache = cache.clone();
+        tokio::spawn(async move { get(&*cache, &key("one")).await })
+    };
+    set(&leaf, &key("one"), 1).await;
+    let older = [read(), read(), read()];
+    store.held(1).await;
+    // They are one call. What comes now is of another time.
+    set(&leaf, &key("one"), 2).await;
+    let newer = [read(), read()];
+    store.held(2).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.waiting.load(Ordering::SeqCst), 2, "reads that meet are one call");
+    store.gate.add_permits(10);
+    for reader in older {
+        assert_eq!(in_time("a read", reader).await.expect("no panic"), Some(1));
+    }
+    for reader in newer {
+        assert_eq!(in_time("a read", reader).await.expect("no panic"), Some(2));
+    }
+    // Each of the readers has had a hit.
+    assert_eq!(cache.snapshot().total.hits, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_a10_reconciliation_stays_out_of_an_erasing() {
+    let world = World::new();
+    let one = key("one");
+    let leaf = |store: &Arc<Gated>, label: &str| {
+        let options = LeafOptions::new(label).with_clock(world.shared_clock());
+        Leaf::new(AtTheGate { store: store.clone(), reads_wait: false }, options)
+    };
+    let (upper, lower) = (Gated::new(true), Gated::new(false));
+    let (above, below) = (leaf(&upper, "upper"), leaf(&lower, "lower"));
+    let faults = Faults::default();
+    let faulty = Faulty::new(above.clone(), &faults, world.shared_clock());
+    let cache: Arc<dyn Backend> = Arc::new(faulty.compose(below.clone(), world.pool.shared()));
+    set(&*cache, &one, 1).await;
+    faults.always(Operation::Write, Fault::Fail(ErrorKind::Connection));
+    set(&*cache, &one, 2).await;
+    faults.clear();
+    assert!(cache.layout().has_dirty(), "the upper leaf has missed a write");
+    // The upper leaf is empty, the lower one is not yet; a read has the upper brought up to date.
+    let erasing = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.erase().await }
+    });
+    upper.held(1).await;
+    lower.held(1).await;
+    assert_eq!(get(&*cache, &one).await, Some(2), "what has not been erased yet");
+    in_time("background work", world.pool.wait_all()).await;
+    upper.gate.add_permits(1);
+    lower.gate.add_permits(1);
+    in_time("an erasing", erasing).await.expect("no panic").expect("it is erased");
+    assert_eq!(get(&*cache, &one).await, None, "what was erased");
+    assert_eq!((get(&above, &one).await, get(&below, &one).await), (None, None), "what was erased");
 }
