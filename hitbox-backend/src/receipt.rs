@@ -145,6 +145,11 @@ impl Receipt {
         self.leaves.iter().filter(|line| matches!(line.outcome, LeafOutcome::Stored)).count() as u32
     }
 
+    /// Whether all leaves store the value.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.leaves.iter().all(|line| matches!(line.outcome, LeafOutcome::Stored))
+    }
+
     /// The first error of any leaf.
     pub fn first_error(&self) -> Option<&BackendError> {
         self.leaves.iter().find_map(|line| line.outcome.error())

@@ -9,7 +9,7 @@ use super::state::Composition;
 use super::{Layer, Pair, Written, outcome};
 use crate::coherence::WriteTicket;
 use crate::operation::WriteOptions;
-use crate::receipt::{LeafOutcome, LeafReceipt, Receipt};
+use crate::receipt::{LeafOutcome, Receipt};
 
 /// What the attempts of one write or delete have come to so far.
 #[derive(Debug, Default)]
@@ -52,8 +52,7 @@ impl Composition {
         let Some(ticket) = options.ticket.as_deref() else { return };
         let mut state = progress.lock();
         state.ended[layer] = true;
-        let is_stored = |line: &LeafReceipt| matches!(line.outcome, LeafOutcome::Stored);
-        if state.behind.is_empty() && receipt.leaves().iter().all(is_stored) && !self.layout.has_dirty() {
+        if state.behind.is_empty() && receipt.is_stored() && !self.layout.has_dirty() {
             state.done = true;
             return;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hitbox_core::{BackendLabel, CacheKey, Freshness, Offload, Subject};
 
 use super::builder::Blueprint;
-use super::policy::ReadPolicy;
+use super::policy::{ReadPolicy, WriteOrder};
 use super::refill::Refill;
 use super::{CompositionBackend, Layer, Pair};
 use crate::backend::{Backend, Placement};
@@ -29,6 +29,9 @@ pub(super) struct Composition {
     pub(super) answers_at_once: Pair<bool>,
     /// Hits of L1 do not pass through the policy.
     pub(super) serves_l1_at_once: bool,
+    /// The order of writes, if both layers are leaves that answer at once. A nest that has to wait has begun by itself,
+    /// and must not be asked twice.
+    pub(super) order_at_once: Option<WriteOrder>,
     /// More than one leaf may encode a value.
     pub(super) shares_encodings: bool,
     pub(super) offload: Arc<dyn Offload>,
@@ -64,6 +67,7 @@ impl CompositionBackend {
         let facts = capabilities(&layers, &blueprint, &refill);
         let layout = Layout::join(layers.l1.layout(), layers.l2.layout(), facts);
         let encoding = layout.leaves().iter().filter(|leaf| !leaf.capabilities().keeps_live_values);
+        let is_pair_at_once = facts.answers_at_once && layout.leaves().len() == 2;
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let composition = Arc::new(Composition {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -71,6 +75,7 @@ impl CompositionBackend {
             sets: Pair::of(|layer| layers[layer].layout().set()),
             answers_at_once: Pair::of(|layer| layers[layer].layout().capabilities().answers_at_once),
             serves_l1_at_once: blueprint.policy.read.serves_l1_at_once(),
+            order_at_once: blueprint.policy.write.order().filter(|_| is_pair_at_once),
             shares_encodings: encoding.count() > 1,
             layers,
             layout,

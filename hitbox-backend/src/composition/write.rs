@@ -1,13 +1,13 @@
 //! Writes of a composition. One into two layers of memory is carried out at once; others complete when they are dropped.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::join;
 use hitbox_core::{BoxFuture, CacheKey};
 
 use super::attempts::{WriteAttempts, Written};
 use super::finish::CompletesWhenDropped;
-use super::policy::BatchOrder;
+use super::policy::WriteOrder;
 use super::progress::Progress;
 use super::state::Composition;
 use super::{Layer, Pair, outcome};
@@ -31,10 +31,11 @@ impl Composition {
                 None => Completion::Done(Batch::default()),
             };
         }
+        let Some(order) = self.blueprint.policy.write.order() else { return self.write_in_order(writes) };
         if self.layout.capabilities().answers_at_once || !writes.iter().all(is_by_policy) {
             return self.write_in_order(writes);
         }
-        self.write_batch(writes.into_vec())
+        self.write_batch(writes.into_vec(), order)
     }
 
     /// One after the other; nothing is left for later as long as nobody has to be waited for.
@@ -73,28 +74,63 @@ impl Composition {
             let (this, key, options) = (self.clone(), write.key.clone(), write.options.clone());
             return self.completing(vec![(key, options)], async move { this.write_both(write).await });
         }
-        // A nest that has to wait has begun by itself, and must not be asked twice.
-        let is_begun = self.layout.capabilities().answers_at_once && self.is_pair_of_leaves();
-        let mut known = Pair::default();
-        if is_begun {
-            let progress = Progress::default();
-            let run = WriteRun { composition: self, write, progress: Tracked::Here(&progress), known };
-            if let Completion::Done(written) = self.blueprint.policy.write.write(&run, &*self.offload) {
-                return Completion::Done(self.written(written, &progress, &run.write));
-            }
-            (write, known) = (run.write, run.known);
-        }
-        let this = self.clone();
-        let (key, options) = (write.key.clone(), write.options.clone());
+        let known = match self.order_at_once {
+            Some(order) => match self.write_now(&write, order) {
+                Ok(receipt) => return Completion::Done(receipt),
+                Err(known) => known,
+            },
+            None => None,
+        };
+        let (this, key, options) = (self.clone(), write.key.clone(), write.options.clone());
+        let is_begun = known.is_some();
         let work = async move {
             let progress = Arc::new(Progress::default());
-            let run = WriteRun { composition: &this, write, progress: Tracked::Shared(&progress), known };
-            let written = this.blueprint.policy.write.write(&run, &*this.offload).await;
-            this.written(written, &progress, &run.write)
+            let run = WriteRun { composition: &this, write: &write, progress: &progress };
+            let written = match known {
+                // It is not asked again: somebody else may have written it since.
+                Some((layer, receipt)) => run.write_other(layer, receipt).await,
+                None => this.blueprint.policy.write.write(&run, &*this.offload).await,
+            };
+            this.written(written, &progress, &write)
         };
-        // If somebody has to be waited for after all, one layer may have been written.
+        // If the other layer has to be waited for, one has been written.
         let work = self.completing_from(vec![(key, options)], work);
         Completion::Later(Box::pin(if is_begun { work.after_start() } else { work }))
+    }
+
+    /// The same write to both leaves without waiting.
+    ///
+    /// # Errors
+    /// The receipt of the leaf that is written already, if the other has to be waited for; nothing if the first has to
+    /// be.
+    fn write_now(&self, write: &Write, order: WriteOrder) -> Result<Receipt, Option<(Layer, Receipt)>> {
+        let ask = |layer: Layer| match self.layers[layer].write(Batch::one(write.clone())) {
+            Completion::Done(receipts) => Some(receipts.into_one().unwrap_or_default()),
+            _ => None,
+        };
+        let first = order.first();
+        let receipt = ask(first).ok_or(None)?;
+        let mut written = Pair::<Option<Receipt>>::default();
+        if receipt.is_ok() || order == WriteOrder::Together {
+            match ask(first.other()) {
+                Some(other) => written[first.other()] = Some(other),
+                None => return Err(Some((first, receipt))),
+            }
+        }
+        written[first] = Some(receipt);
+        let is_stored = |receipt: &Option<Receipt>| receipt.as_ref().is_some_and(Receipt::is_stored);
+        let written = Written { l1: written.l1, l2: written.l2 };
+        if is_stored(&written.l1) && is_stored(&written.l2) && !self.layout.has_dirty() {
+            return Ok(written.l1.unwrap_or_default().join(written.l2.unwrap_or_default(), None));
+        }
+        let progress = Progress::default();
+        for (layer, receipt) in [(Layer::L1, &written.l1), (Layer::L2, &written.l2)] {
+            if let Some(receipt) = receipt {
+                progress.begin(layer);
+                self.settle(&progress, layer, &write.key, &write.options, receipt);
+            }
+        }
+        Ok(self.written(written, &progress, write))
     }
 
     /// Gives a write what its layers share: a ticket, and what has been encoded.
@@ -161,7 +197,7 @@ impl Composition {
     }
 
     /// One batch for each layer, in the order that the policy says.
-    fn write_batch(self: &Arc<Self>, mut writes: Vec<Write>) -> Completion<'_, Receipts> {
+    fn write_batch(self: &Arc<Self>, mut writes: Vec<Write>, order: WriteOrder) -> Completion<'_, Receipts> {
         let open: Vec<usize> = (0..writes.len()).filter(|at| writes[*at].options.ticket.is_none()).collect();
         let tickets = self.layout.begin_writes(open.iter().map(|at| &writes[*at].key));
         for (at, ticket) in open.into_iter().zip(tickets) {
@@ -169,10 +205,10 @@ impl Composition {
         }
         writes.iter_mut().for_each(|write| self.begin(write));
         let keys = writes.iter().map(|write| (write.key.clone(), write.options.clone())).collect();
-        self.completing(keys, self.clone().write_batch_to_layers(writes))
+        self.completing(keys, self.clone().write_batch_to_layers(writes, order))
     }
 
-    async fn write_batch_to_layers(self: Arc<Self>, writes: Vec<Write>) -> Receipts {
+    async fn write_batch_to_layers(self: Arc<Self>, writes: Vec<Write>, order: WriteOrder) -> Receipts {
         let progress: Vec<Progress> = writes.iter().map(|_| Progress::default()).collect();
         let write = async |layer: Layer, which: Vec<usize>| {
             let part = which.iter().map(|index| writes[*index].clone()).collect();
@@ -187,12 +223,12 @@ impl Composition {
         };
         let all: Vec<usize> = (0..writes.len()).collect();
         let mut receipts = Pair::<Vec<Option<Receipt>>>::default();
-        match self.blueprint.policy.write.batch_order() {
-            BatchOrder::Together => {
+        match order {
+            WriteOrder::Together => {
                 let (l1, l2) = join(write(Layer::L1, all.clone()), write(Layer::L2, all)).await;
                 receipts = Pair { l1, l2 };
             }
-            BatchOrder::First(layer) => {
+            WriteOrder::First(layer) => {
                 let first = write(layer, all.clone()).await;
                 let succeeded = |index: &usize| first[*index].as_ref().is_some_and(Receipt::is_ok);
                 receipts[layer.other()] =
@@ -229,51 +265,32 @@ impl Composition {
 /// The attempts of one write, as policies see them.
 struct WriteRun<'a> {
     composition: &'a Arc<Composition>,
-    write: Write,
-    progress: Tracked<'a>,
-    /// What layers have answered at once. They are not asked again if the other has to be waited for: somebody else may
-    /// have written them since.
-    known: Pair<Mutex<Option<LeafOutcome>>>,
+    write: &'a Write,
+    progress: &'a Arc<Progress>,
 }
 
-/// What attempts report to.
-#[derive(Clone, Copy)]
-enum Tracked<'a> {
-    /// The call itself, which ends before anybody waits. An attempt that goes on alone reports to nobody: its layer's
-    /// copy is dirty until it has ended.
-    Here(&'a Progress),
-    /// The call, and attempts that outlive it.
-    Shared(&'a Arc<Progress>),
-}
-
-impl<'a> Tracked<'a> {
-    fn progress(self) -> &'a Progress {
-        match self {
-            Self::Here(progress) => progress,
-            Self::Shared(progress) => progress,
+impl WriteRun<'_> {
+    /// The rest of a write that one layer has answered.
+    async fn write_other(&self, layer: Layer, receipt: Receipt) -> Written {
+        let Self { composition, write, progress } = self;
+        progress.begin(layer);
+        composition.settle(progress, layer, &write.key, &write.options, &receipt);
+        let other = self.write(layer.other()).await;
+        match layer {
+            Layer::L1 => Written { l1: Some(receipt), l2: Some(other) },
+            Layer::L2 => Written { l1: Some(other), l2: Some(receipt) },
         }
     }
 }
 
 impl WriteAttempts for WriteRun<'_> {
     fn write(&self, layer: Layer) -> Completion<'_, Receipt> {
-        let Self { composition, write, progress, known } = self;
-        let progress = progress.progress();
+        let Self { composition, write, progress } = self;
         progress.begin(layer);
-        let outcome = known[layer].lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(outcome) = outcome
-            && let Some(leaf) = composition.layers[layer].layout().leaves().first()
-        {
-            let receipt = Receipt::of(leaf.path(), outcome);
-            composition.settle(progress, layer, &write.key, &write.options, &receipt);
-            return Completion::Done(receipt);
-        }
-        match composition.layers[layer].write(Batch::one(write.clone())) {
+        match composition.layers[layer].write(Batch::one((*write).clone())) {
             Completion::Done(receipts) => {
                 let receipt = receipts.into_one().unwrap_or_default();
                 composition.settle(progress, layer, &write.key, &write.options, &receipt);
-                let outcome = receipt.leaves().first().map(|line| line.outcome.clone());
-                *known[layer].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
                 Completion::Done(receipt)
             }
             waiting => Completion::later(async move {
@@ -288,11 +305,8 @@ impl WriteAttempts for WriteRun<'_> {
 
     fn detach(&self, layer: Layer) -> BoxFuture<'static, Receipt> {
         let (composition, write) = (self.composition.clone(), self.write.clone());
-        self.progress.progress().begin(layer);
-        let progress = match self.progress {
-            Tracked::Here(_) => Arc::default(),
-            Tracked::Shared(progress) => progress.clone(),
-        };
+        let progress = self.progress.clone();
+        progress.begin(layer);
         Box::pin(async move {
             let Write { key, options, .. } = &write;
             let unknown = UnknownOutcome { composition: &composition, key, layer, options };

@@ -54,9 +54,11 @@ pub trait WritePolicy: Debug + Send + Sync + 'static {
         Needs::Any
     }
 
-    /// The order in which a batch goes to the layers, one native call each.
-    fn batch_order(&self) -> BatchOrder {
-        BatchOrder::Together
+    /// The order, if every write goes to both layers. Then the composition carries out by itself what is best done as a
+    /// whole: a batch, as one native call for each layer, and a write into two layers of memory. Without one each write
+    /// of a batch passes through [`write`](Self::write), one after the other.
+    fn order(&self) -> Option<WriteOrder> {
+        None
     }
 }
 
@@ -69,11 +71,21 @@ pub enum Needs {
     Every,
 }
 
-/// How a batch goes to the layers.
+/// In which order a write goes to both layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BatchOrder {
+pub enum WriteOrder {
     /// To both at once.
     Together,
-    /// To this layer, and what succeeded there to the other.
+    /// To this layer, and to the other if that succeeded.
     First(Layer),
+}
+
+impl WriteOrder {
+    /// The layer that is asked first. Of two at once it is the lower one, which is as a rule further away.
+    pub(in crate::composition) const fn first(self) -> Layer {
+        match self {
+            Self::Together => Layer::L2,
+            Self::First(layer) => layer,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures_util::future::join;
 use hitbox_core::Offload;
 
-use super::{ReadPolicy, WritePolicy};
+use super::{ReadPolicy, WriteOrder, WritePolicy};
 use crate::completion::Completion;
 use crate::composition::{Layer, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
 
@@ -52,5 +52,9 @@ impl WritePolicy for OptimisticParallelWritePolicy {
                 written(l1, l2)
             }),
         }
+    }
+
+    fn order(&self) -> Option<WriteOrder> {
+        Some(WriteOrder::Together)
     }
 }

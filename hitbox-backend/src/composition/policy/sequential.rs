@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use hitbox_core::Offload;
 
-use super::{BatchOrder, Needs, ReadPolicy, WritePolicy};
+use super::{Needs, ReadPolicy, WriteOrder, WritePolicy};
 use crate::completion::Completion;
 use crate::composition::{Layer, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
 use crate::receipt::Receipt;
@@ -85,7 +85,7 @@ impl WritePolicy for SequentialWritePolicy {
         Needs::Every
     }
 
-    fn batch_order(&self) -> BatchOrder {
-        BatchOrder::First(self.first)
+    fn order(&self) -> Option<WriteOrder> {
+        Some(WriteOrder::First(self.first))
     }
 }
