@@ -100,6 +100,11 @@ impl<T> Batch<T> {
         self.0.push(item);
     }
 
+    /// Adds items at the end.
+    pub fn extend(&mut self, items: impl IntoIterator<Item = T>) {
+        self.0.extend(items);
+    }
+
     /// The only item; of several the last.
     #[inline]
     pub fn into_one(mut self) -> Option<T> {

@@ -33,29 +33,27 @@ mod wrapper;
 
 pub use hitbox_core as core;
 
-pub use backend::{Backend, Placement};
+pub use backend::Backend;
 pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;
 pub use codec::{Codec, CompressionRules, Compressor, CustomFormat, Format};
-pub use completion::{Batch, Completion};
 pub use composition::policy;
 pub use composition::policy::{
-    Loser, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy,
-    SequentialReadPolicy, SequentialWritePolicy,
+    OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, SequentialReadPolicy,
+    SequentialWritePolicy,
 };
 pub use composition::{Compose, CompositionBackend, CompositionPolicy, Layer, RefillPolicy, Requirement};
 pub use envelope::{Cacheable, Raw};
 pub use into::IntoBackend;
 pub use jitter::Jitter;
 pub use key_format::CacheKeyFormat;
-pub use leaf::{Leaf, LeafHandle, LeafOptions};
+pub use leaf::Leaf;
 pub use offload::{OffloadPool, OffloadPoolBuilder, OffloadStatistics};
-pub use operation::{Presence, ReadOptions};
-pub use receipt::{DeleteStatus, LeafOutcome, LeafReceipt, Receipt, Receipts};
-pub use stats::{EntryCount, LeafStatistics, Occupancy, Statistics};
+pub use operation::ReadOptions;
+pub use receipt::{DeleteStatus, LeafOutcome, LeafReceipt, Receipt};
+pub use stats::{EntryCount, LeafStatistics, Statistics};
 pub use store::Store;
-pub use stream::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
 pub use wrap::Wrap;
 
 /// What the other crates of the framework need, and nobody else.
@@ -67,7 +65,7 @@ pub mod internal {
     pub use crate::typed::{Decoded, live_hit, read, read_many, settle_try, try_read};
 
     /// The cache line in which the calling thread counts hits of a leaf.
-    pub fn counting_line(leaf: &crate::LeafHandle) -> usize {
+    pub fn counting_line(leaf: &crate::store::LeafHandle) -> usize {
         leaf.counters().line(Event::Hit)
     }
 }

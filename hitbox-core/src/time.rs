@@ -53,6 +53,7 @@ impl std::ops::Sub<Duration> for Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
+    #[inline]
     fn from(time: SystemTime) -> Self {
         // This is part of every hit of an entry with an end: in 64 bits, and checked with one comparison.
         const LAST_SECOND: u64 = Timestamp::MAX.0 / 1_000 - 1;
@@ -187,6 +188,14 @@ impl Lifetime {
     pub const fn is_forever(&self) -> bool {
         // An absent instant has all bits set.
         self.stale & self.expire & self.retain == ABSENT
+    }
+
+    /// The end of fresh: the first of the three instants, `None` if there is none.
+    #[inline]
+    pub const fn fresh_until(&self) -> Option<Timestamp> {
+        // An absent instant is the latest of all.
+        let first = if self.stale < self.expire { self.stale } else { self.expire };
+        present(if first < self.retain { first } else { self.retain })
     }
 
     /// What an entry of this lifetime is at `now`. Each instant belongs to the later state (`>=`).

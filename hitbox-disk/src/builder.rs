@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use hitbox_backend::core::BackendResult;
-use hitbox_backend::{LeafOptions, leaf_setters};
+use hitbox_backend::leaf_setters;
+use hitbox_backend::store::LeafOptions;
 
 use crate::DiskBackend;
 use crate::error::unusable;

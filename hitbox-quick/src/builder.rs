@@ -1,8 +1,9 @@
 //! Settings of the in-memory backend.
 
 use hitbox_backend::core::BackendResult;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::memory::Bound;
-use hitbox_backend::{Leaf, LeafOptions, memory_setters};
+use hitbox_backend::{Leaf, memory_setters};
 
 use crate::QuickBackend;
 use crate::store::QuickStore;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use hitbox_backend::core::BackendResult;
-use hitbox_backend::{CacheKeyFormat, LeafOptions, leaf_setters};
+use hitbox_backend::store::LeafOptions;
+use hitbox_backend::{CacheKeyFormat, leaf_setters};
 
 use crate::RedisBackend;
 

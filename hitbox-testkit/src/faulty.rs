@@ -6,11 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{Answers, LeafSet, Removal, TryRead, Write, WriteOptions};
+use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts};
 use hitbox_backend::wrap::{Wrapper, forward};
-use hitbox_backend::{
-    Backend, Batch, BodyReader, BodyWriter, Completion, IntoBackend, LeafOutcome, Presence, ReadOptions,
-    Receipt, Receipts,
-};
+use hitbox_backend::{Backend, IntoBackend, LeafOutcome, ReadOptions, Receipt};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 
 /// What a call does.

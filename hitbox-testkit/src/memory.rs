@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use async_trait::async_trait;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::memory::page_of;
 use hitbox_backend::store::{Capabilities, DeleteStatus, Page, Peek, Raw, Store};
 use hitbox_backend::wrap::Wrapper;
-use hitbox_backend::{Backend, Leaf, LeafOptions};
+use hitbox_backend::{Backend, Leaf};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Clock, Freshness};
 
 /// An unbounded map of live values. It answers at once.

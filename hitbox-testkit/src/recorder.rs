@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{Answers, Removal, TryRead, Write, WriteOptions};
+use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts};
 use hitbox_backend::wrap::{Wrapper, forward};
-use hitbox_backend::{
-    Backend, Batch, BodyReader, BodyWriter, Completion, IntoBackend, Presence, ReadOptions, Receipt, Receipts,
-};
+use hitbox_backend::{Backend, IntoBackend, ReadOptions, Receipt};
 use hitbox_core::{BackendResult, CacheKey, CacheValue};
 
 /// A call that was made.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hitbox_backend::{Backend, CacheBackend, Occupancy, Placement};
+use hitbox_backend::store::Occupancy;
+use hitbox_backend::wrap::Placement;
+use hitbox_backend::{Backend, CacheBackend};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, ErrorKind};
 use hitbox_moka::MokaBackend;
 use hitbox_quick::QuickBackend;

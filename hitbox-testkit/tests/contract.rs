@@ -18,11 +18,14 @@ use hitbox_backend::operation::{
     Answers, Condition, Invalidation, InvalidationTarget, LeafSet, Maintained, Maintenance, Removal, TryRead,
     Write, WriteOptions,
 };
+use hitbox_backend::operation::{Batch, BodyReader};
+use hitbox_backend::policy::Loser;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{Capabilities, DeleteStatus, Page, Peek, Raw, Store, Sweep};
 use hitbox_backend::wrap::{AdmissionRule, Wrapper};
 use hitbox_backend::{
-    Backend, Batch, BodyReader, CacheBackend, Compose, CompositionPolicy, IntoBackend, Leaf, LeafOptions,
-    LeafOutcome, Loser, OptimisticParallelWritePolicy, RaceWritePolicy, ReadOptions, Receipt, RefillPolicy,
+    Backend, CacheBackend, Compose, CompositionPolicy, IntoBackend, Leaf, LeafOutcome,
+    OptimisticParallelWritePolicy, RaceWritePolicy, ReadOptions, Receipt, RefillPolicy,
     SequentialWritePolicy, Wrap,
 };
 use hitbox_core::{

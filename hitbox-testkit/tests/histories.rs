@@ -10,13 +10,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hitbox_backend::doc::Map;
+use hitbox_backend::operation::{Batch, Completion, Receipts};
 use hitbox_backend::operation::{Condition, Write, WriteOptions};
+use hitbox_backend::policy::Loser;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{Capabilities, Conditional, DeleteStatus, Page, Raw, Store, StoreCondition};
 use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{
-    Backend, Batch, CacheBackend, Completion, CompositionBackend, CompositionPolicy, Leaf, LeafOptions,
-    Loser, OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, Receipts,
-    RefillPolicy, SequentialReadPolicy, SequentialWritePolicy, Wrap,
+    Backend, CacheBackend, CompositionBackend, CompositionPolicy, Leaf, OptimisticParallelWritePolicy,
+    ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialReadPolicy,
+    SequentialWritePolicy, Wrap,
 };
 use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue};
 use hitbox_disk::DiskBackend;

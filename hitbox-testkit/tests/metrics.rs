@@ -4,11 +4,12 @@ use std::sync::OnceLock;
 
 use hitbox_backend::doc::Map;
 use hitbox_backend::envelope::wire;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{DeleteStatus, Peek, Raw, Store};
 use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
-    Backend, CacheBackend, Codec, Compose, Compressor, IntoBackend, Leaf, LeafOptions, OffloadPool,
-    ParallelReadPolicy, RefillPolicy, Wrap, metrics,
+    Backend, CacheBackend, Codec, Compose, Compressor, IntoBackend, Leaf, OffloadPool, ParallelReadPolicy,
+    RefillPolicy, Wrap, metrics,
 };
 use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue};
 use hitbox_testkit::broken::{Defect, Defective};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitbox_backend::doc::Map;
+use hitbox_backend::policy::Loser;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
-    Backend, CacheBackend, Compose, CompositionPolicy, Leaf, LeafOptions, Loser,
-    OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
-    SequentialWritePolicy, Wrap,
+    Backend, CacheBackend, Compose, CompositionPolicy, Leaf, OptimisticParallelWritePolicy,
+    ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialWritePolicy, Wrap,
 };
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
 use hitbox_moka::MokaBackend;

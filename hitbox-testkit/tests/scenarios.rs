@@ -7,8 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitbox_backend::policy::Loser;
 use hitbox_backend::{
-    Backend, CacheBackend, Compose, Loser, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
+    Backend, CacheBackend, Compose, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
 };
 use hitbox_core::{
     CacheContext, CacheKey, CacheStatus, CacheValue, Clock, ErrorKind, Lifetime, ReadMode, ResponseSource,

@@ -14,10 +14,12 @@ use hitbox_backend::internal::counting_line;
 use hitbox_backend::operation::{
     Answers, Invalidation, InvalidationTarget, LeafSet, TryRead, Write, WriteOptions,
 };
+use hitbox_backend::operation::{Batch, Completion, Presence};
+use hitbox_backend::store::{LeafOptions, Occupancy};
 use hitbox_backend::wrap::{NegativeFilter, Wrapper, forward};
 use hitbox_backend::{
-    Backend, Batch, CacheBackend, Completion, Compose, DeleteStatus, Leaf, LeafOptions, LeafOutcome,
-    Occupancy, Presence, Raw, ReadOptions, Receipt, Statistics, Wrap,
+    Backend, CacheBackend, Compose, DeleteStatus, Leaf, LeafOutcome, Raw, ReadOptions, Receipt, Statistics,
+    Wrap,
 };
 use hitbox_core::{
     BackendResult, CacheContext, CacheKey, CacheValue, Details, ErrorKind, Limits, Priority, Scope,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hitbox_backend::operation::WriteOptions;
-use hitbox_backend::{Backend, BodyReader, BodyWriter, LeafOutcome, MAX_BUFFERED_BODY, ReadOptions};
+use hitbox_backend::operation::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
+use hitbox_backend::{Backend, LeafOutcome, ReadOptions};
 use hitbox_core::{CacheKey, CacheValue, Details, ErrorKind, Freshness};
 use hitbox_testkit::World;
 

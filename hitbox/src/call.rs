@@ -147,7 +147,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         F: Future<Output = Result<V, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let loader = || Loader::Detached(boxed(|_| async { loader().await.map(Loaded::new) }));
+        let loader = || Loader::Detached(plain(async { loader().await.map(Loaded::new) }));
         present(self.cache, &self.key, &self.call, loader).await
     }
 
@@ -161,7 +161,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        present(self.cache, &self.key, &self.call, || Loader::Detached(boxed(loader))).await
+        present(self.cache, &self.key, &self.call, || Loader::Detached(told(loader))).await
     }
 
     /// The value if the source has one.
@@ -175,7 +175,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         E: Into<BoxError>,
     {
         let key = self.cache.key(&self.key);
-        let loader = || Loader::Detached(boxed(|_| async { loader().await.map(Loaded::from) }));
+        let loader = || Loader::Detached(plain(async { loader().await.map(Loaded::from) }));
         self.cache.shared.get_or_load(&key, &self.call, true, loader).await
     }
 
@@ -190,7 +190,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         E: Into<BoxError>,
         B: 'l,
     {
-        let loader = || Loader::Scoped(boxed(|_| async { loader().await.map(Loaded::new) }));
+        let loader = || Loader::Scoped(plain(async { loader().await.map(Loaded::new) }));
         present(self.cache, &self.key, &self.call, loader).await
     }
 
@@ -209,7 +209,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         B: 'l,
     {
         let key = self.cache.key(&self.key);
-        let loader = || Loader::Scoped(boxed(|_| async { loader().await.map(Loaded::from) }));
+        let loader = || Loader::Scoped(plain(async { loader().await.map(Loaded::from) }));
         self.cache.shared.get_or_load(&key, &self.call, true, loader).await
     }
 
@@ -254,15 +254,22 @@ async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
     response.and_then(|value| value).ok_or_else(|| LoadError::new(LoadErrorKind::Absent, &key))
 }
 
-/// A loader as loads take it.
-fn boxed<'l, V, L, F, E>(loader: L) -> LoaderFn<'l, V>
+/// A loader that wants to know nothing, as loads take it.
+fn plain<'l, V, E: Into<BoxError>>(
+    work: impl Future<Output = Result<Loaded<V>, E>> + Send + 'l,
+) -> LoaderFn<'l, V> {
+    LoaderFn::Plain(Box::pin(async { work.await.map_err(Into::into) }))
+}
+
+/// A loader that wants to know of its load.
+fn told<'l, V, L, F, E>(loader: L) -> LoaderFn<'l, V>
 where
     L: FnOnce(Load<V>) -> F + Send + 'l,
     F: Future<Output = Result<Loaded<V>, E>> + Send + 'l,
     E: Into<BoxError>,
 {
-    Box::new(|load| {
+    LoaderFn::Told(Box::new(|load| {
         let work = loader(load);
         Box::pin(async move { work.await.map_err(Into::into) })
-    })
+    }))
 }

@@ -7,13 +7,12 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use futures_util::future::AbortHandle;
 use hitbox_backend::internal::LoadPermit;
 use hitbox_core::{CacheKey, KeyHasher};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 const SHARDS: usize = 64;
 
@@ -32,7 +31,10 @@ struct Shard<E> {
 
 /// A load under way.
 pub(crate) struct Flight<E> {
-    phase: watch::Sender<Phase>,
+    /// A [`Phase`].
+    phase: AtomicU8,
+    /// Told when the phase changes, and when nobody waits any more.
+    changed: Notify,
     /// What it has brought. It is known before it is stored.
     result: OnceLock<E>,
     pub(crate) permit: LoadPermit,
@@ -44,6 +46,7 @@ pub(crate) struct Flight<E> {
 
 /// How far a flight is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Phase {
     Loading,
     /// There is a result, which is being stored.
@@ -66,7 +69,6 @@ struct Interest {
     /// It goes on when nobody waits.
     goes_on: bool,
     cancelled: bool,
-    abort: Option<AbortHandle>,
 }
 
 /// The part of a call in a flight.
@@ -146,7 +148,8 @@ impl<E: Clone> Flights<E> {
         permit: impl FnOnce() -> LoadPermit,
     ) -> (LoadCompletion<E>, Waiting<E>) {
         let flight = Arc::new(Flight {
-            phase: watch::Sender::new(Phase::Loading),
+            phase: AtomicU8::new(Phase::Loading as u8),
+            changed: Notify::new(),
             result: OnceLock::new(),
             permit: permit(),
             last_invalidation,
@@ -175,13 +178,9 @@ impl<E: Clone> Flight<E> {
         lock(&self.interest).goes_on = true;
     }
 
-    /// Cancels the load once nobody waits.
-    pub(crate) fn abort_with(&self, abort: AbortHandle) {
-        let mut interest = lock(&self.interest);
-        if interest.cancelled {
-            abort.abort();
-        }
-        interest.abort = Some(abort);
+    /// Completes once nobody waits for a load that does not go on by itself.
+    pub(crate) async fn cancelled(&self) {
+        self.until(|| lock(&self.interest).cancelled.then_some(())).await;
     }
 
     /// What it has brought, also while that is still being stored.
@@ -194,10 +193,31 @@ impl<E: Clone> Flight<E> {
         lock(&self.panic).take()
     }
 
+    fn phase(&self) -> Phase {
+        let phases = [Phase::Loading, Phase::Storing, Phase::Complete, Phase::Abandoned];
+        phases[usize::from(self.phase.load(Ordering::Acquire)).min(phases.len() - 1)]
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
     async fn reaches(&self, is_reached: impl Fn(Phase) -> bool) -> Phase {
-        let mut phase = self.phase.subscribe();
-        // The sender is in the flight, which lives as long as `self`.
-        phase.wait_for(|phase| is_reached(*phase)).await.map_or(Phase::Abandoned, |phase| *phase)
+        self.until(|| Some(self.phase()).filter(|phase| is_reached(*phase))).await
+    }
+
+    /// Waits until a look at the flight finds something.
+    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Whatever changes after the look is heard of.
+            changed.as_mut().enable();
+            if let Some(found) = look() {
+                return found;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -246,11 +266,8 @@ impl<E: Clone> Drop for Waiting<E> {
         }
         // Nobody joins it from here on.
         interest.cancelled = true;
-        let abort = interest.abort.take();
         drop(interest);
-        if let Some(abort) = abort {
-            abort.abort();
-        }
+        self.flight.changed.notify_waiters();
     }
 }
 
@@ -274,7 +291,7 @@ impl<E: Clone> LoadCompletion<E> {
     pub(crate) fn store(&self, result: E) {
         // There is one result at most.
         let _ = self.flight.result.set(result);
-        self.flight.phase.send_replace(Phase::Storing);
+        self.flight.enter(Phase::Storing);
     }
 
     /// What the load has brought is stored: the flight ends for all who wait.
@@ -298,7 +315,7 @@ impl<E: Clone> LoadCompletion<E> {
             }
             shard.completions.fetch_add(1, Ordering::Release);
         }
-        self.flight.phase.send_replace(phase);
+        self.flight.enter(phase);
     }
 }
 

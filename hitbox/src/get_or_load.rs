@@ -113,7 +113,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let (copy, late) = match first {
             Ok(copy) => (copy, None),
             Err(skip) => {
-                let look = Box::pin(self.read_if_possible(key, READ.with_absent(absent).skipping(skip)));
+                let look: Reading<'_, V> =
+                    Box::pin(self.read_if_possible(key, READ.with_absent(absent).skipping(skip)));
                 match timeouts.look.bound(look).await {
                     Ok(copy) => (copy, None),
                     Err(late) => (None, Some(late)),
@@ -358,11 +359,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
     /// Past the cache: nothing is read, joined or stored.
     async fn bypass(&self, key: &CacheKey, loader: Loader<'_, V>, mut timeouts: Timeouts) -> Answer<V> {
-        let load = Load { key: key.clone(), previous: Arc::new(|| Box::pin(std::future::ready(None))) };
+        let load = || Load { key: key.clone(), previous: Arc::new(|| Box::pin(std::future::ready(None))) };
         count(&self.events.counts.loads);
         let work = match loader {
-            Loader::Detached(loader) => loader(load),
-            Loader::Scoped(loader) => loader(load),
+            Loader::Detached(loader) => loader.start(load),
+            Loader::Scoped(loader) => loader.start(load),
         };
         let Ok(loaded) = timeouts.hard.bound(work).await else { return Err(self.timed_out(key)) };
         let loaded = loaded.map_err(|error| LoadError::of_loader(key, error))?;

@@ -93,7 +93,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         let asked: Vec<CacheKey> = keys.keys().cloned().collect();
         let completions: Vec<u64> = asked.iter().map(|key| shared.flights.completions(key)).collect();
         let mut values = Values { keys, found: HashMap::with_capacity(asked.len()), pending: HashMap::new() };
-        let (copies, late) = match timeouts.look.bound(Box::pin(shared.read_many(&asked))).await {
+        let look: BoxFuture<'_, Copies<V>> = Box::pin(shared.read_many(&asked));
+        let (copies, late) = match timeouts.look.bound(look).await {
             Ok(copies) => (copies, None),
             Err(late) => (asked.iter().map(|_| Ok(None)).collect(), Some(late)),
         };
@@ -300,15 +301,13 @@ where
     K: Eq + Hash + Send + Sync + 'static,
     V: Cacheable,
 {
-    Box::new(move |_| {
-        Box::pin(async move {
-            match batch.await {
-                Ok(values) => {
-                    let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
-                    Ok(Loaded::from(values.remove(&name)))
-                }
-                Err(error) => Err(BoxError::from(error)),
+    LoaderFn::Plain(Box::pin(async move {
+        match batch.await {
+            Ok(values) => {
+                let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(Loaded::from(values.remove(&name)))
             }
-        })
-    })
+            Err(error) => Err(BoxError::from(error)),
+        }
+    }))
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use hitbox_backend::internal::longest_copy;
+use hitbox_backend::operation::Batch;
 use hitbox_backend::operation::{Condition, Removal, Write, WriteOptions};
-use hitbox_backend::{Backend, Batch, Cacheable, DeleteStatus, Raw, Receipt};
+use hitbox_backend::{Backend, Cacheable, DeleteStatus, Raw, Receipt};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 
 use crate::entry_options::EntryOptions;

@@ -1,6 +1,7 @@
 //! Invalidation by name and by what keys look like, versions, and what can be asked of entries without reading them.
 
-use hitbox_backend::{Backend, CacheBackend, Cacheable, DeleteStatus, EntryCount, Presence, Receipt};
+use hitbox_backend::operation::Presence;
+use hitbox_backend::{Backend, CacheBackend, Cacheable, DeleteStatus, EntryCount, Receipt};
 use hitbox_core::{BackendResult, KeyPattern};
 
 use crate::cache::Cache;

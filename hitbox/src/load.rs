@@ -1,14 +1,17 @@
 //! One load: the loader is run, what it brings is stored, and the flight is complete.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::abortable;
+use futures_util::future::{Either, select};
 use hitbox_backend::internal::{Decoded, WriteTicket};
+use hitbox_backend::operation::Batch;
 use hitbox_backend::operation::{Condition, LeafPosition, LeafSet, Removal, Write, WriteOptions};
-use hitbox_backend::{Backend, Batch, Cacheable, Raw};
+use hitbox_backend::{Backend, Cacheable, Raw};
 use hitbox_core::{
     Accept, BoxFuture, CacheKey, CacheValue, Details, Lifetime, RecordKind, Task, TaskKind, Timestamp,
 };
@@ -39,8 +42,26 @@ pub(crate) struct LoadResult<V> {
     pub(crate) details: Option<Arc<Details>>,
 }
 
-pub(crate) type LoaderFn<'l, V> =
-    Box<dyn FnOnce(Load<V>) -> BoxFuture<'l, Result<Loaded<V>, BoxError>> + Send + 'l>;
+/// What a loader comes to.
+pub(crate) type LoaderResult<V> = Result<Loaded<V>, BoxError>;
+
+/// A loader. Nothing of it has run yet.
+pub(crate) enum LoaderFn<'l, V> {
+    /// It wants to know nothing.
+    Plain(BoxFuture<'l, LoaderResult<V>>),
+    /// It wants to know of the load that it is part of.
+    Told(Box<dyn FnOnce(Load<V>) -> BoxFuture<'l, LoaderResult<V>> + Send + 'l>),
+}
+
+impl<'l, V> LoaderFn<'l, V> {
+    /// The work of the loader, which is told of its load if it wants to know.
+    pub(crate) fn start(self, load: impl FnOnce() -> Load<V>) -> BoxFuture<'l, LoaderResult<V>> {
+        match self {
+            Self::Plain(work) => work,
+            Self::Told(loader) => loader(load()),
+        }
+    }
+}
 
 /// A loader, and where it may run.
 pub(crate) enum Loader<'l, V> {
@@ -102,17 +123,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key)),
             )),
             Loader::Detached(loader) => {
-                let flight = completion.flight.clone();
-                let (work, abort) = abortable(
-                    self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key)),
-                );
                 if self.settings.finish_abandoned {
-                    flight.go_on();
-                } else {
-                    flight.abort_with(abort);
+                    completion.flight.go_on();
                 }
-                // An aborted load leaves its flight as it is dropped.
-                let task = Task::new(TaskKind::LOAD, work.map(drop)).interactive();
+                let run = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
+                let task = Task::new(TaskKind::LOAD, run).interactive();
                 self.offload.register(task).err().map(|refused| refused.task.work)
             }
         }
@@ -166,19 +181,38 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         count(&counts.loads);
         let in_background = completion.is_in_background;
         self.events.tell(|| CacheEvent::LoadStarted { key: &key, in_background });
-        let shown = Shown::default();
-        let load = Load { key: key.clone(), previous: self.read_previous(&key, &shown) };
+        let shown = OnceLock::new();
         let started = self.monotonic();
         // The closure is called inside: it may panic as well as the future that it makes.
-        let work = AssertUnwindSafe(async { loader(load).await }).catch_unwind();
-        let result = Timeout::after(&*self.clock, self.settings.load_limit).bound(Box::pin(work)).await;
+        let work = async {
+            let load = || {
+                let slot = shown.get_or_init(Shown::default);
+                Load { key: key.clone(), previous: self.read_previous(&key, slot) }
+            };
+            loader.start(load).await
+        };
+        let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+        // A loader that answers at once needs no timer.
+        let result = match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+            Poll::Ready(result) => Ok(result),
+            Poll::Pending => {
+                let mut limit = Timeout::after(&*self.clock, self.settings.load_limit);
+                let cancelled = std::pin::pin!(completion.flight.cancelled());
+                let bound = std::pin::pin!(limit.bound(work));
+                // A load that nobody waits for is cancelled even if its result is there.
+                match select(cancelled, bound).await {
+                    Either::Left(_) => return,
+                    Either::Right((result, _)) => result.map_err(drop),
+                }
+            }
+        };
         let took = self.monotonic().saturating_sub(started);
         counts.load_millis.fetch_add(took.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
         let error = match result {
             Ok(Ok(Ok(loaded))) => {
                 self.events.tell(|| CacheEvent::Loaded { key: &key, took });
                 self.throttle.end(&key);
-                let ticket = self.store(&completion, &key, loaded, &shown, &plan, took).await;
+                let ticket = self.store(&completion, &key, loaded, shown.get(), &plan, took).await;
                 completion.stored();
                 // Until here others have joined the flight.
                 drop(ticket);
@@ -256,7 +290,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         completion: &LoadCompletion<LoadEnd<V>>,
         key: &CacheKey,
         loaded: Loaded<V>,
-        shown: &Shown<V>,
+        shown: Option<&Shown<V>>,
         plan: &LoadPlan,
         took: Duration,
     ) -> Option<Arc<WriteTicket>> {
@@ -266,7 +300,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Payload::Value(value) => Some(value),
             Payload::Absent => None,
             Payload::NotModified => {
-                let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let shown =
+                    shown.and_then(|shown| shown.lock().unwrap_or_else(PoisonError::into_inner).take());
                 let previous = match shown {
                     Some(shown) => Some(shown),
                     None => self.previous(key).await,

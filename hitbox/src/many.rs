@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use hitbox_backend::internal::{self, Decoded, WriteTicket};
+use hitbox_backend::operation::Batch;
 use hitbox_backend::operation::{Removal, Write, WriteOptions};
-use hitbox_backend::{Backend, Batch, Cacheable, DeleteStatus, Receipt};
+use hitbox_backend::{Backend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, CacheKey};
 
 use crate::cache::Cache;

@@ -3,8 +3,9 @@
 use std::task::Poll;
 
 use async_trait::async_trait;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{Capabilities, Store};
-use hitbox_backend::{Cacheable, DeleteStatus, Leaf, LeafOptions, Raw};
+use hitbox_backend::{Cacheable, DeleteStatus, Leaf, Raw};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Offload, Refusal, Refused, Task};
 
 use crate::builder::CacheBuilder;

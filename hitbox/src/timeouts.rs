@@ -57,7 +57,7 @@ impl Timeout {
     ///
     /// # Errors
     /// The work is handed back if it takes longer.
-    pub(crate) async fn bound<'w, T>(&mut self, work: BoxFuture<'w, T>) -> Result<T, BoxFuture<'w, T>> {
+    pub(crate) async fn bound<F: Future + Unpin>(&mut self, work: F) -> Result<F::Output, F> {
         match select(work, std::pin::pin!(self.over())).await {
             Either::Left((result, _)) => Ok(result),
             Either::Right(((), work)) => Err(work),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use hitbox_backend::internal::{Decoded, longest_copy};
+use hitbox_backend::operation::Batch;
 use hitbox_backend::operation::{Write, WriteOptions};
-use hitbox_backend::{Backend, Batch, Cacheable};
+use hitbox_backend::{Backend, Cacheable};
 use hitbox_core::{CacheKey, Task, TaskKind};
 
 use crate::events::count;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use hitbox::backend::operation::{Batch, Presence};
 use hitbox::backend::operation::{Removal, WriteOptions};
 use hitbox::backend::{
-    Backend, Batch, Compose, CompositionPolicy, DeleteStatus, OffloadPool, Presence, RaceReadPolicy, Raw,
-    RefillPolicy, Store, Wrap,
+    Backend, Compose, CompositionPolicy, DeleteStatus, OffloadPool, RaceReadPolicy, Raw, RefillPolicy, Store,
+    Wrap,
 };
 use hitbox::core::{BackendResult, CacheKey, CacheValue, ErrorKind, Priority};
 use hitbox::disk::DiskBackend;

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use common::{answer, until};
+use hitbox::backend::operation::Batch;
 use hitbox::backend::operation::{Removal, Write, WriteOptions};
 use hitbox::backend::{
-    Backend, Batch, Compose, CompositionBackend, DeleteStatus, LeafOutcome, OffloadPool, Raw, Store,
+    Backend, Compose, CompositionBackend, DeleteStatus, LeafOutcome, OffloadPool, Raw, Store,
 };
 use hitbox::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use hitbox::{Cache, ToKey};

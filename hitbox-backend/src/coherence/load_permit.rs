@@ -13,7 +13,7 @@ use super::write_queue::{QueueSet, WriteQueue, WriteTicket};
 
 /// The right to write one key after a load, in all stores that the write concerns. Dropping it gives it up.
 pub struct LoadPermit {
-    stores: SmallVec<[(Arc<WriteQueue>, u64, u64); 2]>,
+    stores: SmallVec<[(Arc<WriteQueue>, u64, u64); 3]>,
     started: StartedAt,
 }
 

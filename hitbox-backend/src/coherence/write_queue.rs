@@ -249,7 +249,7 @@ impl Drop for OwnSlot<'_> {
 
 /// The queues that a write of some key concerns, each with the hash that the key has there.
 #[derive(Clone, Debug, Default)]
-pub struct QueueSet(pub(super) SmallVec<[(Arc<WriteQueue>, u64); 2]>);
+pub struct QueueSet(pub(super) SmallVec<[(Arc<WriteQueue>, u64); 3]>);
 
 impl QueueSet {
     /// Adds a queue.
@@ -272,7 +272,7 @@ struct TicketSlot {
 /// A write or delete under way: its slots in the queues of the stores that it concerns. It ends when the last handle is
 /// dropped.
 pub struct WriteTicket {
-    slots: SmallVec<[TicketSlot; 2]>,
+    slots: SmallVec<[TicketSlot; 3]>,
     started: StartedAt,
     /// All stores are written before anybody waits: their slots are given back together.
     ends_at_once: bool,
@@ -378,11 +378,11 @@ impl WriteTicket {
         permit: Option<&LoadPermit>,
     ) -> bool {
         let all = queues_of.iter().flat_map(|queues| &queues.0);
-        let mut needed: SmallVec<[(u64, usize, &WriteQueue); 2]> =
+        let mut needed: SmallVec<[(u64, usize, &WriteQueue); 3]> =
             all.map(|(queue, hash)| (queue.id, queue.stripe_of(*hash), &**queue)).collect();
         needed.sort_unstable_by_key(|(id, stripe, _)| (*id, *stripe));
         needed.dedup_by_key(|(id, stripe, _)| (*id, *stripe));
-        let mut stripes: SmallVec<[MutexGuard<'_, Stripe>; 2]> =
+        let mut stripes: SmallVec<[MutexGuard<'_, Stripe>; 3]> =
             needed.iter().map(|(_, stripe, queue)| queue.lock(*stripe)).collect();
         let stripe_of = |queue: &WriteQueue, hash| {
             let at = (queue.id, queue.stripe_of(hash));

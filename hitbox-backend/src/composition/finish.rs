@@ -4,24 +4,31 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hitbox_core::{BoxFuture, Offload, Task, TaskKind};
+use hitbox_core::{BoxFuture, CacheKey, Task, TaskKind};
 
-/// Polls like the work itself. Dropped half-way, it hands the rest to the offload. If that refuses, `abandon` is called
-/// and the rest is dropped.
+use super::state::Composition;
+use crate::completion::Batch;
+use crate::operation::WriteOptions;
+
+/// Polls like the work itself. Dropped half-way, it hands the rest to the offload. If that refuses, the rest is dropped
+/// and the copies of its keys are dirty everywhere.
 pub(super) struct CompletesWhenDropped<T: Send + 'static> {
     work: Option<BoxFuture<'static, T>>,
     started: bool,
-    offload: Arc<dyn Offload>,
-    abandon: Option<Box<dyn FnOnce() + Send>>,
+    composition: Arc<Composition>,
+    keys: Batch<(CacheKey, WriteOptions)>,
 }
+
+// The work is boxed, and the rest is never pinned.
+impl<T: Send + 'static> Unpin for CompletesWhenDropped<T> {}
 
 impl<T: Send + 'static> CompletesWhenDropped<T> {
     pub(super) fn new(
+        composition: &Arc<Composition>,
+        keys: Batch<(CacheKey, WriteOptions)>,
         work: impl Future<Output = T> + Send + 'static,
-        offload: Arc<dyn Offload>,
-        abandon: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self { work: Some(Box::pin(work)), started: false, offload, abandon: Some(Box::new(abandon)) }
+        Self { work: Some(Box::pin(work)), started: false, composition: composition.clone(), keys }
     }
 
     /// The same for work of which a part has been done already.
@@ -55,10 +62,10 @@ impl<T: Send + 'static> Drop for CompletesWhenDropped<T> {
         let task = Task::new(TaskKind::WRITE, async move {
             work.await;
         });
-        if let Err(refused) = self.offload.register(task) {
+        if let Err(refused) = self.composition.offload.register(task) {
             tracing::debug!(why = ?refused.why, "a write whose caller left could not be finished");
-            if let Some(abandon) = self.abandon.take() {
-                abandon();
+            for (key, options) in &self.keys {
+                self.composition.mark_all_dirty(key, options);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 
+use super::finish::CompletesWhenDropped;
 use super::progress::Progress;
 use super::state::Composition;
 use super::{Layer, Pair, outcome};
@@ -40,7 +41,8 @@ impl Composition {
             }
         }
         let keys = removals.iter().map(|removal| (removal.key.clone(), removal.options.clone())).collect();
-        let work = self.completing_from(keys, self.clone().remove_from_layers(removals.into_vec(), known));
+        let work = self.clone().remove_from_layers(removals.into_vec(), known);
+        let work = CompletesWhenDropped::new(self, keys, work);
         Completion::Later(Box::pin(if is_begun { work.after_start() } else { work }))
     }
 

@@ -8,7 +8,7 @@ use hitbox_core::{BackendError, BackendResult, ErrorKind, Operation};
 use super::state::Composition;
 use super::{Layer, Pair, outcome};
 use crate::backend::Backend;
-use crate::completion::Completion;
+use crate::completion::{Batch, Completion};
 use crate::leaf::drain;
 use crate::operation::{Invalidation, InvalidationTarget, Maintained, Maintenance};
 use crate::receipt::Receipt;
@@ -21,7 +21,7 @@ impl Composition {
         call: for<'b> fn(&'b dyn Backend, &'b Invalidation) -> Completion<'b, Receipt>,
     ) -> impl Future<Output = Receipt> + Send + use<'a> {
         let (this, what) = (self.clone(), what.clone());
-        self.completing(Vec::new(), async move {
+        self.completing(Batch::default(), async move {
             // With a pattern no leaf is filled from another before all have lost what it means, whichever composition
             // does it.
             let _drains = match what.target() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use hitbox_core::{BoxFuture, CacheKey};
 
 use super::attempts::{WriteAttempts, Written};
@@ -27,11 +27,11 @@ impl Composition {
     pub(super) fn write_entries(self: &Arc<Self>, writes: Batch<Write>) -> Completion<'_, Receipts> {
         if writes.len() == 1 {
             return match writes.into_one() {
-                Some(write) => self.write_one(write).map(Batch::one),
+                Some(write) => self.write_one(write),
                 None => Completion::Done(Batch::default()),
             };
         }
-        let Some(order) = self.blueprint.policy.write.order() else { return self.write_in_order(writes) };
+        let Some(order) = self.blueprint.policy.write.order() else { return self.write_one_by_one(writes) };
         if self.layout.capabilities().answers_at_once || !writes.iter().all(is_by_policy) {
             return self.write_in_order(writes);
         }
@@ -44,12 +44,12 @@ impl Composition {
         let mut writes = writes.into_iter();
         while let Some(write) = writes.next() {
             match self.write_one(write) {
-                Completion::Done(receipt) => receipts.push(receipt),
+                Completion::Done(receipt) => receipts.extend(receipt),
                 waits => {
                     return Completion::later(async move {
-                        receipts.push(waits.await);
+                        receipts.extend(waits.await);
                         for write in writes {
-                            receipts.push(self.write_one(write).await);
+                            receipts.extend(self.write_one(write).await);
                         }
                         receipts
                     });
@@ -59,29 +59,35 @@ impl Composition {
         Completion::Done(receipts)
     }
 
-    fn write_one(self: &Arc<Self>, mut write: Write) -> Completion<'_, Receipt> {
+    /// Each as the policy says. All have begun, in their order, before one is waited for.
+    fn write_one_by_one(self: &Arc<Self>, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        let begun: Vec<_> = writes.into_iter().map(|write| self.write_one(write)).collect();
+        Completion::later(async { join_all(begun).await.into_iter().flatten().collect() })
+    }
+
+    fn write_one(self: &Arc<Self>, mut write: Write) -> Completion<'_, Receipts> {
         if write.condition.is_refill() {
-            return Completion::later(self.write_both(write));
+            return Completion::later(async { Batch::one(self.write_both(write).await) });
         }
         self.begin(&mut write);
         if write.condition.depends_on_stored() {
-            let (key, options) = (write.key.clone(), write.options.clone());
-            return self.completing(vec![(key, options)], self.clone().write_by_authority(write));
+            let (this, keys) = (self.clone(), keys_of(&write));
+            return self.completing(keys, async { Batch::one(this.write_by_authority(write).await) });
         }
         // Who leaves leaves out waits for all others: there is no order among them, and no race to be won by a leaf that
         // is left out.
         if !write.options.skip.is_empty() || matches!(write.content, Content::Metadata(_)) {
-            let (this, key, options) = (self.clone(), write.key.clone(), write.options.clone());
-            return self.completing(vec![(key, options)], async move { this.write_both(write).await });
+            let (this, keys) = (self.clone(), keys_of(&write));
+            return self.completing(keys, async move { Batch::one(this.write_both(write).await) });
         }
         let known = match self.order_at_once {
             Some(order) => match self.write_now(&write, order) {
-                Ok(receipt) => return Completion::Done(receipt),
+                Ok(receipt) => return Completion::Done(Batch::one(receipt)),
                 Err(known) => known,
             },
             None => None,
         };
-        let (this, key, options) = (self.clone(), write.key.clone(), write.options.clone());
+        let (this, keys) = (self.clone(), keys_of(&write));
         let is_begun = known.is_some();
         let work = async move {
             let progress = Arc::new(Progress::default());
@@ -91,10 +97,10 @@ impl Composition {
                 Some((layer, receipt)) => run.write_other(layer, receipt).await,
                 None => this.blueprint.policy.write.write(&run, &*this.offload).await,
             };
-            this.written(written, &progress, &write)
+            Batch::one(this.written(written, &progress, &write))
         };
         // If the other layer has to be waited for, one has been written.
-        let work = self.completing_from(vec![(key, options)], work);
+        let work = CompletesWhenDropped::new(self, keys, work);
         Completion::Later(Box::pin(if is_begun { work.after_start() } else { work }))
     }
 
@@ -245,21 +251,15 @@ impl Composition {
     /// everywhere.
     pub(super) fn completing<'a, T: Send + 'static>(
         self: &Arc<Self>,
-        keys: Vec<(CacheKey, WriteOptions)>,
+        keys: Batch<(CacheKey, WriteOptions)>,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Completion<'a, T> {
-        Completion::Later(Box::pin(self.completing_from(keys, work)))
+        Completion::Later(Box::pin(CompletesWhenDropped::new(self, keys, work)))
     }
+}
 
-    pub(super) fn completing_from<T: Send + 'static>(
-        self: &Arc<Self>,
-        keys: Vec<(CacheKey, WriteOptions)>,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> CompletesWhenDropped<T> {
-        let this = self.clone();
-        let abandon = move || keys.iter().for_each(|(key, options)| this.mark_all_dirty(key, options));
-        CompletesWhenDropped::new(work, self.offload.clone(), abandon)
-    }
+fn keys_of(write: &Write) -> Batch<(CacheKey, WriteOptions)> {
+    Batch::one((write.key.clone(), write.options.clone()))
 }
 
 /// The attempts of one write, as policies see them.

@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use hitbox_core::{CacheKey, CacheValue, Freshness, ReadMode, RecordKind};
+use hitbox_core::{CacheKey, CacheValue, Freshness, ReadMode, RecordKind, Timestamp};
 
 use super::{Leaf, LeafHandle};
 use crate::coherence::epochs::Validity;
@@ -12,11 +12,23 @@ use crate::operation::{Found, LeafSet, ReadOptions, TryRead};
 use crate::stats::Event;
 use crate::store::Store;
 
-/// What has been found out about a copy that has details, or whose store has seen invalidations.
-enum Checked {
-    Usable,
-    Unusable(Event),
+/// Whether a read may use a copy.
+pub(super) enum Checked {
+    Usable(Freshness),
+    /// It may not, for a reason that has been counted: the read is a miss.
+    Unusable,
+    /// Epochs have to be asked for first. Nothing has been counted.
     NeedEpochs,
+}
+
+impl Checked {
+    /// The answer of a read that may not use its copy.
+    const fn without_copy(&self) -> TryRead {
+        match self {
+            Self::NeedEpochs => TryRead::WouldWait(LeafSet::EMPTY),
+            Self::Usable(_) | Self::Unusable => TryRead::Miss,
+        }
+    }
 }
 
 /// What stored bytes are to a leaf.
@@ -39,18 +51,31 @@ impl<S: Store> Leaf<S> {
         if handle.coherence().is_dirty(key) {
             return handle.miss(Event::Dirty);
         }
-        let Poll::Ready(stored) = self.store.try_read(key) else { return TryRead::WouldWait(LeafSet::EMPTY) };
+        // What memory answers with is looked at where it is, and moved once, when all has been decided: moving what has
+        // just been written makes the processor wait.
+        let answer = self.store.try_read(key);
+        let Poll::Ready(stored) = &answer else { return TryRead::WouldWait(LeafSet::EMPTY) };
         let Some(stored) = stored else {
             handle.count(Event::Miss, 1);
             return TryRead::Miss;
         };
         if self.is_live {
-            return handle.check(key, stored, options);
+            let checked = handle.check(key, stored, options);
+            return match (checked, answer) {
+                (Checked::Usable(freshness), Poll::Ready(Some(value))) => {
+                    TryRead::Hit(handle.found(value, freshness))
+                }
+                (checked, _) => checked.without_copy(),
+            };
         }
+        let Poll::Ready(Some(stored)) = answer else { return TryRead::Miss };
         match handle.parse(key, stored) {
             Parsed::Value(value) => {
                 handle.count_bytes_read(&value);
-                handle.check(key, value, options)
+                match handle.check(key, &value, options) {
+                    Checked::Usable(freshness) => TryRead::Hit(handle.found(value, freshness)),
+                    checked => checked.without_copy(),
+                }
             }
             // It is removed by the ordinary way.
             Parsed::Nothing { damaged: true } => TryRead::WouldWait(LeafSet::EMPTY),
@@ -90,7 +115,12 @@ impl LeafHandle {
 
     /// The slow path: a copy that has details, or whose store has seen invalidations.
     #[inline(never)]
-    fn check_details(&self, key: &CacheKey, value: &CacheValue<Raw>, options: &ReadOptions) -> Checked {
+    fn check_details(
+        &self,
+        key: &CacheKey,
+        value: &CacheValue<Raw>,
+        options: &ReadOptions,
+    ) -> Result<(), Checked> {
         if let Some(details) = value.details() {
             let is_wanted = match details.kind {
                 RecordKind::Value => true,
@@ -99,13 +129,13 @@ impl LeafHandle {
             };
             let idle_end = details.idle_end(value.created());
             if !is_wanted || idle_end.is_some_and(|end| end <= self.clock().now()) {
-                return Checked::Unusable(Event::Outdated);
+                return Err(self.unusable(Event::Outdated));
             }
         }
         match self.coherence().epochs.validity(key, value) {
-            Validity::Valid => Checked::Usable,
-            Validity::Invalid => Checked::Unusable(Event::Invalidated),
-            Validity::NeedEpochs => Checked::NeedEpochs,
+            Validity::Valid => Ok(()),
+            Validity::Invalid => Err(self.unusable(Event::Invalidated)),
+            Validity::NeedEpochs => Err(Checked::NeedEpochs),
         }
     }
 
@@ -118,29 +148,44 @@ impl LeafHandle {
         TryRead::Miss
     }
 
-    /// What a copy is to this read. Nothing is counted if epochs have to be asked for first.
+    fn unusable(&self, why: Event) -> Checked {
+        self.miss(why);
+        Checked::Unusable
+    }
+
+    /// Whether this read may use a copy. It is counted.
     #[inline(always)]
-    pub(super) fn check(&self, key: &CacheKey, value: CacheValue<Raw>, options: &ReadOptions) -> TryRead {
-        if value.has_details() || !self.coherence().epochs.is_plain() {
-            match self.check_details(key, &value, options) {
-                Checked::Usable => {}
-                Checked::Unusable(why) => return self.miss(why),
-                Checked::NeedEpochs => return TryRead::WouldWait(LeafSet::EMPTY),
+    pub(super) fn check(&self, key: &CacheKey, value: &CacheValue<Raw>, options: &ReadOptions) -> Checked {
+        if (value.has_details() || !self.coherence().epochs.is_plain())
+            && let Err(checked) = self.check_details(key, value, options)
+        {
+            return checked;
+        }
+        if let Some(end) = value.lifetime().fresh_until() {
+            let now = self.clock().now();
+            if now >= end {
+                return self.check_age(value, now, options);
             }
         }
-        let mut event = Event::Hit;
-        let mut freshness = Freshness::Fresh;
-        if !value.lifetime().is_forever() {
-            freshness = value.lifetime().freshness(self.clock().now());
-            if freshness != Freshness::Fresh {
-                if !options.accept.allows(freshness) {
-                    return self.miss(Event::Outdated);
-                }
-                event = Event::Stale;
-            }
+        self.count(Event::Hit, 1);
+        Checked::Usable(Freshness::Fresh)
+    }
+
+    /// Whether this read may use a copy that is not fresh any more. It is counted.
+    #[inline(never)]
+    fn check_age(&self, value: &CacheValue<Raw>, now: Timestamp, options: &ReadOptions) -> Checked {
+        let freshness = value.lifetime().freshness(now);
+        if !options.accept.allows(freshness) {
+            return self.unusable(Event::Outdated);
         }
-        self.count(event, 1);
+        self.count(Event::Stale, 1);
+        Checked::Usable(freshness)
+    }
+
+    /// A copy that may be used, with where it is from.
+    #[inline(always)]
+    pub(super) fn found(&self, value: CacheValue<Raw>, freshness: Freshness) -> Found {
         let (label, leaf) = (self.path(), self.position());
-        TryRead::Hit(Found { value, freshness, label, leaf, mode: ReadMode::Direct })
+        Found { value, freshness, label, leaf, mode: ReadMode::Direct }
     }
 }

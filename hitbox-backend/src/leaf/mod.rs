@@ -44,7 +44,7 @@ pub use options::LeafOptions;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> hitbox_core::BackendResult<()> {
-/// use hitbox_backend::{CacheBackend, Leaf, LeafOptions, doc::Map};
+/// use hitbox_backend::{CacheBackend, Leaf, doc::Map, store::LeafOptions};
 /// use hitbox_core::{CacheContext, CacheKey, CacheValue};
 ///
 /// let leaf = Leaf::new(Map::default(), LeafOptions::new("map"));

@@ -3,7 +3,7 @@
 
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Scope};
 
-use super::check::Parsed;
+use super::check::{Checked, Parsed};
 use super::{Leaf, failure};
 use crate::completion::{Batch, Completion};
 use crate::envelope::Raw;
@@ -122,11 +122,11 @@ impl<S: Store> Leaf<S> {
             return Ok(None);
         };
         self.handle.count_bytes_read(&value);
-        match self.handle.check(key, value, options) {
-            TryRead::Hit(found) => Ok(Some(found)),
-            TryRead::Miss => Ok(None),
+        match self.handle.check(key, &value, options) {
+            Checked::Usable(freshness) => Ok(Some(self.handle.found(value, freshness))),
+            Checked::Unusable => Ok(None),
             // The store has been asked: epochs that are not known by now are lost.
-            TryRead::WouldWait(_) => {
+            Checked::NeedEpochs => {
                 self.handle.miss(Event::Invalidated);
                 Ok(None)
             }

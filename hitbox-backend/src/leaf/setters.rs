@@ -1,6 +1,6 @@
 //! The setters that the builders of leaves have in common.
 
-/// Setters of a builder with a field `options:` [`LeafOptions`](crate::LeafOptions): `label`, `clock` and
+/// Setters of a builder with a field `options:` [`LeafOptions`](crate::store::LeafOptions): `label`, `clock` and
 /// `limits`,
 /// and for leaves that store bytes those of the codec. The literal is the default label.
 #[macro_export]

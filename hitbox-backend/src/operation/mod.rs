@@ -6,6 +6,9 @@ mod maintenance;
 mod read;
 mod write;
 
+pub use crate::completion::{Batch, Completion};
+pub use crate::receipt::Receipts;
+pub use crate::stream::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
 pub use invalidation::{Invalidation, InvalidationTarget, Origin};
 pub use maintenance::{Maintained, Maintenance};
 pub(crate) use read::status_of;

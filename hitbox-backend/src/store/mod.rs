@@ -14,6 +14,7 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 
 pub use crate::capability::Capabilities;
 pub use crate::envelope::{Encoded, Raw, Unusable};
+pub use crate::leaf::{LeafHandle, LeafOptions};
 pub use crate::receipt::DeleteStatus;
 pub use crate::stats::Occupancy;
 

@@ -19,6 +19,7 @@ pub use namespace::Namespace;
 pub use negative::NegativeFilter;
 pub use ttl::{Ttl, TtlRule};
 
+pub use crate::backend::Placement;
 pub use crate::layout::{KeyMap, KeyMapping, Layout, LeafInfo};
 pub use crate::wrapper::{Offer, Wrapper, forward};
 use hitbox_core::BackendResult;

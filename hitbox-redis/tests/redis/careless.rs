@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitbox_backend::operation::Answers;
+use hitbox_backend::operation::Completion;
 use hitbox_backend::wrap::{Wrapper, forward};
-use hitbox_backend::{Backend, Completion, ReadOptions};
+use hitbox_backend::{Backend, ReadOptions};
 use hitbox_core::{BackendResult, CacheKey};
 use hitbox_redis::RedisBackend;
 

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hitbox_backend::Leaf;
 use hitbox_backend::envelope::wire;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{DeleteStatus, Raw, Store};
-use hitbox_backend::{Leaf, LeafOptions};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 
 /// Files without any care: whatever they hold is believed.

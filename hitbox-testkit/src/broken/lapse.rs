@@ -9,12 +9,11 @@ use hitbox_backend::internal::Event;
 use hitbox_backend::operation::{
     Answers, Condition, Content, Invalidation, InvalidationTarget, Maintained, Maintenance, Removal, Write,
 };
+use hitbox_backend::operation::{Batch, Completion, Presence, Receipts};
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{DeleteStatus, Raw, Store};
 use hitbox_backend::wrap::{Layout, LeafInfo, Wrapper, forward};
-use hitbox_backend::{
-    Backend, Batch, Completion, EntryCount, Leaf, LeafOptions, LeafOutcome, Presence, ReadOptions, Receipt,
-    Receipts,
-};
+use hitbox_backend::{Backend, EntryCount, Leaf, LeafOutcome, ReadOptions, Receipt};
 use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Clock, KeyPattern, Limits};
 
 use super::leaf::SpoiltStore;

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::envelope::{Encoded, Encodings};
 use hitbox_backend::operation::{Answer, Answers, Content, Found, Removal, Write};
+use hitbox_backend::operation::{Batch, Completion, Receipts};
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store};
 use hitbox_backend::wrap::Wrapper;
-use hitbox_backend::{
-    Backend, Batch, Codec, Completion, Format, Leaf, LeafOptions, LeafOutcome, ReadOptions, Receipt, Receipts,
-};
+use hitbox_backend::{Backend, Codec, Format, Leaf, LeafOutcome, ReadOptions, Receipt};
 use hitbox_core::{
     Accept, BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness,
     Lifetime, ReadMode, Timestamp,

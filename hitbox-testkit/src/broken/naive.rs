@@ -10,10 +10,10 @@ use std::sync::Arc;
 use hitbox_backend::operation::{
     Answer, Answers, Content, Invalidation, LeafPosition, LeafSet, Removal, TryRead, Write,
 };
+use hitbox_backend::operation::{Batch, Completion, Receipts};
+use hitbox_backend::wrap::Placement;
 use hitbox_backend::wrap::Wrapper;
-use hitbox_backend::{
-    Backend, Batch, Completion, CompositionBackend, Placement, ReadOptions, Receipt, Receipts,
-};
+use hitbox_backend::{Backend, CompositionBackend, ReadOptions, Receipt};
 use hitbox_core::{BackendLabel, CacheKey, Lifetime, Offload};
 
 /// L1 over L2, wrongly. What it does not do by itself is done by a right composition of the same layers.

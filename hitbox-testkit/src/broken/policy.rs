@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use futures_util::future::{Either, join, select};
+use hitbox_backend::Layer;
+use hitbox_backend::operation::Completion;
 use hitbox_backend::policy::{
     LayerAnswers, Needs, ReadAttempts, ReadPolicy, TryAnswer, TryAttempts, WriteAttempts, WritePolicy,
     Written,
 };
-use hitbox_backend::{Completion, Layer};
 use hitbox_core::Offload;
 
 /// Asks L2 although L1 has the value.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hitbox_backend::{Backend, CacheBackend, CompositionPolicy, ParallelReadPolicy, Presence};
+use hitbox_backend::operation::Presence;
+use hitbox_backend::{Backend, CacheBackend, CompositionPolicy, ParallelReadPolicy};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Details, ErrorKind, RecordKind, Scope};
 
 use super::support::*;

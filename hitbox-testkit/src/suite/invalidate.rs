@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use hitbox_backend::operation::{Write, WriteOptions};
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::store::{Capabilities, Conditional, DeleteStatus, Raw, Store, StoreCondition};
-use hitbox_backend::{
-    Backend, CacheBackend, CompositionPolicy, Layer, Leaf, LeafOptions, RefillPolicy, Wrap,
-};
+use hitbox_backend::{Backend, CacheBackend, CompositionPolicy, Layer, Leaf, RefillPolicy, Wrap};
 use hitbox_core::{
     BackendError, BackendResult, CacheContext, CacheKey, CacheValue, Details, ErrorKind, KeyPattern, Scope,
 };

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitbox_backend::operation::Batch;
 use hitbox_backend::operation::{Removal, Write};
-use hitbox_backend::{Backend, Batch, CacheBackend, Cacheable, LeafStatistics, Raw, Receipt};
+use hitbox_backend::{Backend, CacheBackend, Cacheable, LeafStatistics, Raw, Receipt};
 use hitbox_core::{BackendError, CacheContext, CacheKey, CacheValue, ErrorKind, Lifetime, Timestamp};
 use serde::{Deserialize, Serialize};
 

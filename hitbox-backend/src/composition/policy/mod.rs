@@ -54,9 +54,9 @@ pub trait WritePolicy: Debug + Send + Sync + 'static {
         Needs::Any
     }
 
-    /// The order, if every write goes to both layers. Then the composition carries out by itself what is best done as a
-    /// whole: a batch, as one native call for each layer, and a write into two layers of memory. Without one each write
-    /// of a batch passes through [`write`](Self::write), one after the other.
+    /// The order, if every write goes to both layers and waits for both. Then the composition carries out by itself what
+    /// is best done as a whole: a batch, as one native call for each layer, and a write into two layers of memory. Without
+    /// one each write of a batch passes through [`write`](Self::write), all at once.
     fn order(&self) -> Option<WriteOrder> {
         None
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures_util::future::{Either, select};
 use hitbox_core::{BoxFuture, Offload, Task, TaskKind};
 
-use super::{ReadPolicy, WriteOrder, WritePolicy};
+use super::{ReadPolicy, WritePolicy};
 use crate::completion::Completion;
 use crate::composition::{Layer, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts, WriteAttempts, Written};
 use crate::operation::Answer;
@@ -102,9 +102,5 @@ impl WritePolicy for RaceWritePolicy {
                 Either::Right((l2, rest)) => Written { l1: Some(rest.await), l2: Some(l2) },
             }
         })
-    }
-
-    fn order(&self) -> Option<WriteOrder> {
-        Some(WriteOrder::Together)
     }
 }

@@ -1,8 +1,9 @@
 //! Policies written outside the crate.
 
 use async_trait::async_trait;
+use hitbox_backend::operation::Completion;
 use hitbox_backend::policy::{LayerAnswers, ReadAttempts, ReadPolicy, WriteAttempts, WritePolicy, Written};
-use hitbox_backend::{Completion, CompositionPolicy, Layer};
+use hitbox_backend::{CompositionPolicy, Layer};
 use hitbox_core::Offload;
 
 use super::super::support::*;

@@ -1,8 +1,9 @@
 //! Reads by policy, and the table that joins their answers.
 
 use futures_util::future::join;
+use hitbox_backend::policy::Loser;
 use hitbox_backend::{
-    CacheBackend, CompositionPolicy, Layer, Loser, ParallelReadPolicy, RaceReadPolicy, Requirement,
+    CacheBackend, CompositionPolicy, Layer, ParallelReadPolicy, RaceReadPolicy, Requirement,
     SequentialReadPolicy,
 };
 use hitbox_core::{CacheContext, ErrorKind, Lifetime};

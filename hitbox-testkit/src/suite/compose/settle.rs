@@ -1,8 +1,9 @@
 //! What writes and deletes leave behind: dirty copies, counts, receipts, losers of races.
 
 use futures_util::future::join;
+use hitbox_backend::policy::Loser;
 use hitbox_backend::{
-    Backend, CacheBackend, CompositionPolicy, DeleteStatus, Layer, LeafOutcome, Loser, RaceWritePolicy,
+    Backend, CacheBackend, CompositionPolicy, DeleteStatus, Layer, LeafOutcome, RaceWritePolicy,
 };
 use hitbox_core::{CacheContext, ErrorKind};
 

@@ -1,7 +1,8 @@
 //! Writes by policy, and what a layer's failure means for them.
 
+use hitbox_backend::policy::Loser;
 use hitbox_backend::{
-    CompositionPolicy, Layer, Loser, OptimisticParallelWritePolicy, RaceWritePolicy, Requirement,
+    CompositionPolicy, Layer, OptimisticParallelWritePolicy, RaceWritePolicy, Requirement,
     SequentialWritePolicy,
 };
 use hitbox_core::ErrorKind;
