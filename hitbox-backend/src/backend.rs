@@ -33,7 +33,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Usable copies for some keys, in their order.
     fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers>;
 
-    /// Carries out some writes, in their order: of two with one key the later stays. A receipt for each.
+    /// Carries out some writes, in their order: if two have the same key, the later one stays. A receipt for each.
     fn write(&self, writes: Batch<Write>) -> Completion<'_, Receipts>;
 
     /// Carries out some removals. A receipt for each.
@@ -47,7 +47,7 @@ pub trait Backend: Send + Sync + 'static {
     /// or write is under way. All leaves are tried, and each has a line in the receipt. A leaf that did not record it
     /// serves nothing that is older as long as this process lives, and is asked again to record it.
     ///
-    /// Whoever calls this keeps the invalidation until all leaves have answered.
+    /// Keep the value until this has answered: what began before the invalidation ends when its last clone is dropped.
     fn invalidate<'a>(&'a self, invalidation: &'a Invalidation) -> Completion<'a, Receipt>;
 
     /// Takes note of an invalidation that was made elsewhere. Leaves that are not shared with other processes carry it

@@ -10,14 +10,14 @@ use smallvec::SmallVec;
 
 /// The result of a call, or the future that brings it. Memory answers at once, and then nothing is boxed.
 ///
-/// It is a future: whoever does not care awaits it. What ended at once cannot be cancelled any more; of a future that
-/// is dropped each method says what it leaves.
+/// It is a future itself: `.await` it. A call that is `Done` has taken effect. What dropping a `Later` leaves behind is said
+/// by each method.
 pub enum Completion<'a, T> {
     /// The call has ended.
     Done(T),
     /// The call has to wait.
     Later(BoxFuture<'a, T>),
-    /// The result has been taken.
+    /// Awaited to its end. Another poll stays pending.
     Taken,
 }
 

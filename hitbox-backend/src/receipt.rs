@@ -15,7 +15,8 @@ pub enum LeafOutcome {
     Removed,
     /// It did not hold the key.
     Absent,
-    /// It did not take the value, on purpose, and what it held before is still there.
+    /// It did not take the value, on purpose. What it held before is still there if no other leaf took the value either; if
+    /// one did, the older value is removed.
     Refused(BackendError),
     /// It failed and did nothing.
     Failed(BackendError),

@@ -49,13 +49,14 @@ pub trait Wrapper: Send + Sync + Sized + 'static {
         self.keys().map_or_else(|| self.inner().layout(), KeyMapping::layout)
     }
 
-    /// What an entry that is written, filled in or opened for writing says of itself from here on.
+    /// Changes the lifetime, the priority or the metadata of an entry before it is passed on: for writes, refills and
+    /// streamed writes alike.
     fn change(&self, key: &CacheKey, entry: CacheValue<()>) -> CacheValue<()> {
         let _ = key;
         entry
     }
 
-    /// Whether an entry is let in. What is not let in ends what is there under its key.
+    /// Whether an entry is stored. If it is not, an older entry under its key is removed.
     fn admits(&self, key: &CacheKey, offer: &Offer<'_>) -> bool {
         let _ = (key, offer);
         true

@@ -277,9 +277,9 @@ impl BackendError {
         self.0.mismatch
     }
 
-    /// Size and limit, in bytes or items, of what was too large.
+    /// Size and limit, in bytes or items, of what was too large; of several layers that of the first which says so.
     pub fn exceeded(&self) -> Option<(u64, u64)> {
-        self.0.exceeded
+        self.0.exceeded.or_else(|| self.0.causes.iter().find_map(Self::exceeded))
     }
 
     /// The errors of the layers, where several are told as one.

@@ -54,9 +54,15 @@ impl RedisBuilder {
     }
 
     /// Put in front of every key, `hitbox:` by default. Caches that share a server keep apart by it.
+    ///
+    /// One that ends in a letter or digit gets a `:` at its end, so that `shop` is no beginning of `shopify` or `shop2`.
+    /// Without a prefix nothing can be erased.
     #[must_use]
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.settings.prefix = prefix.to_owned();
+        if prefix.ends_with(char::is_alphanumeric) {
+            self.settings.prefix.push(':');
+        }
         self
     }
 

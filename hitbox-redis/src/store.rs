@@ -219,14 +219,16 @@ impl Store for RedisStore {
         })
     }
 
-    /// Scans for keys with the prefix and unlinks them in batches of about 1,000.
+    /// Scans for keys with the prefix and unlinks them in batches of about 1,000. What begins with the prefix and is no key
+    /// of ours stays.
     async fn erase(&self) -> BackendResult<()> {
         if self.settings.prefix.is_empty() {
             return Err(BackendError::unsupported("erasing without a key prefix"));
         }
         let mut cursor = 0;
         loop {
-            let (next, keys) = self.scan(cursor, 1_000).await?;
+            let (next, mut keys) = self.scan(cursor, 1_000).await?;
+            keys.retain(|key| self.settings.key_format.parse(&self.settings.prefix, key).is_some());
             if !keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 unlink.arg(keys);

@@ -224,3 +224,36 @@ async fn records_that_lie_about_their_size_are_misses() {
         assert_eq!(get(&disk, &key).await, None, "{plain_len} bytes");
     }
 }
+
+#[test]
+fn case_b07_doubles_come_back_with_equal_bits() {
+    let seed = hitbox_testkit::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    for format in formats() {
+        for _ in 0..20_000 {
+            let double = f64::from_bits(random.random());
+            if !double.is_finite() {
+                continue;
+            }
+            let bytes = format.encode(&double).expect("it can be encoded");
+            let back: f64 = format.decode(&bytes).expect("it can be decoded");
+            assert_eq!(back.to_bits(), double.to_bits(), "{double:e} in {format:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn case_b11_longer_and_shorter_records_are_misses() {
+    let value = (7_u32, "text".to_owned(), vec![1_u8, 2, 3]);
+    for format in formats() {
+        let bytes = format.encode(&value).expect("it can be encoded");
+        let longer = [&bytes[..], &[0]].concat();
+        for record in [&longer[..], &bytes[..bytes.len() - 1]] {
+            let back = format.decode::<(u32, String, Vec<u8>)>(record);
+            assert!(back.is_err(), "{format:?} reads {} of {} bytes as {back:?}", record.len(), bytes.len());
+        }
+        // A longer type is not read as the shorter one that it begins with.
+        let back = format.decode::<(u32, String)>(&bytes);
+        assert!(back.is_err(), "{format:?} reads three fields as {back:?}");
+    }
+}

@@ -148,7 +148,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         E: Into<BoxError>,
     {
         let loader = || Loader::Detached(plain(async { loader().await.map(Loaded::new) }));
-        present(self.cache, &self.key, &self.call, loader).await
+        present(self.cache, &self.key, &self.call, false, loader).await
     }
 
     /// The same with a loader that knows of the load, and says how long its value is good.
@@ -161,7 +161,8 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         F: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        present(self.cache, &self.key, &self.call, || Loader::Detached(told(loader))).await
+        // A loader that may say "absent" is answered with an absence that is remembered.
+        present(self.cache, &self.key, &self.call, true, || Loader::Detached(told(loader))).await
     }
 
     /// The value if the source has one.
@@ -191,7 +192,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         B: 'l,
     {
         let loader = || Loader::Scoped(plain(async { loader().await.map(Loaded::new) }));
-        present(self.cache, &self.key, &self.call, loader).await
+        present(self.cache, &self.key, &self.call, false, loader).await
     }
 
     /// The value if the source has one, loaded within this call, whose variables the loader may borrow.
@@ -247,10 +248,11 @@ async fn present<'l, K: ToKey, V: Cacheable, B: Backend + ?Sized + 'l>(
     cache: &Cache<V, B>,
     key: &K,
     call: &Call,
+    absent: bool,
     loader: impl FnOnce() -> Loader<'l, V> + Send,
 ) -> Result<Response<V>, LoadError> {
     let key = cache.key(key);
-    let response = cache.shared.get_or_load(&key, call, false, loader).await?;
+    let response = cache.shared.get_or_load(&key, call, absent, loader).await?;
     response.and_then(|value| value).ok_or_else(|| LoadError::new(LoadErrorKind::Absent, &key))
 }
 

@@ -37,6 +37,8 @@ pub enum LoadErrorKind {
     NothingToKeep,
     /// The loader said that the source has nothing, and the caller asked for a value.
     Absent,
+    /// A loader asked for a key whose load waits for it: for its own, or for one whose loader asks for its own.
+    Cycle,
 }
 
 impl LoadError {
@@ -53,6 +55,12 @@ impl LoadError {
         Self(Arc::new(Inner { kind: LoadErrorKind::Panicked, key: key.clone(), source }))
     }
 
+    pub(crate) fn of_cycle(key: &CacheKey, keys: &[CacheKey]) -> Self {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let source = Some(keys.join(" → ").into());
+        Self(Arc::new(Inner { kind: LoadErrorKind::Cycle, key: key.clone(), source }))
+    }
+
     /// What happened.
     pub fn kind(&self) -> LoadErrorKind {
         self.0.kind
@@ -63,7 +71,7 @@ impl LoadError {
         &self.0.key
     }
 
-    /// The loader's error, if there is one and it is an `E`.
+    /// The loader's error, or one of those that it says it is from, if there is one that is an `E`.
     ///
     /// ```
     /// # use hitbox::{Cache, LoadErrorKind};
@@ -77,10 +85,18 @@ impl LoadError {
     /// ```
     pub fn loader_error<E: Error + 'static>(&self) -> Option<&E> {
         let source: &(dyn Error + 'static) = self.0.source.as_deref()?;
-        match source.downcast_ref::<SharedError>() {
-            Some(SharedError(source)) => (&**source as &(dyn Error + 'static)).downcast_ref(),
-            None => source.downcast_ref(),
+        let first = match source.downcast_ref::<SharedError>() {
+            Some(SharedError(source)) => &**source as &(dyn Error + 'static),
+            None => source,
+        };
+        let mut error = Some(first);
+        while let Some(here) = error {
+            if let Some(found) = here.downcast_ref() {
+                return Some(found);
+            }
+            error = here.source();
         }
+        None
     }
 }
 
@@ -98,12 +114,23 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.0.key;
         match self.0.kind {
-            LoadErrorKind::Loader => write!(f, "the load of {key} failed"),
-            LoadErrorKind::Panicked => write!(f, "the load of {key} panicked"),
-            LoadErrorKind::TimedOut => write!(f, "the load of {key} took too long"),
-            LoadErrorKind::Cancelled => write!(f, "the load of {key} was cancelled"),
-            LoadErrorKind::NothingToKeep => write!(f, "the load of {key} left nothing modified of nothing"),
-            LoadErrorKind::Absent => write!(f, "the source has nothing for {key}"),
+            LoadErrorKind::Loader => write!(f, "the load of {key} failed")?,
+            LoadErrorKind::Panicked => write!(f, "the load of {key} panicked")?,
+            LoadErrorKind::TimedOut => write!(f, "the load of {key} took too long")?,
+            LoadErrorKind::Cancelled => write!(f, "the load of {key} was cancelled")?,
+            LoadErrorKind::NothingToKeep => {
+                write!(
+                    f,
+                    "the loader of {key} says that nothing was modified, and no older value is there to be kept"
+                )?;
+            }
+            LoadErrorKind::Absent => write!(f, "the source has nothing for {key}")?,
+            LoadErrorKind::Cycle => write!(f, "the load of {key} would wait for itself")?,
+        }
+        // The cause is part of the sentence: who prints one line is to know it.
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What happens in a cache: a hook for those who want to see each event, and counts for those who do not.
 
 use std::fmt::{self, Debug};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -143,6 +144,8 @@ counts! {
     load_failures => "hitbox_load_failed_total",
     /// Loads that panicked; they count as failed too.
     load_panics => "hitbox_load_panicked_total",
+    /// Calls of the event hook that panicked.
+    hook_panics => "hitbox_load_hook_panicked_total",
     /// Calls that waited longer than they would.
     load_timeouts => "hitbox_load_timed_out_total",
     /// Loads whose value was not stored, since the key was written meanwhile.
@@ -185,7 +188,15 @@ impl Events {
     #[inline]
     pub(crate) fn tell<'a>(&self, event: impl FnOnce() -> CacheEvent<'a>) {
         if let Some(hook) = &self.hook {
-            hook(&event());
+            self.call(hook, &event());
+        }
+    }
+
+    /// A hook that panics harms nobody but itself.
+    fn call(&self, hook: &Hook, event: &CacheEvent<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| hook(event))).is_err() {
+            count(&self.counts.hook_panics);
+            tracing::error!(cache = %self.name, "the event hook panicked");
         }
     }
 

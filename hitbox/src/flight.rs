@@ -14,6 +14,8 @@ use hitbox_backend::internal::LoadPermit;
 use hitbox_core::{CacheKey, KeyHasher};
 use tokio::sync::Notify;
 
+use crate::cycle::LoadId;
+
 const SHARDS: usize = 64;
 
 type Table<E> = HashMap<CacheKey, Arc<Flight<E>>, BuildHasherDefault<KeyHasher>>;
@@ -37,6 +39,7 @@ pub(crate) struct Flight<E> {
     changed: Notify,
     /// What it has brought. It is known before it is stored.
     result: OnceLock<E>,
+    pub(crate) id: LoadId,
     pub(crate) permit: LoadPermit,
     /// The last invalidation when it began.
     last_invalidation: u64,
@@ -151,6 +154,7 @@ impl<E: Clone> Flights<E> {
             phase: AtomicU8::new(Phase::Loading as u8),
             changed: Notify::new(),
             result: OnceLock::new(),
+            id: LoadId::next(),
             permit: permit(),
             last_invalidation,
             interest: Mutex::new(Interest { waiting: 1, ..Interest::default() }),

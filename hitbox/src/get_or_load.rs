@@ -12,6 +12,7 @@ use hitbox_backend::{Backend, Cacheable};
 use hitbox_core::{BoxFuture, CacheKey, Freshness};
 
 use crate::call::{Call, Mode};
+use crate::cycle;
 use crate::error::{LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::{Ended, Role, Waiting};
@@ -224,6 +225,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     (waiting, self.start(completion, key, loader, plan), true)
                 }
             };
+            // Held while this call waits.
+            let _edge =
+                cycle::wait_for(waiting.flight.id, key).map_err(|keys| LoadError::of_cycle(key, &keys))?;
             match self.wait(&mut wait, &waiting, inline).await {
                 Waited::Ended(Ended::Complete(Ok(result))) => return Ok(self.loaded(key, result, is_leader)),
                 Waited::Ended(Ended::Complete(Err(error))) => {

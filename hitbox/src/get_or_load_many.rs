@@ -14,6 +14,7 @@ use hitbox_backend::{Backend, Cacheable};
 use hitbox_core::{BackendResult, BoxFuture, CacheKey};
 
 use crate::cache::Cache;
+use crate::cycle::{self, LoadId};
 use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
 use crate::events::{CacheEvent, count};
@@ -167,10 +168,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             return Vec::new();
         }
         let keys: Vec<K> = led.iter().filter_map(|(key, _)| names.get(*key).cloned()).collect();
-        let batch: BoxFuture<'static, _> = Box::pin(async move {
+        // All parts wait for the one load of the batch.
+        let batch_id = LoadId::next();
+        let load = async move {
             let loaded = loader(keys).await.map_err(|error| SharedError(Arc::from(error.into())));
             loaded.map(|values| Arc::new(Mutex::new(values.into_iter().collect::<HashMap<K, V>>())))
-        });
+        };
+        let batch: BoxFuture<'static, _> = Box::pin(cycle::within(batch_id, led[0].0.clone(), load));
         let batch = futures_util::FutureExt::shared(batch);
         let mut inline = Vec::new();
         for (key, completion) in led {
@@ -182,7 +186,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 ahead: None,
                 may_replace: false,
             };
-            inline.extend(self.start(completion, key, Loader::Detached(part_of(batch.clone(), name)), plan));
+            inline.extend(self.start(
+                completion,
+                key,
+                Loader::Detached(part_of(batch.clone(), batch_id, key.clone(), name)),
+                plan,
+            ));
         }
         inline
     }
@@ -202,7 +211,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Box::pin(async move { drop(all.await) }) as BoxFuture<'_, ()>
         });
         let mut ends: FuturesUnordered<_> = FuturesUnordered::new();
+        // Held while this call waits.
+        let mut edges = Vec::new();
         for (key, Pending { waiting, .. }) in &values.pending {
+            let edge = cycle::wait_for(waiting.flight.id, key);
+            edges.push(edge.map_err(|keys| LoadError::of_cycle(key, &keys))?);
             let (key, waiting) = (key.clone(), waiting.clone());
             ends.push(async move { (key, waiting.ended().await) });
         }
@@ -296,12 +309,18 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 type Loads<K, V> = Result<Arc<Mutex<HashMap<K, V>>>, SharedError>;
 
 /// The loader of one key, which takes its part of what the batch brings.
-fn part_of<K, V>(batch: SharedFuture<BoxFuture<'static, Loads<K, V>>>, name: K) -> LoaderFn<'static, V>
+fn part_of<K, V>(
+    batch: SharedFuture<BoxFuture<'static, Loads<K, V>>>,
+    batch_id: LoadId,
+    key: CacheKey,
+    name: K,
+) -> LoaderFn<'static, V>
 where
     K: Eq + Hash + Send + Sync + 'static,
     V: Cacheable,
 {
     LoaderFn::Plain(Box::pin(async move {
+        let _edge = cycle::wait_for(batch_id, &key).map_err(|keys| LoadError::of_cycle(&key, &keys))?;
         match batch.await {
             Ok(values) => {
                 let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);

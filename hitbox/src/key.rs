@@ -1,14 +1,20 @@
 //! How keys are made of what applications have: numbers, texts, tuples, structs.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use hitbox_backend::Format;
 use hitbox_core::{CacheKey, CacheKeyBuilder};
+use serde::Serialize;
 
-/// Can be the key of an entry. Implemented for texts, integers, `bool`, `char`, options and tuples of these, for
-/// [`CacheKey`] itself, and for structs by `#[derive(ToKey)]`.
+/// Can be the key of an entry. Implemented for texts, numbers, `bool`, `char`, `Duration`, addresses, options, sequences and
+/// tuples of these, for [`CacheKey`] itself, for structs and enums by `#[derive(ToKey)]`, and for whatever serde can
+/// serialize by [`SerdeKey`].
 ///
-/// Two keys of one cache are the same entry exactly if their parts render alike: `1_u8` and `1_u64` are one key,
-/// `None` and `Some("")` are two.
+/// Two values of one type that differ never have one key: `None`, `Some(None)` and `Some(Some(""))` are three. Values of
+/// different types are one key if their parts render alike, as `1_u8` and `1_u64` do: one cache is for one kind of keys.
 ///
 /// ```
 /// use hitbox::ToKey;
@@ -22,6 +28,24 @@ use hitbox_core::{CacheKey, CacheKeyBuilder};
 pub trait ToKey: Send + Sync {
     /// Adds this as the part `name`, or as several whose names begin like that.
     fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder;
+
+    /// The same for what an option holds, so that options of options differ.
+    #[doc(hidden)]
+    fn add_some_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        self.add_to(key, name)
+    }
+
+    /// The same for a sequence: how many there are, and each.
+    #[doc(hidden)]
+    fn add_all_to(all: &[Self], key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder
+    where
+        Self: Sized,
+    {
+        let key = key.part(&inner_name(name, "len"), all.len());
+        all.iter()
+            .enumerate()
+            .fold(key, |key, (index, one)| one.add_to(key, &inner_name(name, &index.to_string())))
+    }
 
     /// The key with this prefix, which is the name of the cache.
     fn to_key(&self, prefix: &str) -> Cow<'_, CacheKey> {
@@ -46,24 +70,124 @@ impl<T: ToKey + ?Sized> ToKey for &T {
         (**self).add_to(key, name)
     }
 
+    fn add_some_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        (**self).add_some_to(key, name)
+    }
+
     #[inline]
     fn to_key(&self, prefix: &str) -> Cow<'_, CacheKey> {
         (**self).to_key(prefix)
     }
 }
 
+macro_rules! pointers {
+    ($($pointer:ident)*) => {$(
+        impl<T: ToKey + ?Sized> ToKey for $pointer<T> {
+            fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+                (**self).add_to(key, name)
+            }
+
+            fn add_some_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+                (**self).add_some_to(key, name)
+            }
+
+            #[inline]
+            fn to_key(&self, prefix: &str) -> Cow<'_, CacheKey> {
+                (**self).to_key(prefix)
+            }
+        }
+    )*};
+}
+
+pointers! { Box Arc }
+
 impl<T: ToKey> ToKey for Option<T> {
     fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
         match self {
-            Some(value) => value.add_to(key, name),
+            Some(value) => value.add_some_to(key, name),
             None => key.flag(name),
         }
     }
+
+    fn add_some_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        self.add_to(key, &inner_name(name, "some"))
+    }
 }
 
-impl ToKey for [u8] {
+impl<T: ToKey> ToKey for [T] {
     fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
-        key.part_bytes(name, self)
+        T::add_all_to(self, key, name)
+    }
+}
+
+impl<T: ToKey> ToKey for Vec<T> {
+    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        T::add_all_to(self, key, name)
+    }
+}
+
+impl<T: ToKey, const N: usize> ToKey for [T; N] {
+    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        T::add_all_to(self, key, name)
+    }
+}
+
+/// A sequence of bytes is one part.
+impl ToKey for u8 {
+    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        key.part(name, self)
+    }
+
+    fn add_all_to(all: &[Self], key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        key.part_bytes(name, all)
+    }
+}
+
+/// Zeros of both signs are two keys; everything that is not a number is one.
+macro_rules! floats {
+    ($($type:ty)*) => {$(
+        impl ToKey for $type {
+            fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+                // The shortest text that reads back as the same number.
+                key.part(name, format_args!("{self:?}"))
+            }
+        }
+    )*};
+}
+
+floats! { f32 f64 }
+
+/// In nanoseconds.
+impl ToKey for Duration {
+    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        key.part(name, self.as_nanos())
+    }
+}
+
+/// A key of whatever serde can serialize, as one part: the bytes of the value in the format postcard. Two values that serde
+/// tells apart are two keys. A map that is not ordered is another key each time.
+///
+/// ```
+/// use hitbox::{SerdeKey, ToKey};
+/// #[derive(serde::Serialize)]
+/// enum Page { Number(u32), Last }
+/// assert_ne!(SerdeKey(Page::Number(0)).to_key("p"), SerdeKey(Page::Last).to_key("p"));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SerdeKey<T>(pub T);
+
+impl<T: Serialize + Send + Sync> ToKey for SerdeKey<T> {
+    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        match Format::Postcard.encode(&self.0) {
+            Ok(bytes) => key.part_bytes(name, &bytes),
+            Err(error) => {
+                static NEXT: AtomicU64 = AtomicU64::new(0);
+                // Nothing is shared with what cannot be told from others.
+                tracing::warn!(%error, "a key cannot be serialized: nothing is found under it");
+                let unique = format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+                key.flag(name).part("unserializable", unique)
+            }
+        }
     }
 }
 
@@ -84,9 +208,10 @@ macro_rules! by_display {
 }
 
 by_display! {
-    str String Box<str> std::sync::Arc<str> Cow<'_, str> bool char
-    i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize
-    std::num::NonZeroU32 std::num::NonZeroU64
+    str String Cow<'_, str> bool char
+    i8 i16 i32 i64 i128 isize u16 u32 u64 u128 usize
+    std::num::NonZeroU8 std::num::NonZeroU16 std::num::NonZeroU32 std::num::NonZeroU64 std::num::NonZeroUsize
+    std::num::NonZeroI32 std::num::NonZeroI64
     std::net::IpAddr std::net::Ipv4Addr std::net::Ipv6Addr std::net::SocketAddr
 }
 

@@ -3,9 +3,12 @@
 #![warn(clippy::disallowed_methods)]
 
 mod advisor;
+#[cfg(feature = "macros")]
+mod blocking;
 mod builder;
 mod cache;
 mod call;
+mod cycle;
 mod entry_options;
 mod error;
 mod events;
@@ -45,14 +48,16 @@ pub use hitbox_backend::{Cacheable, Compose, OffloadPool, RefillPolicy, Wrap};
 pub use hitbox_macros::{ToKey, cached};
 
 pub use advisor::Advice;
+#[cfg(feature = "macros")]
+pub use blocking::wait;
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use call::Entry;
 pub use error::{LoadError, LoadErrorKind};
 pub use events::{CacheEvent, CacheStatistics};
-pub use key::ToKey;
 #[doc(hidden)]
 pub use key::inner_name;
+pub use key::{SerdeKey, ToKey};
 pub use loaded::{Load, Loaded};
 pub use response::{AnswerKind, Outcome, Response};
 pub use settings::{AfterTimeout, OnStale};

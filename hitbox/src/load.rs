@@ -18,6 +18,7 @@ use hitbox_core::{
 use tracing::Instrument;
 
 use crate::call::{Call, Mode};
+use crate::cycle;
 use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
@@ -191,7 +192,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             };
             loader.start(load).await
         };
-        let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+        let work = cycle::within(completion.flight.id, key.clone(), AssertUnwindSafe(work).catch_unwind());
+        let mut work = std::pin::pin!(work);
         // A loader that answers at once needs no timer.
         let result = match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
             Poll::Ready(result) => Ok(result),
@@ -273,7 +275,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let permit = Arc::new(layout.refill_permit(key, others));
         let options = READ.accepting(Accept::Fresh).skipping(LeafSet::of(ahead.leaf));
         let entry = self.read_if_possible(key, options).await?.entry;
-        if entry.created() <= ahead.created || self.settings.is_early(&entry, self.now()) {
+        // The same entry may live longer there: the layer above has a cap of its own.
+        if entry.created() < ahead.created || self.settings.is_early(&entry, self.now()) {
             return None;
         }
         let result = LoadResult::of(&entry);

@@ -13,6 +13,8 @@
 //! A write tells when it, or the load that it ends, started ([`StartedAt`]). If one of its scopes was invalidated since,
 //! it is not stored.
 
+mod validity;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -22,18 +24,10 @@ use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind};
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
 pub(crate) use super::tokens::EpochHome;
 use super::tokens::{Recording, Table, Token, own_scopes, unique};
+pub(crate) use validity::Validity;
 
 /// Between two attempts to record what a store did not take.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// What is known of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Validity {
-    Valid,
-    Invalid,
-    /// The store has to be asked for an epoch.
-    NeedEpochs,
-}
 
 /// What a write makes of its entry.
 #[derive(Debug)]
@@ -104,46 +98,6 @@ impl Epochs {
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         self.is_plain.load(Ordering::Acquire)
-    }
-
-    /// Whether an entry of this store has been invalidated. Where the epochs are believed for a limited time that must
-    /// have been seen to before.
-    pub(crate) fn validity<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> Validity {
-        let home = self.home;
-        let scopes = value.details().map_or(&[][..], |details| &details.scopes);
-        if scopes.is_empty()
-            && value.namespace_epoch() == self.namespace_epoch.load(Ordering::Acquire)
-            && !key.has_namespace()
-        {
-            let is_known = home == EpochHome::Process || value.namespace_epoch() != 0;
-            if is_known {
-                return Validity::Valid;
-            }
-        }
-        let latest = self.latest();
-        // What was found current after the last change is so still.
-        if value.details().is_some_and(|details| details.last_valid.get() == latest) {
-            return Validity::Valid;
-        }
-        let table = self.read();
-        match table.namespace_epoch(key, home) {
-            None => return Validity::NeedEpochs,
-            Some(namespace_epoch) if namespace_epoch != value.namespace_epoch() => return Validity::Invalid,
-            Some(_) => {}
-        }
-        let Some(details) = value.details() else { return Validity::Valid };
-        let mut validity = Validity::Valid;
-        for scope in scopes {
-            match table.token(scope.kind, &scope.name, home) {
-                None => validity = Validity::NeedEpochs,
-                Some(token) if token.epoch != Some(scope.epoch) => return Validity::Invalid,
-                Some(_) => {}
-            }
-        }
-        if validity == Validity::Valid {
-            details.last_valid.set(latest);
-        }
-        validity
     }
 
     /// What the store has to be asked for before an entry can be checked: what is not known, or was asked for longer

@@ -1,19 +1,20 @@
 //! Two backends as one. What is cut apart: the two layers ([`Layer`], [`Pair`]), what a policy may see of them
-//! ([`attempts`]), the order in which they are asked ([`policy`]), how their answers are joined ([`outcome`]), and how
+//! ([`attempts`]), the order in which they are asked ([`policy`]), which copy wins ([`winner`]), and how
 //! the upper is filled from the lower ([`refill`]).
 
 pub(crate) mod attempts;
 mod builder;
+mod dirty;
 mod finish;
 mod layer;
-mod outcome;
 pub mod policy;
-mod progress;
 mod read;
+mod receipts;
 mod refill;
 mod remove;
 mod state;
 mod whole;
+mod winner;
 mod write;
 
 use std::fmt;

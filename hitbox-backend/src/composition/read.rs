@@ -9,7 +9,7 @@ use hitbox_core::{BackendLabel, BackendResult, BoxFuture, CacheKey, Freshness, R
 
 use super::attempts::{Asked, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts};
 use super::state::Composition;
-use super::{CompositionBackend, Layer, Pair, outcome};
+use super::{CompositionBackend, Layer, Pair, winner};
 use crate::backend::Backend;
 use crate::coherence::RefillPermit;
 use crate::operation::{Answer, Answers, LeafSet, Presence, ReadOptions, TryRead};
@@ -91,7 +91,7 @@ impl Composition {
         let l1_is_empty = matches!(answers.l1, Some(Ok(None)));
         let l1_is_open = l1_is_empty || answers.l1.is_none();
         let required = &self.blueprint.required;
-        match outcome::join(answers, required, |spare| self.not_served(spare.label, spare.freshness))? {
+        match winner::choose(answers, required, |spare| self.not_served(spare.label, spare.freshness))? {
             None => Ok(None),
             Some((layer, mut found)) => {
                 if let (Layer::L2, true, Some(permit)) = (layer, l1_is_open, permit) {

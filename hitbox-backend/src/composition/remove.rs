@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 
+use super::dirty::Progress;
 use super::finish::CompletesWhenDropped;
-use super::progress::Progress;
 use super::state::Composition;
-use super::{Layer, Pair, outcome};
+use super::{Layer, Pair, receipts};
 use crate::completion::{Batch, Completion};
 use crate::operation::{Reach, Removal, WriteOptions};
 use crate::receipt::{Receipt, Receipts};
@@ -35,7 +35,7 @@ impl Composition {
                     let Removal { key, options, .. } = &removals[0];
                     self.settle(&progress, Layer::L1, key, options, &l1);
                     self.settle(&progress, Layer::L2, key, options, &l2);
-                    return Completion::Done(Batch::one(outcome::join_removes(l1, l2)));
+                    return Completion::Done(Batch::one(receipts::join_removes(l1, l2)));
                 }
                 (l1, l2) => known = Pair { l1: l1.map(Batch::one), l2: l2.map(Batch::one) },
             }
@@ -72,7 +72,7 @@ impl Composition {
             receipts
         };
         let (l1, l2) = join(remove(Layer::L1, known.l1), remove(Layer::L2, known.l2)).await;
-        l1.into_iter().zip(l2).map(|(l1, l2)| outcome::join_removes(l1, l2)).collect()
+        l1.into_iter().zip(l2).map(|(l1, l2)| receipts::join_removes(l1, l2)).collect()
     }
 
     async fn evict_some(self: &Arc<Self>, removals: Vec<Removal>) -> Receipts {

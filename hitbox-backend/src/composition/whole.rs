@@ -6,7 +6,7 @@ use futures_util::future::join;
 use hitbox_core::{BackendError, BackendResult, ErrorKind, Operation};
 
 use super::state::Composition;
-use super::{Layer, Pair, outcome};
+use super::{Layer, Pair, receipts};
 use crate::backend::Backend;
 use crate::completion::{Batch, Completion};
 use crate::leaf::drain;
@@ -30,7 +30,7 @@ impl Composition {
             };
             let Pair { l1, l2 } = &this.layers;
             let (l1, l2) = join(call(&**l1, &what), call(&**l2, &what)).await;
-            outcome::join_removes(l1, l2)
+            receipts::join_removes(l1, l2)
         })
     }
 

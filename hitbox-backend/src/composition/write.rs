@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
-use hitbox_core::{BoxFuture, CacheKey};
+use hitbox_core::{BackendLabel, BoxFuture, CacheKey, ErrorKind};
 
 use super::attempts::{WriteAttempts, Written};
+use super::dirty::Progress;
 use super::finish::CompletesWhenDropped;
 use super::policy::WriteOrder;
-use super::progress::Progress;
 use super::state::Composition;
-use super::{Layer, Pair, outcome};
+use super::{Layer, Pair, receipts};
 use crate::completion::{Batch, Completion};
-use crate::operation::{Condition, Content, Write, WriteOptions};
+use crate::operation::{Condition, Content, LeafSet, Removal, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, LeafReceipt, Receipt, Receipts};
 
 /// Whether a write goes to the layers as the policy says. Others have ways of their own.
@@ -97,7 +97,9 @@ impl Composition {
                 Some((layer, receipt)) => run.write_other(layer, receipt).await,
                 None => this.blueprint.policy.write.write(&run, &*this.offload).await,
             };
-            Batch::one(this.written(written, &progress, &write))
+            let receipt = this.written(written, &progress, &write);
+            this.remove_refused(&write.key, &write.options, &receipt).await;
+            Batch::one(receipt)
         };
         // If the other layer has to be waited for, one has been written.
         let work = CompletesWhenDropped::new(self, keys, work);
@@ -162,7 +164,7 @@ impl Composition {
     async fn write_both(&self, write: Write) -> Receipt {
         let Pair { l1, l2 } = &self.layers;
         let (l1, l2) = join(l1.write(Batch::one(write.clone())), l2.write(Batch::one(write))).await;
-        outcome::join_removes(l1.into_one().unwrap_or_default(), l2.into_one().unwrap_or_default())
+        receipts::join_removes(l1.into_one().unwrap_or_default(), l2.into_one().unwrap_or_default())
     }
 
     /// The authority decides; then the other layer takes what it took. What its rule of admission keeps out the authority
@@ -188,14 +190,16 @@ impl Composition {
         let taken = self.layers[other].write(Batch::one(taken)).await.into_one().unwrap_or_default();
         self.settle(&progress, other, &write.key, &write.options, &taken);
         (written[first], written[other]) = (Some(decided), Some(taken));
-        self.written(Written { l1: written.l1, l2: written.l2 }, &progress, &write)
+        let receipt = self.written(Written { l1: written.l1, l2: written.l2 }, &progress, &write);
+        self.remove_refused(&write.key, &write.options, &receipt).await;
+        receipt
     }
 
     /// The receipt of a write. If it counts as done, the copies of layers that have not got it by now are dirty.
     fn written(&self, written: Written, progress: &Progress, write: &Write) -> Receipt {
         let written = self.with_open_layers(written, progress);
         let needs = self.blueprint.policy.write.needs();
-        let receipt = outcome::join_writes(written, needs, &self.blueprint.required);
+        let receipt = receipts::join_writes(written, needs, &self.blueprint.required);
         if receipt.is_ok() {
             self.mark_unfinished(progress, &write.key, &write.options);
         }
@@ -244,7 +248,43 @@ impl Composition {
         }
         let pairs = receipts.l1.into_iter().zip(receipts.l2).map(|(l1, l2)| Written { l1, l2 });
         let joined = writes.iter().zip(&progress).zip(pairs);
-        joined.map(|((write, progress), written)| self.written(written, progress, write)).collect()
+        let receipts: Receipts =
+            joined.map(|((write, progress), written)| self.written(written, progress, write)).collect();
+        for (write, receipt) in writes.iter().zip(&receipts) {
+            self.remove_refused(&write.key, &write.options, receipt).await;
+        }
+        receipts
+    }
+
+    /// A leaf that does not take the new value, for good, loses the older one before the write is answered: other
+    /// processes, and this one after a restart, know nothing of dirty keys. If it cannot, the key stays dirty there.
+    async fn remove_refused(&self, key: &CacheKey, options: &WriteOptions, receipt: &Receipt) {
+        if receipt.stored() == 0 || receipt.stored() as usize == receipt.leaves().len() {
+            return;
+        }
+        let refused = |label: BackendLabel| {
+            let is_refusal = |line: &LeafReceipt| match &line.outcome {
+                LeafOutcome::Refused(error) => {
+                    !matches!(error.kind(), ErrorKind::VersionMismatch | ErrorKind::Conflict)
+                }
+                _ => false,
+            };
+            receipt.leaves().iter().any(|line| line.label == label && is_refusal(line))
+        };
+        let (mut taken, mut is_any) = (options.skip, false);
+        for leaf in self.layout.leaves() {
+            if refused(leaf.path()) {
+                is_any = true;
+            } else {
+                taken = taken.union(LeafSet::of(leaf.position()));
+            }
+        }
+        if is_any {
+            let options = WriteOptions { skip: taken, ..options.clone() };
+            let removal = Removal::new(key.clone()).with_options(options);
+            let Pair { l1, l2 } = &self.layers;
+            join(l1.remove(Batch::one(removal.clone())), l2.remove(Batch::one(removal))).await;
+        }
     }
 
     /// Work that is finished even if its caller goes away. If the offload refuses it, the copies of these keys are dirty

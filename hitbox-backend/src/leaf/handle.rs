@@ -7,6 +7,7 @@ use std::time::Duration;
 use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, Clock, Limits, Operation};
 
 use super::LeafOptions;
+use super::health::Health;
 use crate::backend::Placement;
 use crate::capability::Capabilities;
 use crate::codec::Codec;
@@ -37,6 +38,7 @@ pub(crate) struct LeafState {
     position: LeafPosition,
     capabilities: Capabilities,
     coherence: Arc<Coherence>,
+    health: Health,
     pub(crate) counters: Counters,
     pub(crate) timers: Timers,
     store: Weak<dyn ReportsOccupancy>,
@@ -82,9 +84,19 @@ impl LeafHandle {
         gauges: Option<GaugeNames>,
     ) -> Self {
         let (counters, timers) = (Counters::default(), Timers::new(path));
-        let state =
-            LeafState { options, path, position, capabilities, coherence, counters, timers, store, gauges };
-        let state = Arc::new(state);
+        let health = Health::default();
+        let state = Arc::new(LeafState {
+            options,
+            path,
+            position,
+            capabilities,
+            coherence,
+            health,
+            counters,
+            timers,
+            store,
+            gauges,
+        });
         crate::metrics::register_leaf(&state);
         Self(state)
     }
@@ -191,7 +203,15 @@ impl LeafHandle {
             Event::RemoveError => Operation::Remove,
             _ => Operation::Write,
         };
-        error.at(self.0.path).during(operation)
+        let error = error.at(self.0.path).during(operation);
+        self.0.health.failed(self.0.path, &**self.clock(), &error);
+        error
+    }
+
+    /// The store has answered a call: if it had failed before, it is back.
+    #[inline]
+    pub(super) fn answered(&self) {
+        self.0.health.answered(self.0.path);
     }
 
     pub(super) fn check_key(&self, key: &CacheKey) -> BackendResult<()> {

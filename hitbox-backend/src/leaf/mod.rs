@@ -7,6 +7,7 @@ mod contains;
 mod epoch_io;
 pub(crate) mod failure;
 mod handle;
+mod health;
 mod invalidate;
 mod maintain;
 mod options;

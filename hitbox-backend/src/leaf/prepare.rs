@@ -79,7 +79,9 @@ impl<S: Store> Leaf<S> {
         if self.is_live {
             return Ok(value);
         }
-        let content_type = value.details().and_then(|details| details.metadata.get("content-type"));
+        let metadata = value.details().into_iter().flat_map(|details| &details.metadata);
+        let content_type = metadata.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let content_type = content_type.map(|(_, value)| value);
         let content_type = content_type.and_then(|bytes| std::str::from_utf8(bytes).ok());
         let own = Encodings::default();
         let encodings = encodings.unwrap_or(&own);

@@ -72,6 +72,9 @@ impl<S: Store> Leaf<S> {
             Box::pin(self.read_with_epochs(key, missing)).await
         };
         handle.timers().read.stop(handle.clock(), started);
+        if stored.is_ok() {
+            handle.answered();
+        }
         let value = match self.parsed(key, stored).await {
             Ok(value) => value,
             Err(error) => return Err(handle.failed(Event::ReadError, error)),
@@ -170,6 +173,9 @@ impl<S: Store> Leaf<S> {
         let started = Timers::start(handle.clock());
         let mut stored = self.store.read_batch(&together).await;
         handle.timers().read.stop(handle.clock(), started);
+        if stored.iter().any(Result::is_ok) {
+            handle.answered();
+        }
         let epochs = stored.split_off(batch.len().min(stored.len()));
         self.merge_epochs(sequence, missing, epochs)?;
         let mut found = Vec::with_capacity(batch.len());

@@ -22,6 +22,7 @@ impl LeafHandle {
         match result {
             Ok(status) => {
                 turn.mark_clean(self, key);
+                self.answered();
                 self.count(Event::Remove, 1);
                 let is_missing = status == DeleteStatus::Missing;
                 self.line(if is_missing { LeafOutcome::Absent } else { LeafOutcome::Removed })

@@ -57,6 +57,7 @@ impl LeafHandle {
     fn written(&self, event: Event, bytes: u64, result: BackendResult<()>) -> Receipt {
         match result {
             Ok(()) => {
+                self.answered();
                 self.count(event, 1);
                 self.count(Event::BytesWritten, bytes);
                 self.line(LeafOutcome::Stored)

@@ -338,3 +338,29 @@ async fn redis_01_passwords_work_and_never_appear() {
 async fn redis_01_rejects_showing_the_address() {
     secrets(Mistake::ShowsAddress).await.expect_err("the password is shown");
 }
+
+#[tokio::test]
+async fn case_c04_erasing_leaves_the_keys_of_others() {
+    let server = RedisServer::start();
+    let others = ["shopify:user:0:id=1", "shop2:user:0:id=1", "shop:cart-17", "shop", "other:user:0:id=1"];
+    for key in others {
+        server.ask(&format!("SET {key} theirs"));
+    }
+    // With and without a separator at its end.
+    for prefix in ["shop", "shop:"] {
+        let redis = RedisBackend::builder(&server.url()).prefix(prefix).build().expect("redis");
+        for number in 0..2_500 {
+            let (key, value) = (key(number), CacheValue::new(number));
+            redis.set(&key, value, &mut CacheContext::new()).await.expect("a write");
+        }
+        assert!(server.ask("EXISTS shop:k:0:n=1").contains('1'), "a prefix ends at a separator");
+        redis.erase().await.expect("an erasure");
+        for number in [0, 1_000, 2_499] {
+            assert_eq!(get(&redis, number).await.expect("a read"), None);
+        }
+        assert!(server.ask("EXISTS shop:k:0:n=1").contains('0'));
+        for key in others {
+            assert!(server.ask(&format!("GET {key}")).contains("theirs"), "{key} after erasing {prefix}");
+        }
+    }
+}

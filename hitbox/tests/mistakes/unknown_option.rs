@@ -4,7 +4,7 @@ use hitbox::{Cache, LoadError, cached};
 
 static NAMES: std::sync::LazyLock<Cache<String>> = std::sync::LazyLock::new(Cache::null);
 
-#[cached(cache = NAMES, ttl = 60)]
+#[cached(cache = NAMES, expiry = 60)]
 async fn name(id: u64) -> Result<String, LoadError> {
     Ok(id.to_string())
 }

@@ -117,7 +117,14 @@ impl Format {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => bitcode::deserialize(bytes).map_err(failed),
             Self::Json => serde_json::from_slice(bytes).map_err(failed),
-            Self::Postcard => postcard::from_bytes(bytes).map_err(failed),
+            Self::Postcard => match postcard::take_from_bytes(bytes).map_err(failed)? {
+                (value, []) => Ok(value),
+                // A longer value is not the shorter one that it begins with.
+                (_, rest) => Err(BackendError::new(
+                    ErrorKind::Codec,
+                    format!("the value ends {} bytes before its record", rest.len()),
+                )),
+            },
             #[cfg(feature = "rkyv")]
             Self::Rkyv => rkyv::decode(bytes).map_err(failed),
             Self::Opaque => Err(only_bytes()),

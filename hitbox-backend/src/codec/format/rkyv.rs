@@ -40,7 +40,12 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {
     let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
     aligned.extend_from_slice(bytes);
     let tree = rkyv::from_bytes::<Node, Error>(&aligned)?;
-    Ok(to_value(tree)?.deserialized()?)
+    // A tree that is read directly may have more parts than its type, which nobody would notice.
+    let mut flat = Vec::with_capacity(bytes.len());
+    ciborium::into_writer(&to_value(tree)?, &mut flat)?;
+    let mut rest = &flat[..];
+    let value = ciborium::from_reader(&mut rest)?;
+    if rest.is_empty() { Ok(value) } else { Err("the archive has more parts than the type".into()) }
 }
 
 fn to_node(value: Value, depth: usize) -> Result<Node, BoxError> {

@@ -1,5 +1,5 @@
-//! Orders of asking and writing. A policy sees attempts and an offload; how answers are joined, counted
-//! and refilled is not its business. Policies can be written outside this crate.
+//! Policies: which layers are read and written, and in what order. A policy sees attempts and an offload; how answers are
+//! joined, counted and refilled is not its business. Policies can be written outside this crate.
 
 mod parallel;
 mod race;
@@ -56,7 +56,7 @@ pub trait WritePolicy: Debug + Send + Sync + 'static {
 
     /// The order, if every write goes to both layers and waits for both. Then the composition carries out by itself what
     /// is best done as a whole: a batch, as one native call for each layer, and a write into two layers of memory. Without
-    /// one each write of a batch passes through [`write`](Self::write), all at once.
+    /// one each write of a batch passes through [`write`](Self::write), in parallel.
     fn order(&self) -> Option<WriteOrder> {
         None
     }
@@ -74,14 +74,14 @@ pub enum Needs {
 /// In which order a write goes to both layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteOrder {
-    /// To both at once.
+    /// To both in parallel.
     Together,
     /// To this layer, and to the other if that succeeded.
     First(Layer),
 }
 
 impl WriteOrder {
-    /// The layer that is asked first. Of two at once it is the lower one, which is as a rule further away.
+    /// The layer that is asked first. Of two in parallel it is the lower one, which is as a rule further away.
     pub(in crate::composition) const fn first(self) -> Layer {
         match self {
             Self::Together => Layer::L2,

@@ -1,4 +1,5 @@
-//! What the attempts of one write or delete have come to so far, and which leaves' copies are dirty for it.
+//! Which leaves' copies are dirty after a write or delete: those that failed, or are behind, once another leaf has what it
+//! brought.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +7,7 @@ use hitbox_core::{BackendLabel, CacheKey};
 use smallvec::SmallVec;
 
 use super::state::Composition;
-use super::{Layer, Pair, Written, outcome};
+use super::{Layer, Pair, Written, receipts};
 use crate::coherence::WriteTicket;
 use crate::operation::WriteOptions;
 use crate::receipt::{LeafOutcome, Receipt};
@@ -61,7 +62,7 @@ impl Composition {
                 LeafOutcome::Unknown(_) => self.mark_dirty(layer, key, ticket, line.label),
                 // Whoever goes on with it has marked it until then.
                 LeafOutcome::Pending => {}
-                outcome if outcome::is_done(outcome) => {
+                outcome if receipts::is_done(outcome) => {
                     // Only a leaf that has the new state makes others' copies old.
                     state.done |= !matches!(outcome, LeafOutcome::NotAdmitted);
                     // It may have been marked while it was not waited for.

@@ -1,0 +1,67 @@
+//! One line in the log when the store of a leaf fails, and one when it is back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hitbox_core::{BackendError, BackendLabel, Clock, ErrorKind};
+
+/// A store that comes and goes is told of once in so long.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What has been told of a store.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// Calls that failed since the store last answered.
+    failures: AtomicU64,
+    /// The failure has been told of.
+    is_told: AtomicBool,
+    /// Monotonic milliseconds when one was last told of, and one more; 0 before the first.
+    told_at: AtomicU64,
+}
+
+/// Whether such an error says that the store is out of order, and not that it refused one entry.
+const fn is_outage(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Connection
+            | ErrorKind::Timeout
+            | ErrorKind::Io
+            | ErrorKind::Protocol
+            | ErrorKind::Configuration
+            | ErrorKind::Closed
+    )
+}
+
+impl Health {
+    pub(super) fn failed(&self, path: BackendLabel, clock: &dyn Clock, error: &BackendError) {
+        if !is_outage(error.kind()) {
+            return;
+        }
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.is_told.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = clock.monotonic().as_millis() as u64 + 1;
+        let told_at = self.told_at.load(Ordering::Relaxed);
+        let is_due = told_at == 0 || now.saturating_sub(told_at) >= PAUSE.as_millis() as u64;
+        if is_due && !self.is_told.swap(true, Ordering::Relaxed) {
+            self.told_at.store(now, Ordering::Relaxed);
+            tracing::warn!(backend = %path, %error, "a cache layer fails; it is passed by until it is back");
+        }
+    }
+
+    #[inline]
+    pub(super) fn answered(&self, path: BackendLabel) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.recovered(path);
+        }
+    }
+
+    #[cold]
+    fn recovered(&self, path: BackendLabel) {
+        let failed_calls = self.failures.swap(0, Ordering::Relaxed);
+        if self.is_told.swap(false, Ordering::Relaxed) {
+            tracing::info!(backend = %path, failed_calls, "a cache layer is back");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the log says of a layer that fails and comes back.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hitbox_backend::store::{DeleteStatus, LeafOptions, Raw, Store};
+use hitbox_backend::{CacheBackend, Compose, Leaf};
+use hitbox_core::{BackendError, BackendResult, CacheContext, CacheKey, CacheValue, ErrorKind, ManualClock};
+use hitbox_testkit::{MemoryBackend, World};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// Keeps lines of the log from INFO on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().expect("the log"))
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push_str(&format!(" {}={value:?}", field.name()));
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.0.lock().expect("the log").push(line.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// A store that is out of order when it is told to be.
+#[derive(Default)]
+struct Flaky(AtomicBool);
+
+impl Flaky {
+    fn answer<T>(&self, answer: T) -> BackendResult<T> {
+        if self.0.load(Ordering::SeqCst) {
+            return Err(BackendError::new(ErrorKind::Connection, "the cable is out"));
+        }
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    async fn read(&self, _: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        self.answer(None)
+    }
+
+    async fn write(&self, _: &CacheKey, _: CacheValue<Raw>) -> BackendResult<()> {
+        self.answer(())
+    }
+
+    async fn remove(&self, _: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.answer(DeleteStatus::Missing)
+    }
+}
+
+#[tokio::test]
+async fn case_h05_one_line_when_a_layer_fails_and_one_when_it_is_back() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let (world, clock) = (World::new(), ManualClock::new());
+    let store = Arc::new(Flaky::default());
+    let leaf = Leaf::of(store.clone(), LeafOptions::new("remote").with_clock(Arc::new(clock.clone())));
+    let memory = MemoryBackend::new(Arc::new(clock.clone()));
+    let cache = memory.compose(leaf, world.pool.shared()).with_label("tiers");
+    let key = CacheKey::new("key");
+    let calls = async || {
+        for _ in 0..50 {
+            drop(cache.get::<u64>(&key, &mut CacheContext::new()).await);
+            drop(cache.set(&key, CacheValue::new(1_u64), &mut CacheContext::new()).await);
+            drop(cache.delete(&key, &mut CacheContext::new()).await);
+            drop(cache.get_many::<u64>(&[key.clone(), CacheKey::new("other")]).await);
+        }
+    };
+    calls().await;
+    assert_eq!(log.take(), Vec::<String>::new(), "all is well");
+    store.0.store(true, Ordering::SeqCst);
+    calls().await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let expected = ["WARN", "backend=tiers.remote", "the cable is out"];
+    assert!(expected.iter().all(|part| lines[0].contains(part)), "{lines:?}");
+    store.0.store(false, Ordering::SeqCst);
+    calls().await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let expected = ["INFO", "backend=tiers.remote", "failed_calls="];
+    assert!(expected.iter().all(|part| lines[0].contains(part)), "{lines:?}");
+    // A layer that comes and goes floods nothing.
+    for round in 0..20 {
+        store.0.store(round % 2 == 0, Ordering::SeqCst);
+        calls().await;
+    }
+    assert_eq!(log.take(), Vec::<String>::new());
+    clock.advance(Duration::from_secs(11));
+    store.0.store(true, Ordering::SeqCst);
+    calls().await;
+    assert_eq!(log.take().len(), 1, "another outage");
+    // What is refused is no outage.
+    store.0.store(false, Ordering::SeqCst);
+    calls().await;
+    assert_eq!(log.take().len(), 1, "it is back");
+}

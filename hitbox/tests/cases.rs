@@ -1,0 +1,218 @@
+//! Cases that were reported of caches in production: one test each, named after its id.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hitbox::backend::{Backend, CacheBackend, Compose, OffloadPool, Wrap};
+use hitbox::core::ManualClock;
+use hitbox::moka::MokaBackend;
+use hitbox::{Cache, LoadError, LoadErrorKind, Loaded};
+use hitbox_testkit::MemoryBackend;
+
+fn moka() -> MokaBackend {
+    MokaBackend::builder().build().expect("a backend")
+}
+
+fn two() -> Arc<dyn Backend> {
+    moka().compose(moka(), OffloadPool::new().shared()).shared()
+}
+
+/// As long as something that must not hang may take.
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap_or_else(|_| panic!("{what} hangs"))
+}
+
+/// A cache whose loaders ask it.
+fn numbers(backend: Arc<dyn Backend>, name: &str) -> Cache<u64> {
+    Cache::builder(backend).name(name).finish_abandoned(true).build().expect("a cache")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_d02_a_load_that_waits_for_itself_is_an_error() {
+    for backend in [moka().shared(), two()] {
+        let cache = numbers(backend.clone(), "itself");
+        // Its own key: detached, within its caller, and as a batch.
+        let inner = cache.clone();
+        let load = move || async move { inner.get_or_load(1, || ready(Ok::<_, LoadError>(7))).await };
+        let error = soon("recursion", cache.get_or_load(1, load)).await.expect_err("a cycle");
+        let inner = error.loader_error::<LoadError>().expect("the inner call's error");
+        assert_eq!((error.kind(), inner.kind()), (LoadErrorKind::Loader, LoadErrorKind::Cycle));
+        assert!(inner.to_string().contains("itself:0:key=1 → itself:0:key=1"), "{inner}");
+        assert!(error.to_string().contains("would wait for itself"), "{error}");
+        let scoped = cache.get_or_load_scoped(2, || cache.get_or_load(2, || ready(Ok::<_, LoadError>(7))));
+        let error = soon("scoped recursion", scoped).await.expect_err("a cycle");
+        assert_eq!(error.loader_error::<LoadError>().map(LoadError::kind), Some(LoadErrorKind::Cycle));
+        let inner = cache.clone();
+        let load = |keys: Vec<u64>| async move {
+            let last = *keys.last().expect("a key");
+            inner.get_or_load(last, || ready(Ok::<_, LoadError>(7))).await.map(|value| vec![(last, value)])
+        };
+        let error = soon("a batch", cache.get_or_load_many([3, 4], load)).await.expect_err("a cycle");
+        assert!(error.to_string().contains("would wait for itself"), "{error}");
+        let one = cache.clone();
+        let load = move || async move {
+            let load = |keys: Vec<u64>| {
+                ready(Ok::<_, LoadError>(keys.into_iter().map(|key| (key, key)).collect::<Vec<_>>()))
+            };
+            one.get_or_load_many([5, 6], load).await.map(|values| values.len() as u64)
+        };
+        let error = soon("a batch within a load", cache.get_or_load(6, load)).await.expect_err("a cycle");
+        assert!(error.to_string().contains("would wait for itself"), "{error}");
+        // Nothing is left behind, and the key can be loaded.
+        assert_eq!(cache.statistics().loading, 0);
+        assert_eq!(cache.get_or_load(1, || ready(Ok::<_, LoadError>(8))).await.expect("a value"), 8);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_d02_loads_that_wait_for_each_other_are_an_error() {
+    let (users, orders) = (numbers(two(), "users"), numbers(moka().shared(), "orders"));
+    // a → b → a, over two caches: each loader asks for the other's key once both have begun.
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let load = |own: &Cache<u64>, other: &Cache<u64>| {
+        let (own, other, both) = (own.clone(), other.clone(), both.clone());
+        async move {
+            let load = move || async move {
+                both.wait().await;
+                other.get_or_load(1, || ready(Ok::<_, LoadError>(7))).await
+            };
+            own.get_or_load(1, load).await
+        }
+    };
+    let (first, second) =
+        soon("a circle of two", futures_util::future::join(load(&users, &orders), load(&orders, &users)))
+            .await;
+    // One of them is told; the other fails by that.
+    let errors: Vec<String> =
+        [first, second].into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+    assert!(errors.iter().any(|error| error.contains("would wait for itself")), "{errors:?}");
+    // What waits for others without a circle goes on.
+    let chain = users.clone();
+    let load = move || async move { chain.get_or_load(3, || ready(Ok::<_, LoadError>(3))).await };
+    assert_eq!(soon("a chain", users.get_or_load(2, load)).await.expect("a value"), 3);
+}
+
+static LOADS: AtomicU64 = AtomicU64::new(0);
+
+#[tokio::test]
+async fn case_h02_absence_that_a_loader_says_is_remembered() {
+    for backend in [moka().shared(), two()] {
+        LOADS.store(0, Ordering::SeqCst);
+        let cache: Cache<u64> =
+            Cache::builder(backend).absent_ttl(Duration::from_secs(60)).build().expect("a cache");
+        for _ in 0..3 {
+            let load = |_| {
+                LOADS.fetch_add(1, Ordering::SeqCst);
+                ready(Ok::<_, LoadError>(Loaded::absent().tag("gone")))
+            };
+            let error = cache.get_or_load_with(1, load).await.expect_err("nothing is there");
+            assert_eq!(error.kind(), LoadErrorKind::Absent);
+        }
+        assert_eq!(LOADS.load(Ordering::SeqCst), 1, "it is asked once");
+        // A tag goes with absence; and who can only bring values is asked.
+        cache.invalidate_tags(&["gone"]).await.expect("an invalidation");
+        let load = |_| ready(Ok::<_, LoadError>(Loaded::new(5)));
+        assert_eq!(cache.get_or_load_with(1, load).await.expect("a value"), 5);
+        cache.remove(1).await.expect("a delete");
+        let absent = cache.get_or_load_optional(1, || ready(Ok::<_, LoadError>(None))).await;
+        assert_eq!(absent.expect("absence"), None);
+        assert_eq!(cache.get_or_load(1, || ready(Ok::<_, LoadError>(6))).await.expect("a value"), 6);
+    }
+}
+
+#[derive(Debug)]
+struct NotFound;
+
+impl std::fmt::Display for NotFound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no such user")
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// An error that says what it is from, as those of anyhow and thiserror do.
+#[derive(Debug)]
+struct WhileReading(NotFound);
+
+impl std::fmt::Display for WhileReading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("reading the table")
+    }
+}
+
+impl std::error::Error for WhileReading {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[tokio::test]
+async fn case_h07_errors_keep_their_type_and_say_their_cause() {
+    let cache = numbers(moka().shared(), "users");
+    let error = cache.get_or_load(1, || ready(Err(WhileReading(NotFound)))).await.expect_err("an error");
+    assert!(error.loader_error::<WhileReading>().is_some());
+    assert!(error.loader_error::<NotFound>().is_some(), "what it is from");
+    assert!(error.loader_error::<std::io::Error>().is_none());
+    assert_eq!(error.to_string(), "the load of users:0:key=1 failed: reading the table");
+    let batch =
+        cache.get_or_load_many([1, 2], |_| ready(Err::<Vec<(u64, u64)>, _>(WhileReading(NotFound)))).await;
+    assert!(batch.expect_err("an error").loader_error::<NotFound>().is_some());
+}
+
+#[tokio::test]
+async fn case_c07_an_early_refresh_looks_at_the_entry_and_not_at_a_cap() {
+    let clock = ManualClock::new();
+    let memory = || MemoryBackend::new(Arc::new(clock.clone()));
+    let pool = OffloadPool::builder().clock(Arc::new(clock.clone())).build();
+    let backend = memory().ttl_cap(Duration::from_millis(200)).compose(memory(), pool.shared());
+    let cache: Cache<u64> = Cache::builder(backend)
+        .clock(Arc::new(clock.clone()))
+        .offload(pool.shared())
+        .ttl(Duration::from_secs(3_600))
+        .refresh_after(0.8)
+        .build()
+        .expect("a cache");
+    let loads = Arc::new(AtomicU64::new(0));
+    for _ in 0..400 {
+        let loads = loads.clone();
+        let load = move || {
+            loads.fetch_add(1, Ordering::SeqCst);
+            ready(Ok::<_, LoadError>(7))
+        };
+        assert_eq!(cache.get_or_load(1, load).await.expect("a value"), 7);
+        pool.wait_all().await;
+        clock.advance(Duration::from_millis(10));
+    }
+    assert_eq!(loads.load(Ordering::SeqCst), 1, "4 s of an hour");
+    // Towards the entry's own end it is refreshed.
+    clock.advance(Duration::from_secs(3_000));
+    for _ in 0..3 {
+        let loads = loads.clone();
+        let load = move || {
+            loads.fetch_add(1, Ordering::SeqCst);
+            ready(Ok::<_, LoadError>(8))
+        };
+        cache.get_or_load(1, load).await.expect("a value");
+        pool.wait_all().await;
+        clock.advance(Duration::from_millis(10));
+    }
+    assert_eq!(loads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn case_d16_a_hook_that_panics_harms_nobody() {
+    let cache: Cache<u64> = Cache::builder(two()).on_event(|_| panic!("a hook")).build().expect("a cache");
+    for _ in 0..2 {
+        assert_eq!(cache.get_or_load(1, || ready(Ok::<_, LoadError>(7))).await.expect("a value"), 7);
+    }
+    assert_eq!(cache.get(2).await.expect("a read"), None);
+    cache.insert(2, 8).await.expect("a write");
+    assert_eq!(
+        cache.get_or_load_many([2], |_| ready(Ok::<_, LoadError>(vec![]))).await.expect("values").len(),
+        1
+    );
+    assert!(cache.statistics().hook_panics > 0);
+}

@@ -1,9 +1,0 @@
-//! An enum as a key.
-
-#[derive(hitbox::ToKey)]
-enum Key {
-    One,
-    Two,
-}
-
-fn main() {}
