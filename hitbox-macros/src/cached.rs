@@ -1,98 +1,17 @@
 //! `#[cached]`.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::parse::{Parse, ParseStream};
-use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::{
-    Error, Expr, ExprArray, FnArg, GenericArgument, GenericParam, Ident, ImplItemFn, Pat, PathArguments,
-    Result, ReturnType, Signature, Token, Type, Visibility, parenthesized,
+    Error, FnArg, GenericArgument, GenericParam, Ident, ImplItemFn, Pat, PathArguments, Result, ReturnType,
+    Signature, Type,
 };
 
-const OPTIONS: &str =
-    "cache, key, self_key, skip, name, ttl, stale, tags, option_as_value, associated, trait_impl or crate";
-
-/// What stands in the parentheses.
-struct Options {
-    cache: Expr,
-    skip: Vec<Ident>,
-    key: Option<Expr>,
-    self_key: Option<Expr>,
-    name: Option<Expr>,
-    ttl: Option<Expr>,
-    stale: Option<Expr>,
-    tags: Vec<Expr>,
-    option_as_value: bool,
-    associated: bool,
-    trait_impl: Option<Span>,
-    krate: syn::Path,
-}
-
-fn value<T: Parse>(input: ParseStream<'_>) -> Result<T> {
-    input.parse::<Token![=]>()?;
-    input.parse()
-}
-
-impl Parse for Options {
-    fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let mut cache = None;
-        let mut options = Self {
-            cache: syn::parse_quote!(()),
-            skip: Vec::new(),
-            key: None,
-            self_key: None,
-            name: None,
-            ttl: None,
-            stale: None,
-            tags: Vec::new(),
-            option_as_value: false,
-            associated: false,
-            trait_impl: None,
-            krate: syn::parse_quote!(::hitbox),
-        };
-        while !input.is_empty() {
-            let name = Ident::parse_any(input)?;
-            match name.to_string().as_str() {
-                "cache" => cache = Some(value(input)?),
-                "key" => options.key = Some(value(input)?),
-                "self_key" => options.self_key = Some(value(input)?),
-                "name" => options.name = Some(value(input)?),
-                "ttl" => options.ttl = Some(value(input)?),
-                "stale" => options.stale = Some(value(input)?),
-                "tags" => options.tags = value::<ExprArray>(input)?.elems.into_iter().collect(),
-                "skip" => {
-                    let names;
-                    parenthesized!(names in input);
-                    options.skip.extend(names.parse_terminated(Ident::parse_any, Token![,])?);
-                }
-                "option_as_value" => options.option_as_value = true,
-                "associated" => options.associated = true,
-                "trait_impl" => options.trait_impl = Some(name.span()),
-                "crate" => {
-                    input.parse::<Token![=]>()?;
-                    options.krate = syn::Path::parse_mod_style(input)?;
-                }
-                other => {
-                    let what = format!("there is no option `{other}`: use {OPTIONS}");
-                    return Err(Error::new(name.span(), what));
-                }
-            }
-            if !input.is_empty() {
-                input.parse::<Token![,]>()?;
-            }
-        }
-        options.cache = cache.ok_or_else(|| {
-            Error::new(
-                Span::call_site(),
-                "say which cache: `#[cached(cache = …)]`, an expression of type `Cache<T>`",
-            )
-        })?;
-        Ok(options)
-    }
-}
+use crate::companions::companions;
+use crate::options::Options;
 
 /// What a function returns, as far as caching is concerned.
 enum Returns {
@@ -165,7 +84,7 @@ impl Borrows {
 }
 
 /// Whether this name stands somewhere in there.
-fn mentions(tokens: TokenStream, name: &Ident) -> bool {
+pub(crate) fn mentions(tokens: TokenStream, name: &Ident) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == *name,
         TokenTree::Group(group) => mentions(group.stream(), name),
@@ -174,10 +93,10 @@ fn mentions(tokens: TokenStream, name: &Ident) -> bool {
 }
 
 /// One argument that has a name.
-struct Argument {
-    name: Ident,
-    input: FnArg,
-    is_skipped: bool,
+pub(crate) struct Argument {
+    pub(crate) name: Ident,
+    pub(crate) input: FnArg,
+    pub(crate) is_skipped: bool,
 }
 
 /// The arguments without `self`.
@@ -226,7 +145,7 @@ fn arguments(signature: &Signature, options: &Options) -> Result<Vec<Argument>> 
 
 /// Where a function stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Module,
     Impl,
     TraitImpl,
@@ -249,31 +168,15 @@ fn place(function: &ImplItemFn, options: &Options) -> Result<Place> {
     Ok(if is_in_impl { Place::Impl } else { Place::Module })
 }
 
-/// The visibility, one module further in, of what is seen as `visibility` says.
-fn from_within(visibility: &Visibility) -> TokenStream {
-    let Visibility::Restricted(restricted) = visibility else {
-        return match visibility {
-            Visibility::Inherited => quote!(pub(super)),
-            visibility => quote!(#visibility),
-        };
-    };
-    let path = &restricted.path;
-    match path.segments.first().map(|segment| segment.ident.to_string()).as_deref() {
-        Some("super") => quote!(pub(in super::#path)),
-        Some("self") => quote!(pub(super)),
-        _ => quote!(#visibility),
-    }
-}
-
 /// Makes the key of a call.
-struct KeyMaker<'o> {
+pub(crate) struct KeyMaker<'o> {
     prefix: TokenStream,
     parts: TokenStream,
     krate: &'o syn::Path,
 }
 
 impl KeyMaker<'_> {
-    fn expression(&self) -> TokenStream {
+    pub(crate) fn expression(&self) -> TokenStream {
         let Self { prefix, parts, krate } = self;
         quote! {{
             let __hitbox_key = #krate::core::CacheKey::builder(#prefix);
@@ -433,80 +336,4 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
     }
     let companions = companions(&function, &options, &arguments, &key, place);
     Ok(quote!(#function #companions))
-}
-
-/// Functions for the key of a call and for its invalidation.
-fn companions(
-    function: &ImplItemFn,
-    options: &Options,
-    arguments: &[Argument],
-    key: &KeyMaker<'_>,
-    place: Place,
-) -> TokenStream {
-    let ImplItemFn { vis: visibility, sig: signature, .. } = function;
-    let (name, cache, krate) = (&signature.ident, &options.cache, &options.krate);
-    let is_async = signature.asyncness.is_some();
-    let (generics, _, bounds) = signature.generics.split_for_impl();
-    let about_key = format!("The key under which [`{name}`] caches what it returns for these arguments.");
-    let about_invalidate = format!("Removes what [`{name}`] has cached for these arguments.");
-    let bare = name.unraw();
-    let (key_name, invalidate_name) = match place {
-        Place::Module => (format_ident!("__{bare}_key"), format_ident!("__{bare}_invalidate")),
-        _ => (format_ident!("{bare}_key"), format_ident!("{bare}_invalidate")),
-    };
-    // Arguments that are left out are not asked for, unless the key or the cache is made of them.
-    let inputs = |uses: TokenStream| -> Punctuated<FnArg, Token![,]> {
-        let receiver = signature.inputs.iter().filter(|input| matches!(input, FnArg::Receiver(_)));
-        let others = arguments.iter().filter(|argument| {
-            let is_part = options.key.is_none() && !argument.is_skipped;
-            is_part || mentions(uses.clone(), &argument.name)
-        });
-        receiver.chain(others.map(|argument| &argument.input)).cloned().collect()
-    };
-    let key_expression = key.expression();
-    let key_inputs = inputs(key_expression.clone());
-    let invalidate_inputs = inputs(quote!(#key_expression #cache));
-    let hidden = (place == Place::Module).then(|| quote!(#[doc(hidden)]));
-    let asyncness = is_async.then(|| quote!(async));
-    let remove = quote!(__hitbox_cache.remove(__hitbox_key));
-    let removed = if is_async { quote!(#remove.await) } else { quote!(#krate::wait(#remove)) };
-    let functions = quote! {
-        #[doc = #about_key]
-        #hidden
-        #[allow(unused_variables, unused_mut, dead_code, clippy::too_many_arguments)]
-        #visibility fn #key_name #generics (#key_inputs) -> #krate::core::CacheKey #bounds {
-            #key_expression
-        }
-
-        #[doc = #about_invalidate]
-        ///
-        /// # Errors
-        /// If any layer failed to remove it.
-        #hidden
-        #[allow(unused_variables, unused_mut, dead_code, clippy::too_many_arguments)]
-        #visibility #asyncness fn #invalidate_name #generics (#invalidate_inputs)
-            -> #krate::core::BackendResult<#krate::backend::DeleteStatus> #bounds
-        {
-            let __hitbox_key = #key_expression;
-            let __hitbox_cache = &#cache;
-            #removed
-        }
-    };
-    if place != Place::Module {
-        return functions;
-    }
-    let about = format!("What belongs to the cached function [`{name}`](fn@super::{name}).");
-    let seen = from_within(visibility);
-    quote! {
-        #functions
-
-        #[doc = #about]
-        #[allow(unused_imports)]
-        #visibility mod #name {
-            #[doc(inline)]
-            #seen use super::#key_name as key;
-            #[doc(inline)]
-            #seen use super::#invalidate_name as invalidate;
-        }
-    }
 }

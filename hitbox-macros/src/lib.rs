@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod cached;
+mod companions;
+mod options;
 mod to_key;
 
 use proc_macro::TokenStream;

@@ -13,7 +13,7 @@ use crate::run::{self, Outcome, install, root};
 const GROWTH: f64 = 1.03;
 
 /// Subjects that the guarded paths are from.
-const GUARDED: &[&str] = &["cache", "hit", "key", "miss", "payload", "policy", "refilled", "tagged"];
+const GUARDED: &[&str] = &["cache", "hit", "key", "miss", "payload", "policy", "refilled", "set", "tagged"];
 
 /// What `hitbox-bench count` prints.
 #[derive(Deserialize)]

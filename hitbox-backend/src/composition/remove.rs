@@ -71,7 +71,8 @@ impl Composition {
             }
             receipts
         };
-        let (l1, l2) = join(remove(Layer::L1, known.l1), remove(Layer::L2, known.l2)).await;
+        // L2, which is as a rule further away, has its request while L1 is at it.
+        let (l2, l1) = join(remove(Layer::L2, known.l2), remove(Layer::L1, known.l1)).await;
         l1.into_iter().zip(l2).map(|(l1, l2)| receipts::join_removes(l1, l2)).collect()
     }
 

@@ -235,7 +235,7 @@ impl Composition {
         let mut receipts = Pair::<Vec<Option<Receipt>>>::default();
         match order {
             WriteOrder::Together => {
-                let (l1, l2) = join(write(Layer::L1, all.clone()), write(Layer::L2, all)).await;
+                let (l2, l1) = join(write(Layer::L2, all.clone()), write(Layer::L1, all)).await;
                 receipts = Pair { l1, l2 };
             }
             WriteOrder::First(layer) => {

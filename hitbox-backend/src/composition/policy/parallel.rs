@@ -44,11 +44,11 @@ pub struct OptimisticParallelWritePolicy;
 impl WritePolicy for OptimisticParallelWritePolicy {
     fn write<'a>(&'a self, layers: &'a dyn WriteAttempts, _: &'a dyn Offload) -> Completion<'a, Written> {
         let written = |l1, l2| Written { l1: Some(l1), l2: Some(l2) };
-        match (layers.write(Layer::L2), layers.write(Layer::L1)) {
-            (Completion::Done(l2), Completion::Done(l1)) => Completion::Done(written(l1, l2)),
-            // L1 is polled while L2, which is as a rule further away, has its request already.
-            (l2, l1) => Completion::later(async move {
-                let (l2, l1) = join(l2, l1).await;
+        match layers.write(Layer::L2) {
+            Completion::Done(l2) => layers.write(Layer::L1).map(move |l1| written(l1, l2)),
+            // L1 is written while L2, which is as a rule further away, has its request already.
+            l2 => Completion::later(async move {
+                let (l2, l1) = join(l2, async { layers.write(Layer::L1).await }).await;
                 written(l1, l2)
             }),
         }
