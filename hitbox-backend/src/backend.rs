@@ -105,6 +105,7 @@ impl Placement {
 
     /// The path of what has this label of its own.
     pub fn path(&self, own: BackendLabel) -> BackendLabel {
+        let own = own.as_part();
         match self.suffix {
             Some(suffix) => self.prefix.join(BackendLabel::new(&format!("{own}{suffix}"))),
             None => self.prefix.join(own),

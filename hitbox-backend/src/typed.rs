@@ -26,7 +26,17 @@ pub struct Decoded<T> {
 }
 
 /// A copy that is not what was asked for, and the leaf that has it.
-pub(crate) struct Undecodable(LeafPosition, BackendError);
+pub(crate) struct Undecodable {
+    leaf: LeafPosition,
+    freshness: Freshness,
+    error: BackendError,
+}
+
+impl Undecodable {
+    fn of(found: &Found, error: BackendError) -> Self {
+        Self { leaf: found.leaf, freshness: found.freshness, error }
+    }
+}
 
 #[inline(always)]
 fn decode<T: Cacheable>(found: Found) -> Result<Decoded<T>, Undecodable> {
@@ -46,14 +56,19 @@ fn decode_slowly<T: Cacheable>(found: &Found) -> Result<Option<T>, Undecodable> 
     if found.value.details().is_some_and(|details| details.kind == RecordKind::Absent) {
         return Ok(None);
     }
-    found.value.data().decode().map(Some).map_err(|error| Undecodable(found.leaf, error))
+    found.value.data().decode().map(Some).map_err(|error| Undecodable::of(found, error))
 }
 
 #[cold]
 #[inline(never)]
-fn count<B: Backend + ?Sized>(backend: &B, Undecodable(position, error): &Undecodable) -> LeafSet {
+fn count<B: Backend + ?Sized>(backend: &B, undecodable: &Undecodable) -> LeafSet {
+    let Undecodable { leaf: position, freshness, error } = undecodable;
     if let Some(leaf) = backend.layout().leaf(*position) {
-        leaf.handle().count(Event::Undecodable, 1);
+        // It was counted as a hit when it was found.
+        let handle = leaf.handle();
+        handle.take_back(if *freshness == Freshness::Fresh { Event::Hit } else { Event::Stale });
+        handle.count(Event::Miss, 1);
+        handle.count(Event::Undecodable, 1);
         tracing::debug!(backend = %leaf.path(), %error, "a cached copy could not be decoded");
     }
     LeafSet::of(*position)
@@ -133,7 +148,7 @@ pub(crate) async fn read_by<D, B: Backend + ?Sized>(
 pub(crate) fn body(found: Found) -> Result<(Found, bytes::Bytes), Undecodable> {
     match found.value.data().decode::<bytes::Bytes>() {
         Ok(body) => Ok((found, body)),
-        Err(error) => Err(Undecodable(found.leaf, error)),
+        Err(error) => Err(Undecodable::of(&found, error)),
     }
 }
 

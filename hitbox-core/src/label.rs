@@ -33,6 +33,12 @@ impl BackendLabel {
         Self(leaked)
     }
 
+    /// As one part of a path: a dot in it becomes `_`, since dots stand between parts.
+    #[must_use]
+    pub fn as_part(self) -> Self {
+        if self.0.contains('.') { Self::new(&self.0.replace('.', "_")) } else { self }
+    }
+
     /// `self.child`.
     pub fn join(self, child: Self) -> Self {
         Self::new(&format!("{}.{}", self.0, child.0))

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use hitbox_backend::policy::SequentialWritePolicy;
-use hitbox_backend::{Backend, CacheBackend, Compose, LeafOutcome, LeafReceipt, Wrap};
+use hitbox_backend::store::{DeleteStatus, Encoded, Raw};
+use hitbox_backend::{
+    Backend, CacheBackend, Compose, Format, LeafOutcome, LeafReceipt, SequentialWritePolicy, Wrap,
+};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Limits};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
@@ -99,4 +101,71 @@ async fn case_g07_errors_carry_their_numbers_at_the_top() {
     let error = whole.set(&CacheKey::new("k"), large, &mut CacheContext::new()).await.expect_err("too large");
     let (size, limit) = error.exceeded().expect("both numbers");
     assert!(size >= 5_000 && limit == 1_000, "{size} over {limit}: {error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_f25_values_of_known_size_are_limited_in_every_leaf() {
+    let moka = MokaBackend::builder().limits(small()).build().expect("moka");
+    let quick = QuickBackend::builder().limits(small()).build().expect("quick");
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = DiskBackend::builder(folder.path()).limits(small()).open().await.expect("disk");
+    let all: [(&str, Arc<dyn Backend>); 3] =
+        [("moka", moka.shared()), ("quick", quick.shared()), ("disk", disk.clone().shared())];
+    async fn refuses<T: hitbox_backend::Cacheable>(name: &str, cache: &dyn Backend, small: T, large: T) {
+        let key = CacheKey::new(name);
+        let context = &mut CacheContext::new();
+        cache.set(&key, CacheValue::new(small), context).await.expect("a small value");
+        let error = cache.set(&key, CacheValue::new(large), context).await.expect_err("a large value");
+        assert_eq!(error.exceeded().map(|(_, limit)| limit), Some(1_000), "{name}: {error:?}");
+        assert!(
+            cache.get::<T>(&key, context).await.expect("a read").is_some(),
+            "{name}: the older value stays"
+        );
+    }
+    for (name, cache) in all {
+        let text = |len: usize| "x".repeat(len);
+        refuses(name, &*cache, text(10), text(2_000)).await;
+        refuses(name, &*cache, bytes::Bytes::from(text(10)), bytes::Bytes::from(text(2_000))).await;
+        refuses(name, &*cache, vec![1_u8; 10], vec![1_u8; 2_000]).await;
+        refuses::<Arc<str>>(name, &*cache, text(10).into(), text(2_000).into()).await;
+    }
+    disk.close().await;
+}
+
+/// A store of bytes that somebody else writes.
+#[derive(Default)]
+struct Records(std::sync::Mutex<Option<Vec<u8>>>);
+
+#[async_trait::async_trait]
+impl hitbox_backend::store::Store for Records {
+    async fn read(&self, _: &CacheKey) -> hitbox_core::BackendResult<Option<CacheValue<Raw>>> {
+        Ok(self.0.lock().expect("the record").clone().map(|bytes| Raw::record(bytes.into())))
+    }
+
+    async fn write(&self, _: &CacheKey, _: CacheValue<Raw>) -> hitbox_core::BackendResult<()> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &CacheKey) -> hitbox_core::BackendResult<DeleteStatus> {
+        *self.0.lock().expect("the record") = None;
+        Ok(DeleteStatus::Missing)
+    }
+}
+
+#[tokio::test]
+async fn case_f09_records_that_claim_too_much_are_damaged() {
+    let key = CacheKey::new("k");
+    let gzip = 1;
+    for (compressor, plain_len) in [(gzip, 1 << 30), (gzip, 1 << 32), (gzip, u64::MAX)] {
+        let store = Arc::new(Records::default());
+        let mut encoded = Encoded::new(Format::Json, bytes::Bytes::from_static(b"[1,2,3,4]"));
+        (encoded.compressor, encoded.plain_len) = (compressor, plain_len);
+        let entry = CacheValue::new(Raw::encoded(encoded, None));
+        *store.0.lock().expect("the record") = Some(Raw::to_record(&key, &entry).expect("a record"));
+        let leaf =
+            hitbox_backend::Leaf::of(store.clone(), hitbox_backend::store::LeafOptions::new("records"));
+        let read = leaf.get::<Vec<u8>>(&key, &mut CacheContext::new()).await.expect("a read");
+        assert!(read.is_none(), "{compressor} {plain_len}: {read:?}");
+        assert_eq!(leaf.snapshot().total.unusable, 1, "{compressor} {plain_len}");
+    }
 }

@@ -6,17 +6,22 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use hitbox_backend::internal::LoadPermit;
-use hitbox_core::{CacheKey, KeyHasher};
+use hitbox_core::{BoxFuture, CacheKey, Clock, KeyHasher};
 use tokio::sync::Notify;
 
 use crate::cycle::LoadId;
 
 const SHARDS: usize = 64;
+/// A call that was woken and is not polled for so long has been left lying.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 type Table<E> = HashMap<CacheKey, Arc<Flight<E>>, BuildHasherDefault<KeyHasher>>;
 
@@ -37,6 +42,8 @@ pub(crate) struct Flight<E> {
     phase: AtomicU8,
     /// Told when the phase changes, and when nobody waits any more.
     changed: Notify,
+    /// The load, if it runs within the call that leads it.
+    within_call: WithinCall,
     /// What it has brought. It is known before it is stored.
     result: OnceLock<E>,
     pub(crate) id: LoadId,
@@ -45,6 +52,14 @@ pub(crate) struct Flight<E> {
     last_invalidation: u64,
     interest: Mutex<Interest>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// A load that runs within a call. If nobody polls the call, the load stands still.
+#[derive(Default)]
+struct WithinCall {
+    /// How often it was polled; 0 for a load that runs by itself.
+    polls: AtomicU64,
+    waker: AtomicWaker,
 }
 
 /// How far a flight is.
@@ -125,6 +140,14 @@ impl<E: Clone> Flights<E> {
         Role::Leader(completion, waiting)
     }
 
+    /// Takes a flight that stands still out of the table: who comes next leads. Its own call may still complete it.
+    pub(crate) fn leave(&self, key: &CacheKey, flight: &Arc<Flight<E>>) {
+        let mut flights = lock(&self.shard(key).flights);
+        if flights.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            flights.remove(key);
+        }
+    }
+
     /// Leads a flight that nobody has to wait for, unless there is one already.
     pub(crate) fn lead_unless_under_way(
         self: &Arc<Self>,
@@ -153,6 +176,7 @@ impl<E: Clone> Flights<E> {
         let flight = Arc::new(Flight {
             phase: AtomicU8::new(Phase::Loading as u8),
             changed: Notify::new(),
+            within_call: WithinCall::default(),
             result: OnceLock::new(),
             id: LoadId::next(),
             permit: permit(),
@@ -185,6 +209,35 @@ impl<E: Clone> Flight<E> {
     /// Completes once nobody waits for a load that does not go on by itself.
     pub(crate) async fn cancelled(&self) {
         self.until(|| lock(&self.interest).cancelled.then_some(())).await;
+    }
+
+    /// The load of this flight, which its call runs by itself.
+    pub(crate) fn run_within_call<'l>(self: &Arc<Self>, mut load: BoxFuture<'l, ()>) -> BoxFuture<'l, ()>
+    where
+        E: Send + Sync + 'l,
+    {
+        let flight = self.clone();
+        Box::pin(poll_fn(move |cx| {
+            flight.within_call.polls.fetch_add(1, Ordering::Relaxed);
+            flight.within_call.waker.register(cx.waker());
+            load.as_mut().poll(cx)
+        }))
+    }
+
+    /// Completes when the call that runs the load is not polled any more: it has been woken, and nothing has come of it.
+    pub(crate) async fn stands_still(&self, clock: &dyn Clock) {
+        loop {
+            clock.sleep(STANDSTILL).await;
+            let polls = self.within_call.polls.load(Ordering::Relaxed);
+            if polls == 0 {
+                continue;
+            }
+            self.within_call.waker.wake();
+            clock.sleep(STANDSTILL).await;
+            if self.phase() == Phase::Loading && self.within_call.polls.load(Ordering::Relaxed) == polls {
+                return;
+            }
+        }
     }
 
     /// What it has brought, also while that is still being stored.

@@ -222,13 +222,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     };
                     let mut plan = LoadPlan::of(call, ahead.take());
                     plan.may_replace |= is_unknown;
-                    (waiting, self.start(completion, key, loader, plan), true)
+                    let flight = waiting.flight.clone();
+                    let inline = self.start(completion, key, loader, plan);
+                    (waiting, inline.map(|load| flight.run_within_call(load)), true)
                 }
             };
             // Held while this call waits.
             let _edge =
                 cycle::wait_for(waiting.flight.id, key).map_err(|keys| LoadError::of_cycle(key, &keys))?;
-            match self.wait(&mut wait, &waiting, inline).await {
+            match self.wait(&mut wait, &waiting, inline, is_leader).await {
                 Waited::Ended(Ended::Complete(Ok(result))) => return Ok(self.loaded(key, result, is_leader)),
                 Waited::Ended(Ended::Complete(Err(error))) => {
                     if is_leader && let Some(panic) = waiting.flight.take_panic() {
@@ -280,11 +282,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         wait: &mut Wait<'_, V>,
         waiting: &Waiting<LoadEnd<V>>,
         mut inline: Option<BoxFuture<'_, ()>>,
+        is_leader: bool,
     ) -> Waited<V> {
         let Wait { key, timeouts: Timeouts { soft, hard, .. }, older, late, .. } = wait;
         let flight = &waiting.flight;
         let mut ended = std::pin::pin!(waiting.ended());
         let mut loaded = std::pin::pin!(waiting.loaded());
+        let mut stands_still = std::pin::pin!(flight.stands_still(&*self.clock));
         let mut fallback: Option<Reading<'_, V>> = None;
         let mut is_patient = true;
         loop {
@@ -320,6 +324,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                         flight.go_on();
                         return Waited::Older(copy);
                     }
+                }
+                () = &mut stands_still, if !is_leader => {
+                    self.flights.leave(key, flight);
+                    return Waited::Ended(Ended::Abandoned);
                 }
                 () = hard.over() => {
                     if let Some(result) = flight.result() {

@@ -61,7 +61,12 @@ async fn case_d02_a_load_that_waits_for_itself_is_an_error() {
         let error = soon("a batch within a load", cache.get_or_load(6, load)).await.expect_err("a cycle");
         assert!(error.to_string().contains("would wait for itself"), "{error}");
         // Nothing is left behind, and the key can be loaded.
-        assert_eq!(cache.statistics().loading, 0);
+        let ended = async {
+            while cache.statistics().loading > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("what goes on", ended).await;
         assert_eq!(cache.get_or_load(1, || ready(Ok::<_, LoadError>(8))).await.expect("a value"), 8);
     }
 }
@@ -215,4 +220,131 @@ async fn case_d16_a_hook_that_panics_harms_nobody() {
         1
     );
     assert!(cache.statistics().hook_panics > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_d01_a_leader_that_is_not_polled_is_replaced() {
+    for backend in [moka().shared(), two()] {
+        let cache = numbers(backend, "left lying");
+        let mut left = Box::pin(cache.get_or_load_scoped(1, || async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok::<_, LoadError>(7)
+        }));
+        // It leads, and nobody polls it from here on.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(left.as_mut().poll(&mut context).is_pending());
+        let followers = (0..3).map(|_| cache.get_or_load(1, || ready(Ok::<_, LoadError>(8))));
+        for value in soon("followers", futures_util::future::join_all(followers)).await {
+            assert_eq!(value.expect("a value"), 8);
+        }
+        // Taken up again it ends as it would have, and what it brings is not stored over what is newer.
+        assert_eq!(soon("the first", left).await.expect("a value"), 7);
+        assert_eq!(cache.get(1).await.expect("a read"), Some(8));
+        assert_eq!(cache.statistics().loading, 0);
+        // A load that takes long and is polled is waited for.
+        let slow = cache.get_or_load_scoped(2, || async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Ok::<_, LoadError>(1)
+        });
+        let follower = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            cache.get_or_load(2, || ready(Ok::<_, LoadError>(2))).await
+        };
+        let (slow, follower) = futures_util::future::join(slow, follower).await;
+        assert_eq!((slow.expect("a value"), follower.expect("a value")), (1, 1));
+    }
+}
+
+/// A cache that lives longer than the runtime it was made on, as in the tests of a service.
+static ACROSS: std::sync::LazyLock<Cache<u64>> =
+    std::sync::LazyLock::new(|| Cache::builder(two()).name("across").build().expect("a cache"));
+
+#[test]
+fn case_d03_a_static_cache_works_on_every_runtime() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let use_it = async |from: u64| {
+        for id in from..from + 20 {
+            let slow = move || async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok::<_, LoadError>(id)
+            };
+            assert_eq!(soon("a load", ACROSS.get_or_load(id, slow)).await.expect("a value"), id);
+        }
+        let many = |keys: Vec<u64>| {
+            ready(Ok::<_, LoadError>(keys.into_iter().map(|key| (key, key)).collect::<Vec<_>>()))
+        };
+        let values = soon("a batch", ACROSS.get_or_load_many(from + 100..from + 110, many)).await;
+        assert_eq!(values.expect("values").len(), 10);
+        ACROSS.insert(from, 1).await.expect("a write");
+        ACROSS.clear().await.expect("a clear");
+    };
+    runtime().block_on(use_it(0));
+    // The first has ended; this one stays, and nobody drives it.
+    let idle = runtime();
+    idle.block_on(use_it(1_000));
+    runtime().block_on(use_it(2_000));
+    std::thread::scope(|scope| {
+        for from in [3_000, 4_000] {
+            scope.spawn(move || runtime().block_on(use_it(from)));
+        }
+    });
+    drop(idle);
+}
+
+/// A value whose own code panics when it is told to.
+#[derive(Clone, Debug, PartialEq)]
+struct Fragile {
+    text: String,
+    panics_in: &'static str,
+}
+
+impl Fragile {
+    fn new(panics_in: &'static str) -> Self {
+        Self { text: "fragile".to_owned(), panics_in }
+    }
+}
+
+impl serde::Serialize for Fragile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert_ne!(self.panics_in, "serialize", "in serialize");
+        serializer.serialize_str(&format!("{} {}", self.text, self.panics_in))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Fragile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        assert!(!text.ends_with("deserialize"), "in deserialize");
+        Ok(Self::new("nothing"))
+    }
+}
+
+#[cfg(feature = "disk")]
+#[tokio::test]
+async fn case_b09_a_panic_in_serde_code_harms_one_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = hitbox::disk::DiskBackend::builder(folder.path()).open().await.expect("disk");
+    let bounded = || MokaBackend::builder().max_bytes(1 << 20).build().expect("a backend");
+    let pool = OffloadPool::new();
+    let backends: [Arc<dyn Backend>; 3] =
+        [disk.clone().shared(), bounded().compose(disk.clone(), pool.shared()).shared(), bounded().shared()];
+    for (number, backend) in backends.into_iter().enumerate() {
+        let keeps_bytes = number == 0;
+        let cache: Cache<Fragile> =
+            Cache::builder(backend).name(&format!("b09{number}")).build().expect("a cache");
+        for panics_in in ["serialize", "deserialize", "nothing"] {
+            let load = || ready(Ok::<_, LoadError>(Fragile::new(panics_in)));
+            let loaded = soon("a load", cache.get_or_load(panics_in, load)).await.expect("what was loaded");
+            assert_eq!(loaded.panics_in, panics_in);
+            drop(soon("an insert", cache.insert(panics_in, Fragile::new(panics_in))).await);
+        }
+        let read = async |key: &str| soon("a read", cache.get(key)).await.expect("a read").is_some();
+        assert!(read("nothing").await, "others are unharmed");
+        if keeps_bytes {
+            assert!(!read("serialize").await && !read("deserialize").await, "misses");
+            assert!(cache.statistics().write_errors > 0, "counted");
+        }
+        assert_eq!(cache.statistics().loading, 0);
+    }
+    disk.close().await;
 }

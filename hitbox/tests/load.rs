@@ -406,9 +406,12 @@ async fn load_08_absence_has_a_time_of_its_own() {
             "absence is remembered over {topology:?}"
         );
         assert_eq!(cache.get(1_u64).await.expect("no error"), None);
-        // Who needs a value asks again.
-        let present = answer(call(&Rig::new(world.clone(), cache.clone()), 1, source.value(7)));
-        assert_eq!(*present.await.expect("no hang").expect("a value"), 7, "{topology:?}");
+        // Whose loader cannot say "absent" asks again; whose can is answered.
+        let known = answer(call(&Rig::new(world.clone(), cache.clone()), 1, source.value(7)));
+        let error = known.await.expect("no hang").expect_err("absence");
+        assert_eq!(error.kind(), hitbox::LoadErrorKind::Absent, "{topology:?}");
+        let present = cache.get_or_load(1_u64, || std::future::ready(Ok::<_, std::io::Error>(7)));
+        assert_eq!(present.await.expect("a value"), 7, "{topology:?}");
         cache.remove(1_u64).await.ok();
         assert_eq!(ask(None).await, None);
         world.clock.advance(seconds(6));

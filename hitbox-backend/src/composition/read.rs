@@ -9,7 +9,7 @@ use hitbox_core::{BackendLabel, BackendResult, BoxFuture, CacheKey, Freshness, R
 
 use super::attempts::{Asked, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts};
 use super::state::Composition;
-use super::{CompositionBackend, Layer, Pair, winner};
+use super::{CompositionBackend, Layer, Pair, Requirement, winner};
 use crate::backend::Backend;
 use crate::coherence::RefillPermit;
 use crate::operation::{Answer, Answers, LeafSet, Presence, ReadOptions, TryRead};
@@ -133,7 +133,11 @@ impl Composition {
     pub(super) async fn look(&self, key: &CacheKey) -> BackendResult<Presence> {
         match self.layers.l1.contains(key).await {
             Ok(Presence::Present) => Ok(Presence::Present),
-            Ok(Presence::Absent) => self.layers.l2.contains(key).await,
+            Ok(Presence::Absent) => match self.layers.l2.contains(key).await {
+                // It is counted by the layer; what an optional one has cannot be known.
+                Err(_) if self.blueprint.required[Layer::L2] != Requirement::Required => Ok(Presence::Maybe),
+                answer => answer,
+            },
             upper => match (upper, self.layers.l2.contains(key).await) {
                 (_, Ok(Presence::Present)) => Ok(Presence::Present),
                 (Err(error), Err(_)) => Err(error),

@@ -51,7 +51,7 @@ fn capabilities(layers: &Pair<Arc<dyn Backend>>, blueprint: &Blueprint, refill: 
 impl CompositionBackend {
     /// The working form of a blueprint, at some place of a nest or by itself.
     pub(super) fn placed(blueprint: Blueprint, placement: Option<&Placement>) -> Self {
-        let path = placement.map_or(blueprint.label, |placement| placement.path(blueprint.label));
+        let path = placement.map_or(blueprint.label.as_part(), |placement| placement.path(blueprint.label));
         let first = placement.map_or(0, |placement| placement.first);
         let l1 = blueprint.layers.l1.adopt(&Placement::new(path, first));
         let second = Placement::new(path, first.saturating_add(l1.layout().leaves().len() as u8));

@@ -1,6 +1,7 @@
 //! What an envelope points to: a live value, or bytes with the memory of their decoding.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
@@ -27,6 +28,11 @@ pub(super) trait Content: Any + Send + Sync {
 
     /// Bytes that it takes in memory, estimated.
     fn weight(&self) -> u64;
+
+    /// Bytes of a live value whose size is known without counting: of texts and bytes.
+    fn known_len(&self) -> Option<u64> {
+        None
+    }
 }
 
 pub(super) struct LiveCell<T>(pub(super) T);
@@ -49,6 +55,15 @@ impl<T: Cacheable> Content for LiveCell<T> {
 
     fn weight(&self) -> u64 {
         size::of(&self.0)
+    }
+
+    fn known_len(&self) -> Option<u64> {
+        let value: &dyn Any = &self.0;
+        let of_text = || value.downcast_ref::<String>().map(String::len);
+        let of_vec = || value.downcast_ref::<Vec<u8>>().map(Vec::len);
+        let of_shared = || value.downcast_ref::<Arc<str>>().map(|text| text.len());
+        let of_bytes = value.downcast_ref::<Bytes>().map(Bytes::len);
+        of_bytes.or_else(of_text).or_else(of_vec).or_else(of_shared).map(|len| len as u64)
     }
 }
 

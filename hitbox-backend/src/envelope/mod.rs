@@ -159,6 +159,11 @@ impl Raw {
         self.0.weight()
     }
 
+    /// Bytes of a live text or byte string, which are known without counting.
+    pub(crate) fn known_len(&self) -> Option<u64> {
+        self.0.known_len()
+    }
+
     /// Whether two envelopes share one allocation.
     pub fn same_allocation(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

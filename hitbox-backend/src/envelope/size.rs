@@ -1,14 +1,15 @@
 //! A serializer that counts: what a value would take in a plain binary form, without making it.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::ser::{self, Serialize};
 
 /// Bytes of `value`: its scalars, the bytes of its texts, and eight per sequence, map or text.
 pub(super) fn of<T: Serialize>(value: &T) -> u64 {
     let mut counter = Counter(0);
-    // A value that refuses to be serialized is counted as far as it went.
-    let _ = value.serialize(&mut counter);
+    // A value that refuses to be serialized, or panics, is counted as far as it went: this runs under locks of stores.
+    let _ = catch_unwind(AssertUnwindSafe(|| value.serialize(&mut counter)));
     counter.0
 }
 

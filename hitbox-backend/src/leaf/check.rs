@@ -97,6 +97,7 @@ impl LeafHandle {
             Some(Err(Unusable::Foreign)) => Record::Other(wire::Other::Foreign),
         };
         match record {
+            Record::Value(value) if self.claims_too_much(&value) => Parsed::Nothing { damaged: true },
             Record::Value(value) => Parsed::Value(value),
             Record::Other(reason) => {
                 self.count(Event::Foreign, 1);
@@ -105,6 +106,12 @@ impl LeafHandle {
             }
             Record::Damaged => Parsed::Nothing { damaged: true },
         }
+    }
+
+    /// A record that says its value is larger than this leaf takes is none that was written here: nothing is made room
+    /// for.
+    fn claims_too_much(&self, value: &CacheValue<Raw>) -> bool {
+        value.data().as_encoded().is_some_and(|encoded| encoded.plain_len > self.limits().value_bytes)
     }
 
     pub(super) fn count_bytes_read(&self, value: &CacheValue<Raw>) {

@@ -69,7 +69,7 @@ impl LeafHandle {
         gauge_family: Option<&str>,
     ) -> Self {
         options.codec.format.make_known();
-        let path = options.label;
+        let path = options.label.as_part();
         let gauges = gauge_family.map(GaugeNames::of);
         Self::at(options, path, 0, capabilities, coherence, store, gauges)
     }

@@ -64,6 +64,12 @@ impl<S: Store> Leaf<S> {
     /// Whether the leaf accepts an entry, as far as that can be said before it is encoded.
     pub(super) fn check(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<()> {
         self.handle.check_key(key)?;
+        let limit = self.handle.limits().value_bytes;
+        if let Some(size) = value.data().known_len()
+            && size > limit
+        {
+            return Err(BackendError::too_large("a value", size, limit));
+        }
         self.handle.check_limits(value)
     }
 

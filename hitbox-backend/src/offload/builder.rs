@@ -56,8 +56,8 @@ impl OffloadPoolBuilder {
         self
     }
 
-    /// Cuts tasks after so long. Default 30 s; `None` lets them run. Interactive tasks have limits of their own, and
-    /// are not cut.
+    /// Cuts tasks after so long. Default 30 s; `None` lets them run. Interactive tasks and loads have limits of their own,
+    /// and are not cut.
     #[must_use]
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
@@ -75,7 +75,8 @@ impl OffloadPoolBuilder {
     /// How long a task may take.
     pub(super) fn timeout_for(&self, kind: TaskKind, lane: Lane) -> Option<Duration> {
         let own = self.timeouts.iter().find(|(known, _)| *known == kind).map(|(_, timeout)| *timeout);
-        own.unwrap_or(if lane == Lane::Background { self.timeout } else { None })
+        let is_bounded = lane == Lane::Background && kind != TaskKind::LOAD;
+        own.unwrap_or(self.timeout.filter(|_| is_bounded))
     }
 
     /// The clock of the time limit. Default the machine's.
@@ -85,7 +86,7 @@ impl OffloadPoolBuilder {
         self
     }
 
-    /// The runtime that runs the tasks. Default the one that `build` is called on.
+    /// The runtime that runs the tasks. Default that of whoever registers one, or else the one that `build` is called on.
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);

@@ -23,7 +23,7 @@ pub struct OffloadPool(Arc<Pool>);
 
 struct Pool {
     settings: OffloadPoolBuilder,
-    runtime: Handle,
+    built_on: Handle,
     state: Mutex<State>,
     /// Tasks running or waiting.
     depth: watch::Sender<usize>,
@@ -76,10 +76,10 @@ impl OffloadPoolBuilder {
     /// # Panics
     /// Outside a tokio runtime, if none was given.
     pub fn build(self) -> OffloadPool {
-        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+        let built_on = self.runtime.clone().unwrap_or_else(Handle::current);
         let pool = Arc::new(Pool {
             settings: self,
-            runtime,
+            built_on,
             state: Mutex::default(),
             depth: watch::Sender::new(0),
             epoch: watch::Sender::new(0),
@@ -155,6 +155,10 @@ impl OffloadPool {
             waiting
         };
         self.0.depth.send_modify(|depth| *depth -= waiting.len());
+        for task in waiting {
+            let kind = task.kind;
+            drop_safely(task, kind);
+        }
         self.0.epoch.send_modify(|epoch| *epoch += 1);
     }
 
@@ -212,7 +216,7 @@ impl Offload for OffloadPool {
             let current = Some((task.kind, task.subject.clone()));
             let worker = Worker { pool: self.0.clone(), lane, current };
             #[expect(clippy::disallowed_methods, reason = "this is the offload")]
-            self.0.runtime.spawn(worker.run(task));
+            self.0.runtime().spawn(worker.run(task));
             return Ok(());
         };
         drop(state);
@@ -221,6 +225,15 @@ impl Offload for OffloadPool {
 }
 
 impl Pool {
+    /// The runtime that was asked for; else that of the caller, which lives. The one that the pool was built on may have
+    /// ended, as that of another test has.
+    fn runtime(&self) -> Handle {
+        match &self.settings.runtime {
+            Some(runtime) => runtime.clone(),
+            None => Handle::try_current().unwrap_or_else(|_| self.built_on.clone()),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -282,15 +295,17 @@ impl Worker {
                 _ = closed.wait_for(|closed| *closed), if is_daemon => {}
             }
         });
-        match select(work, select(limit, cancelled)).await {
-            Either::Left((Ok(()), _)) => End::Completed,
+        let (end, rest) = match select(work, select(limit, cancelled)).await {
+            Either::Left((Ok(()), _)) => return End::Completed,
             Either::Left((Err(_), _)) => {
                 tracing::error!(kind = task.kind.0, "a background task panicked");
-                End::Panicked
+                return End::Panicked;
             }
-            Either::Right((Either::Left(_), _)) => End::TimedOut,
-            Either::Right((Either::Right(_), _)) => End::Cancelled,
-        }
+            Either::Right((Either::Left(_), rest)) => (End::TimedOut, rest),
+            Either::Right((Either::Right(_), rest)) => (End::Cancelled, rest),
+        };
+        drop_safely(rest, task.kind);
+        end
     }
 
     /// Frees the task's subject and takes the next task, or ends the worker.
@@ -323,6 +338,13 @@ impl Worker {
             self.pool.depth.send_modify(|depth| *depth -= 1);
         }
         next
+    }
+}
+
+/// Drops what was cut. A panic in its drop is its own, and not that of the tasks behind it.
+fn drop_safely<T>(rest: T, kind: TaskKind) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| drop(rest))).is_err() {
+        tracing::error!(kind = kind.0, "a background task panicked when it was dropped");
     }
 }
 

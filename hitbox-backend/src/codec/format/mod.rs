@@ -5,6 +5,8 @@ mod custom;
 #[cfg(feature = "rkyv")]
 mod rkyv;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,8 +96,12 @@ impl Format {
     /// The bytes of a value.
     ///
     /// # Errors
-    /// [`ErrorKind::Codec`] if the value cannot be expressed in this format.
+    /// [`ErrorKind::Codec`] if the value cannot be expressed in this format, or its `Serialize` panics.
     pub fn encode<T: Serialize>(self, value: &T) -> BackendResult<Vec<u8>> {
+        unpanicked(|| self.encode_unguarded(value))
+    }
+
+    fn encode_unguarded<T: Serialize>(self, value: &T) -> BackendResult<Vec<u8>> {
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => bitcode::serialize(value).map_err(failed),
@@ -111,8 +117,12 @@ impl Format {
     /// The value of some bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Codec`] if the bytes are not a `T` in this format.
+    /// [`ErrorKind::Codec`] if the bytes are not a `T` in this format, or its `Deserialize` panics.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> BackendResult<T> {
+        unpanicked(|| self.decode_unguarded(bytes))
+    }
+
+    fn decode_unguarded<T: DeserializeOwned>(self, bytes: &[u8]) -> BackendResult<T> {
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => bitcode::deserialize(bytes).map_err(failed),
@@ -131,6 +141,16 @@ impl Format {
             Self::Custom(custom) => custom::decode(custom, bytes).map_err(failed),
         }
     }
+}
+
+/// What users' code does to a value. A panic of it harms nobody but this one value.
+fn unpanicked<R>(work: impl FnOnce() -> BackendResult<R>) -> BackendResult<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let message = format!("serde code of the value panicked: {}", text.unwrap_or("without a message"));
+        Err(BackendError::new(ErrorKind::Codec, message))
+    })
 }
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
