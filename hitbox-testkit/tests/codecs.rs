@@ -260,3 +260,24 @@ fn case_b11_longer_and_shorter_records_are_misses() {
         assert!(back.is_err(), "{format:?} reads three fields as {back:?}");
     }
 }
+
+#[tokio::test]
+async fn case_g08_content_types_are_recognised_in_any_spelling() {
+    let codec = Codec { compressor: Compressor::Gzip(6), ..Codec::default() };
+    let (disk, _folder) = disk(codec).await;
+    for (name, content_type, is_compressed) in [
+        ("content-type", "image/png", false),
+        ("Content-Type", "image/PNG; name=\"a;b\"", false),
+        ("CONTENT-TYPE", " Application/ZIP ", false),
+        ("Content-Type", "text/plain", true),
+        ("type-of-content", "image/png", true),
+    ] {
+        let mut details = Details::default();
+        details.metadata.insert(name.to_owned(), content_type.to_owned().into());
+        let key = CacheKey::builder("g08").part("name", name).part("type", content_type).build();
+        let entry = CacheValue::new(item(10_000)).with_details(details);
+        disk.set(&key, entry, &mut CacheContext::new()).await.expect("a write");
+        let encoded = stored(&disk, &key).await;
+        assert_eq!(encoded.compressor != 0, is_compressed, "{name}: {content_type}");
+    }
+}
