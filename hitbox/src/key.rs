@@ -65,24 +65,9 @@ impl ToKey for CacheKey {
     }
 }
 
-impl<T: ToKey + ?Sized> ToKey for &T {
-    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
-        (**self).add_to(key, name)
-    }
-
-    fn add_some_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
-        (**self).add_some_to(key, name)
-    }
-
-    #[inline]
-    fn to_key(&self, prefix: &str) -> Cow<'_, CacheKey> {
-        (**self).to_key(prefix)
-    }
-}
-
 macro_rules! pointers {
-    ($($pointer:ident)*) => {$(
-        impl<T: ToKey + ?Sized> ToKey for $pointer<T> {
+    ($($pointer:ty)*) => {$(
+        impl<T: ToKey + ?Sized> ToKey for $pointer {
             fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
                 (**self).add_to(key, name)
             }
@@ -99,7 +84,7 @@ macro_rules! pointers {
     )*};
 }
 
-pointers! { Box Arc }
+pointers! { &T Box<T> Arc<T> }
 
 impl<T: ToKey> ToKey for Option<T> {
     fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {

@@ -222,35 +222,55 @@ async fn case_d16_a_hook_that_panics_harms_nobody() {
     assert!(cache.statistics().hook_panics > 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn case_d01_a_leader_that_is_not_polled_is_replaced() {
     for backend in [moka().shared(), two()] {
-        let cache = numbers(backend, "left lying");
-        let mut left = Box::pin(cache.get_or_load_scoped(1, || async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            Ok::<_, LoadError>(7)
-        }));
+        let clock = ManualClock::new();
+        let cache: Cache<u64> = Cache::builder(backend)
+            .name("left lying")
+            .clock(Arc::new(clock.clone()))
+            .build()
+            .expect("a cache");
+        // Time goes on, a second at a time, while somebody waits for it.
+        let pass = async |seconds: u64| {
+            for _ in 0..seconds {
+                clock.advance(Duration::from_secs(1));
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let gate = tokio::sync::Notify::new();
+        let slow = |id: u64, value: u64| {
+            let gate = &gate;
+            cache.get_or_load_scoped(id, move || async move {
+                gate.notified().await;
+                Ok::<_, LoadError>(value)
+            })
+        };
+        let mut left = Box::pin(slow(1, 7));
         // It leads, and nobody polls it from here on.
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(left.as_mut().poll(&mut context).is_pending());
         let followers = (0..3).map(|_| cache.get_or_load(1, || ready(Ok::<_, LoadError>(8))));
-        for value in soon("followers", futures_util::future::join_all(followers)).await {
+        let followers = futures_util::future::join_all(followers);
+        let (values, ()) = soon("followers", futures_util::future::join(followers, pass(5))).await;
+        for value in values {
             assert_eq!(value.expect("a value"), 8);
         }
         // Taken up again it ends as it would have, and what it brings is not stored over what is newer.
+        gate.notify_one();
         assert_eq!(soon("the first", left).await.expect("a value"), 7);
         assert_eq!(cache.get(1).await.expect("a read"), Some(8));
         assert_eq!(cache.statistics().loading, 0);
         // A load that takes long and is polled is waited for.
-        let slow = cache.get_or_load_scoped(2, || async {
-            tokio::time::sleep(Duration::from_secs(4)).await;
-            Ok::<_, LoadError>(1)
-        });
-        let follower = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            cache.get_or_load(2, || ready(Ok::<_, LoadError>(2))).await
+        let follower = cache.get_or_load(2, || ready(Ok::<_, LoadError>(2)));
+        let end = async {
+            pass(10).await;
+            gate.notify_one();
         };
-        let (slow, follower) = futures_util::future::join(slow, follower).await;
+        let all = futures_util::future::join3(slow(2, 1), follower, end);
+        let (slow, follower, ()) = soon("a slow load", all).await;
         assert_eq!((slow.expect("a value"), follower.expect("a value")), (1, 1));
     }
 }
@@ -265,7 +285,7 @@ fn case_d03_a_static_cache_works_on_every_runtime() {
     let use_it = async |from: u64| {
         for id in from..from + 20 {
             let slow = move || async move {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
                 Ok::<_, LoadError>(id)
             };
             assert_eq!(soon("a load", ACROSS.get_or_load(id, slow)).await.expect("a value"), id);
