@@ -207,7 +207,7 @@ fn key_maker<'o>(
         .filter_map(|parameter| match parameter {
             GenericParam::Type(parameter) => {
                 let name = &parameter.ident;
-                Some(quote!(::std::any::type_name::<#name>()))
+                Some(quote!(&#krate::type_part(::std::any::type_name::<#name>())))
             }
             GenericParam::Const(parameter) => {
                 let name = &parameter.ident;
@@ -216,10 +216,10 @@ fn key_maker<'o>(
             GenericParam::Lifetime(_) => None,
         })
         .collect();
-    for argument in arguments.iter().filter(|argument| !argument.is_skipped) {
+    for argument in arguments {
         if Borrows::of(&argument.input).impl_trait {
             let name = &argument.name;
-            types.push(quote!(::std::any::type_name_of_val(&#name)));
+            types.push(quote!(&#krate::type_part(::std::any::type_name_of_val(&#name))));
         }
     }
     let prefix = if types.is_empty() {
@@ -239,7 +239,10 @@ fn key_maker<'o>(
         parts.extend(add(quote!(#key), "key", key.span()));
     } else {
         for Argument { name, .. } in arguments.iter().filter(|argument| !argument.is_skipped) {
-            parts.extend(add(quote!(#name), &name.unraw().to_string(), name.span()));
+            let text = name.unraw().to_string();
+            // "key" stands for a whole key, whose parts stand by themselves.
+            let text = if text == "key" { "key.key".to_owned() } else { text };
+            parts.extend(add(quote!(#name), &text, name.span()));
         }
     }
     KeyMaker { prefix, parts, krate }

@@ -82,7 +82,9 @@ pub(crate) fn derive(input: DeriveInput) -> Result<TokenStream> {
                 return Err(Error::new(input.ident.span(), what));
             }
             let (pattern, add) = (pattern(&data.fields), add(&parts, &krate));
-            quote!(let Self #pattern = self; #add)
+            // Every value adds a part at least.
+            let nothing = parts.is_empty().then(|| quote!(__key = __key.part(__name, "");));
+            quote!(let Self #pattern = self; #add #nothing)
         }
         Data::Enum(data) => {
             let mut arms = TokenStream::new();

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox_backend::Format;
 use hitbox_core::{CacheKey, CacheKeyBuilder};
-use serde::Serialize;
 
 /// Can be the key of an entry. Implemented for texts, numbers, `bool`, `char`, `Duration`, addresses, options, sequences and
 /// tuples of these, for [`CacheKey`] itself, for structs and enums by `#[derive(ToKey)]`, and for whatever serde can
-/// serialize by [`SerdeKey`].
+/// serialize by [`SerdeKey`](crate::SerdeKey).
 ///
 /// Two values of one type that differ never have one key: `None`, `Some(None)` and `Some(Some(""))` are three. Values of
 /// different types are one key if their parts render alike, as `1_u8` and `1_u64` do: one cache is for one kind of keys.
@@ -149,36 +147,22 @@ impl ToKey for Duration {
     }
 }
 
-/// A key of whatever serde can serialize, as one part: the bytes of the value in the format postcard. Two values that serde
-/// tells apart are two keys. A map that is not ordered is another key each time.
-///
-/// ```
-/// use hitbox::{SerdeKey, ToKey};
-/// #[derive(serde::Serialize)]
-/// enum Page { Number(u32), Last }
-/// assert_ne!(SerdeKey(Page::Number(0)).to_key("p"), SerdeKey(Page::Last).to_key("p"));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SerdeKey<T>(pub T);
-
-impl<T: Serialize + Send + Sync> ToKey for SerdeKey<T> {
+/// A part without content. Every value adds a part at least: so no part of one value is taken for that of its neighbour.
+impl ToKey for () {
     fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
-        match Format::Postcard.encode(&self.0) {
-            Ok(bytes) => key.part_bytes(name, &bytes),
-            Err(error) => {
-                static NEXT: AtomicU64 = AtomicU64::new(0);
-                // Nothing is shared with what cannot be told from others.
-                tracing::warn!(%error, "a key cannot be serialized: nothing is found under it");
-                let unique = format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-                key.flag(name).part("unserializable", unique)
-            }
-        }
+        key.part(name, "")
     }
 }
 
-impl ToKey for () {
-    fn add_to(&self, key: CacheKeyBuilder, _: &str) -> CacheKeyBuilder {
-        key
+/// With the flow information, which its text leaves out.
+impl ToKey for std::net::SocketAddr {
+    fn add_to(&self, key: CacheKeyBuilder, name: &str) -> CacheKeyBuilder {
+        match self {
+            Self::V6(address) if address.flowinfo() != 0 => {
+                key.part(name, format_args!("{self}+{}", address.flowinfo()))
+            }
+            _ => key.part(name, self),
+        }
     }
 }
 
@@ -197,13 +181,29 @@ by_display! {
     i8 i16 i32 i64 i128 isize u16 u32 u64 u128 usize
     std::num::NonZeroU8 std::num::NonZeroU16 std::num::NonZeroU32 std::num::NonZeroU64 std::num::NonZeroUsize
     std::num::NonZeroI32 std::num::NonZeroI64
-    std::net::IpAddr std::net::Ipv4Addr std::net::Ipv6Addr std::net::SocketAddr
+    std::net::IpAddr std::net::Ipv4Addr std::net::Ipv6Addr
+}
+
+/// A type as a part of a key. All closures of a function have one name: they share nothing, and nothing is found again.
+#[doc(hidden)]
+pub fn type_part(name: &str) -> Cow<'_, str> {
+    if !name.contains("{{closure}}") {
+        return Cow::Borrowed(name);
+    }
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    tracing::warn!(
+        name,
+        "a cached function is generic over a closure, which has no name: nothing is found again"
+    );
+    let unique = NEXT.fetch_add(1, Ordering::Relaxed);
+    Cow::Owned(format!("{name} {}.{unique}", std::process::id()))
 }
 
 /// The name of a part within a part.
 #[doc(hidden)]
 pub fn inner_name(outer: &str, inner: &str) -> String {
-    if outer == "key" { inner.to_owned() } else { format!("{outer}.{inner}") }
+    // The parts of a whole key stand by themselves, but for one that is called as the whole is.
+    if outer == "key" && inner != "key" { inner.to_owned() } else { format!("{outer}.{inner}") }
 }
 
 macro_rules! tuples {

@@ -399,7 +399,7 @@ async fn case_b10_arguments_may_have_any_name() {
     assert_eq!(plain::both().await, (4, 6));
     plain::inner::doubled::invalidate(plain::Outer(2)).await.expect("a delete");
     let text = plain::sum::key(1, 2, 3, 4, 5, 6).to_string();
-    assert!(text.ends_with("key=1:cache=2:context=3:response=4:type=5:name=6"), "{text}");
+    assert!(text.ends_with("key.key=1:cache=2:context=3:response=4:type=5:name=6"), "{text}");
 }
 
 /// Not asynchronous: it waits.
@@ -501,4 +501,97 @@ fn case_h08_more_types_are_keys() {
         }
     }
     assert_ne!(hitbox::SerdeKey(Broken).to_key("k"), hitbox::SerdeKey(Broken).to_key("k"));
+}
+
+/// A field called as a whole key is, next to what adds nothing.
+#[derive(ToKey)]
+struct Named {
+    key: Option<u8>,
+}
+
+#[derive(ToKey)]
+struct Nothing;
+
+#[derive(ToKey)]
+struct Twice {
+    #[key(name = "x")]
+    a: Option<()>,
+    #[key(name = "x")]
+    b: Option<Nothing>,
+}
+
+#[derive(ToKey)]
+struct Inner {
+    a: Option<()>,
+}
+
+#[cached(cache = ROWS)]
+async fn beside(key: Inner, a: Option<()>) -> Result<String, LoadError> {
+    Ok(format!("{:?} {a:?}", key.a))
+}
+
+#[cached(cache = ROWS, skip(add))]
+async fn applied<F: Fn(u64) -> u64 + Send + Sync>(add: F, number: u64) -> Result<String, LoadError> {
+    Ok(add(number).to_string())
+}
+
+#[cached(cache = ROWS, skip(table))]
+async fn named(table: impl Fn() -> &'static str + Send + Sync, id: u64) -> Result<String, LoadError> {
+    Ok(format!("{} {id}", table()))
+}
+
+#[tokio::test]
+async fn case_b03_no_part_is_taken_for_its_neighbours() {
+    assert_ne!(None::<Named>.to_key("p"), Some(Named { key: None }).to_key("p"));
+    let twice = |a, b| Twice { a, b }.to_key("p").into_owned();
+    assert_ne!(twice(None, Some(Nothing)), twice(Some(()), None));
+    let address = |flow| {
+        let address = std::net::SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, 1, flow, 0);
+        std::net::SocketAddr::V6(address).to_key("p").into_owned()
+    };
+    assert_ne!(address(0), address(7));
+    assert_ne!(beside::key(Inner { a: None }, Some(())), beside::key(Inner { a: Some(()) }, None));
+    // Closures have no names of their own.
+    for (first, second) in [(2, 3), (2, 3)] {
+        assert_eq!(applied(|number| number + 1, 1).await.expect("a sum"), first.to_string());
+        assert_eq!(applied(|number| number + 2, 1).await.expect("a sum"), second.to_string());
+        assert_eq!(named(|| "user", 1).await.expect("a row"), "user 1");
+        assert_eq!(named(|| "order", 1).await.expect("a row"), "order 1");
+    }
+}
+
+#[test]
+fn case_b03_what_serde_tells_apart_is_told_apart() {
+    #[derive(serde::Serialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u64),
+        Small(u8),
+        Text(String),
+        Nothing,
+    }
+    #[derive(serde::Serialize)]
+    struct Skipping {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        a: Option<u8>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        b: Option<u8>,
+    }
+    fn key(value: impl serde::Serialize + Send + Sync) -> hitbox::core::CacheKey {
+        hitbox::SerdeKey(value).to_key("s").into_owned()
+    }
+    let untagged =
+        [Untagged::Number(0), Untagged::Small(0), Untagged::Text(String::new()), Untagged::Nothing];
+    let mut keys: Vec<_> = untagged.into_iter().map(key).collect();
+    keys.extend([(Some(1), None), (None, Some(1)), (None, None)].map(|(a, b)| key(Skipping { a, b })));
+    keys.extend([None, Some(None), Some(Some(()))].map(key));
+    keys.extend([vec![], vec![vec![]], vec![vec![0_u8]], vec![vec![], vec![]]].map(key));
+    keys.extend([f64::NAN, 0.0, -0.0].map(key));
+    keys.extend([("ab", "c"), ("a", "bc")].map(key));
+    let distinct: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len(), "{keys:?}");
+    assert_eq!(
+        key(std::collections::BTreeMap::from([((1, 2), "x")])),
+        key(std::collections::BTreeMap::from([((1, 2), "x")]))
+    );
 }
