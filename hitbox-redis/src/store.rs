@@ -36,12 +36,12 @@ const REMOVE_IF_SAME: &str =
 /// the first two a stored record with that identity does not count, nor one of another namespace epoch. If the condition
 /// does not hold the answer is the start of the stored record, header and attributes, which is empty if there is none.
 const SET_IF: &str = r"
-local head = redis.pcall('GETRANGE', KEYS[1], 0, 135)
-local is_record = type(head) == 'string' and #head == 136
+local head = redis.pcall('GETRANGE', KEYS[1], 0, 143)
+local is_record = type(head) == 'string' and #head == 144
     and string.sub(head, 1, 4) == 'HBOX' and string.byte(head, 5) == 1
 local start = function()
   if not is_record then return '' end
-  return redis.call('GETRANGE', KEYS[1], 0, 135 + struct.unpack('<I4', head, 113))
+  return redis.call('GETRANGE', KEYS[1], 0, 143 + struct.unpack('<I4', head, 113))
 end
 local is_known = is_record and string.sub(head, 105, 112) == ARGV[3]
 if ARGV[4] == 'same' then

@@ -131,3 +131,22 @@ async fn case_h05_one_line_when_a_layer_fails_and_one_when_it_is_back() {
     calls().await;
     assert_eq!(log.take().len(), 1, "it is back");
 }
+
+#[tokio::test]
+async fn case_b06_the_first_value_that_a_format_cannot_carry_is_in_the_log() {
+    let log = Log::default();
+    let _logging = tracing::subscriber::set_default(log.clone());
+    let folder = tempfile::tempdir().expect("a folder");
+    let builder = hitbox_disk::DiskBackend::builder(folder.path()).format(hitbox_backend::Format::Json);
+    let disk = builder.open().await.expect("disk");
+    for number in 0..3 {
+        let key = CacheKey::builder("b06").part("n", number).build();
+        let refused = disk.set(&key, CacheValue::new(f64::NAN), &mut CacheContext::new()).await;
+        assert_eq!(refused.expect_err("JSON has no NaN").kind(), ErrorKind::Codec);
+    }
+    let lines = log.take();
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("cannot store a value")).collect();
+    assert_eq!(told.len(), 1, "{lines:?}");
+    assert!(told[0].contains("NaN"), "it says why: {}", told[0]);
+    assert_eq!(hitbox_backend::Backend::layout(&disk).statistics()[0].errors, 3);
+}

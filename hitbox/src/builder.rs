@@ -44,6 +44,14 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
+    /// The schema of its values, 0 by default. Raise it when what the values mean changes and their type does not say so:
+    /// what was stored with another schema is not found any more. It is the version of the keys that are made from
+    /// arguments; a ready [`CacheKey`](hitbox_core::CacheKey) has a version of its own.
+    pub fn schema(mut self, schema: u32) -> Self {
+        self.settings.schema = schema;
+        self
+    }
+
     /// Fresh for so long after it was loaded or inserted. Default: for ever.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = Some(ttl);

@@ -256,7 +256,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 
     /// The key as the layers know it.
     pub fn key<'k>(&self, key: &'k impl ToKey) -> Cow<'k, CacheKey> {
-        key.to_key(self.name())
+        match (key.to_key(self.name()), self.shared.settings.schema) {
+            (Cow::Owned(key), schema @ 1..) => Cow::Owned(key.with_version(schema)),
+            (key, _) => key,
+        }
     }
 
     pub(crate) async fn find(&self, key: &CacheKey) -> BackendResult<Response<Option<V>>> {

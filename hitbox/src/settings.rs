@@ -42,6 +42,7 @@ pub(crate) enum EarlyRefresh {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) name: BackendLabel,
+    pub(crate) schema: u32,
     pub(crate) ttl: Option<Duration>,
     pub(crate) stale: Duration,
     pub(crate) fail_safe: Duration,
@@ -62,6 +63,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             name: "cache".into(),
+            schema: 0,
             ttl: None,
             stale: Duration::ZERO,
             fail_safe: Duration::ZERO,

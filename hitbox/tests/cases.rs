@@ -368,3 +368,51 @@ async fn case_b09_a_panic_in_serde_code_harms_one_write() {
     }
     disk.close().await;
 }
+
+#[cfg(all(feature = "redis", feature = "disk"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_b04_caches_of_other_types_share_no_values() {
+    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+    struct User {
+        id: u64,
+    }
+    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+    struct Order {
+        id: u64,
+    }
+    let url = hitbox_testkit::RedisServer::shared().url();
+    let redis = hitbox::redis::RedisBackend::builder(&url).prefix("b04.caches").build().expect("redis");
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = hitbox::disk::DiskBackend::builder(folder.path()).open().await.expect("disk");
+    let (memory, pool) = (MokaBackend::builder().build().expect("a backend"), OffloadPool::new());
+    let backends: [Arc<dyn Backend>; 4] = [
+        memory.clone().shared(),
+        redis.clone().shared(),
+        disk.clone().shared(),
+        memory.compose(redis.compose(disk, pool.shared()), pool.shared()).shared(),
+    ];
+    for backend in backends {
+        let users: Cache<User> = Cache::builder(backend.clone()).build().expect("a cache");
+        let orders: Cache<Order> = Cache::builder(backend.clone()).build().expect("a cache");
+        users.insert(&1_u64, User { id: 36 }).await.expect("a write");
+        assert!(orders.get(&1_u64).await.expect("a read").is_none(), "a user is no order");
+        let many = orders.get_many(&[1_u64]).await;
+        assert!(matches!(&many[..], [Ok(None)]), "in a batch");
+        let loaded = orders.get_or_load(&1_u64, || ready(Ok::<_, LoadError>(Order { id: 7 }))).await;
+        assert_eq!(loaded.expect("an order").id, 7);
+        assert!(users.get(&1_u64).await.expect("a read").is_none(), "an order is no user");
+    }
+}
+
+#[tokio::test]
+async fn case_b05_a_raised_schema_finds_nothing_of_the_older_one() {
+    let backend = MokaBackend::builder().build().expect("a backend").shared();
+    let of = |schema| Cache::<u32>::builder(backend.clone()).schema(schema).build().expect("a cache");
+    of(0).insert(&1_u64, 10).await.expect("a write");
+    of(1).insert(&1_u64, 11).await.expect("a write");
+    assert_eq!(of(2).get(&1_u64).await.expect("a read"), None);
+    assert_eq!(of(0).get(&1_u64).await.expect("a read"), Some(10));
+    assert_eq!(of(1).get(&1_u64).await.expect("a read"), Some(11));
+    of(1).clear().await.expect("a clear");
+    assert_eq!(of(1).get(&1_u64).await.expect("a read"), None);
+}

@@ -3,6 +3,7 @@
 mod batch;
 mod cache;
 mod disk;
+mod format;
 mod hit;
 mod invalidate;
 mod key;
@@ -36,6 +37,8 @@ pub fn all() -> Vec<Subject> {
         invalidate::cost(),
         key::subject(),
         payload::subject(),
+        format::encode(),
+        format::decode(),
         refilled::subject(),
         policy::subject(),
         miss::subject(),

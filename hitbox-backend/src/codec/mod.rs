@@ -5,6 +5,7 @@ mod format;
 
 pub(crate) use compress::{COMPRESSOR_NONE, decompress};
 pub use compress::{CompressionRules, Compressor};
+pub(crate) use format::TypeTag;
 pub use format::{CustomFormat, Format};
 
 /// The byte form of values in one leaf. Two leaves with equal codecs share one encoding per write.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::Cacheable;
 use super::live::{self, Content};
-use crate::codec::{COMPRESSOR_NONE, Codec, Format, decompress};
+use crate::codec::{COMPRESSOR_NONE, Codec, Format, TypeTag, decompress};
 use crate::leaf::LeafHandle;
 use crate::stats::Event;
 
@@ -30,15 +30,26 @@ pub struct Encoded {
     pub bytes: Bytes,
     /// Tells the record from every other one, also under the same key.
     pub identity: u64,
+    /// Says what the value is, so that it is not taken for another.
+    pub(crate) type_tag: TypeTag,
 }
 
 impl Encoded {
-    /// Bytes in this format, not compressed, of schema 0, as a record of their own.
+    /// Bytes in this format, not compressed, of schema 0, as a record of their own. It does not say what type it is of: it
+    /// is read as whatever fits.
     pub fn new(format: Format, bytes: Bytes) -> Self {
         let plain_len = bytes.len() as u64;
         // 0 is left for "none".
         let identity = fastrand::u64(1..);
-        Self { format, compressor: COMPRESSOR_NONE, schema: 0, plain_len, bytes, identity }
+        Self {
+            format,
+            compressor: COMPRESSOR_NONE,
+            schema: 0,
+            plain_len,
+            bytes,
+            identity,
+            type_tag: TypeTag::UNSAID,
+        }
     }
 
     /// The same of another schema version.
@@ -84,6 +95,7 @@ pub(super) fn make(
     let (format, plain) = LeafHandle::time(meter, |m| &m.serialize, || live.encode(codec.format))?;
     let plain_len = plain.len();
     let mut encoded = Encoded::new(format, plain).with_schema(codec.schema);
+    encoded.type_tag = live.type_tag(format);
     if codec.compressor.id() == COMPRESSOR_NONE {
         return Ok(encoded);
     }
@@ -139,7 +151,10 @@ impl EncodedCell {
     /// The value, which is not remembered.
     pub(super) fn decode_once<T: Cacheable>(&self) -> BackendResult<T> {
         let meter = self.origin.as_ref();
-        let Encoded { compressor, plain_len, bytes, format, .. } = &self.encoded;
+        let Encoded { compressor, plain_len, bytes, format, type_tag, .. } = &self.encoded;
+        if !type_tag.fits::<T>(*format) {
+            return Err(live::another_type::<T>());
+        }
         let decode = |plain: &Bytes| match format {
             Format::Opaque => live::decode_opaque(plain),
             format => format.decode(plain),
@@ -160,6 +175,10 @@ impl Content for EncodedCell {
 
     fn encoded(&self) -> Option<&EncodedCell> {
         Some(self)
+    }
+
+    fn type_tag(&self, _: Format) -> TypeTag {
+        self.encoded.type_tag
     }
 
     /// Bytes are handed on as they are; this is never asked.

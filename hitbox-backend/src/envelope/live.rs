@@ -1,14 +1,14 @@
 //! What an envelope points to: a live value, or bytes with the memory of their decoding.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
 
 use super::encoded::EncodedCell;
-use super::{Cacheable, REREAD, size};
-use crate::codec::Format;
+use super::{Cacheable, size};
+use crate::codec::{Format, TypeTag};
 
 /// Behind the envelope's one pointer.
 pub(super) trait Content: Any + Send + Sync {
@@ -25,6 +25,9 @@ pub(super) trait Content: Any + Send + Sync {
 
     /// Bytes of a live value, and the format that they are in: this one, or opaque for what is bytes already.
     fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)>;
+
+    /// What type the value is of, in a format.
+    fn type_tag(&self, format: Format) -> TypeTag;
 
     /// Bytes that it takes in memory, estimated.
     fn weight(&self) -> u64;
@@ -53,6 +56,10 @@ impl<T: Cacheable> Content for LiveCell<T> {
         }
     }
 
+    fn type_tag(&self, format: Format) -> TypeTag {
+        TypeTag::of::<T>(format)
+    }
+
     fn weight(&self) -> u64 {
         size::of(&self.0)
     }
@@ -67,13 +74,20 @@ impl<T: Cacheable> Content for LiveCell<T> {
     }
 }
 
-/// Opaque bytes as a `T`: as they are if that is what a `T` is, else by way of a format that says what they are.
+/// Opaque bytes as a `T`, if that is what a `T` is.
 pub(super) fn decode_opaque<T: Cacheable>(bytes: &Bytes) -> BackendResult<T> {
-    let mut same = Some(bytes.clone());
-    match (&mut same as &mut dyn Any).downcast_mut::<Option<T>>().and_then(Option::take) {
-        Some(value) => Ok(value),
-        None => REREAD.decode(&REREAD.encode(bytes)?),
+    fn taken<T: 'static>(mut value: Option<impl Any>) -> Option<T> {
+        (&mut value as &mut dyn Any).downcast_mut::<Option<T>>()?.take()
     }
+    let is_list = TypeId::of::<T>() == TypeId::of::<Vec<u8>>();
+    let value = if is_list { taken(Some(bytes.to_vec())) } else { taken(Some(bytes.clone())) };
+    value.ok_or_else(another_type::<T>)
+}
+
+/// A value of another type than the one that is asked for.
+pub(super) fn another_type<T>() -> BackendError {
+    let message = format!("the stored value is no {}", std::any::type_name::<T>());
+    BackendError::new(ErrorKind::Codec, message)
 }
 
 /// Why stored bytes are no entry.
@@ -100,6 +114,10 @@ impl Content for StoredCell {
 
     fn stored(&self) -> Option<Result<&Bytes, Unusable>> {
         Some(self.0.as_ref().map_err(|why| *why))
+    }
+
+    fn type_tag(&self, _: Format) -> TypeTag {
+        TypeTag::UNSAID
     }
 
     fn encode(&self, _: Format) -> BackendResult<(Format, Bytes)> {

@@ -2,8 +2,8 @@
 //! that is encoded on demand; any layer can hand it to any other, and whoever wants a `T` decodes it.
 //!
 //! Invariants: a value is encoded at most once per codec per write ([`Encodings`]); bytes are decoded at
-//! most once per envelope, and the result is remembered in it; a value read as another type goes through
-//! its encoded form, and what does not fit is an error, which readers treat as a miss.
+//! most once per envelope, and the result is remembered in it; a value of another type than the one asked for
+//! is an error, which readers treat as a miss.
 
 pub(crate) mod attributes;
 mod encoded;
@@ -115,19 +115,25 @@ impl Raw {
         }
     }
 
-    /// From bytes, or, if the value is live and of another type, through its encoded form.
+    /// From bytes; or, if the value is live behind another pointer than the one that is asked for, through its encoded
+    /// form.
     #[cold]
     fn decode_anew<T: Cacheable>(
         &self,
         decode: impl Fn(&EncodedCell) -> BackendResult<T>,
     ) -> BackendResult<T> {
-        match self.0.encoded() {
-            Some(cell) => decode(cell),
-            None => match self.0.encode(REREAD)? {
-                (Format::Opaque, bytes) => live::decode_opaque(&bytes),
-                (format, bytes) => format.decode(&bytes),
-            },
+        if let Some(cell) = self.0.encoded() {
+            return decode(cell);
         }
+        if let Some(bytes) = self.0.value().and_then(|value| value.downcast_ref::<Bytes>()) {
+            return live::decode_opaque(bytes);
+        }
+        let format = Format::default();
+        if !self.0.type_tag(format).fits::<T>(format) {
+            return Err(live::another_type::<T>());
+        }
+        let (format, bytes) = self.0.encode(format)?;
+        format.decode(&bytes)
     }
 
     /// The bytes of the value: as they are if it is encoded already, else made with `codec`, once per
@@ -185,6 +191,3 @@ impl From<Bytes> for Raw {
         Self::live(bytes)
     }
 }
-
-/// The format in which a live value is read as another type.
-const REREAD: Format = Format::Json;

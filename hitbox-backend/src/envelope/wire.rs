@@ -8,13 +8,17 @@
 //!   8  format id u16                    104  identity of the record u64
 //!  10  compressor id u16                112  attributes, bytes u64
 //!  12  schema version u32               120  namespace epoch u64
-//!  16  stale, expire, retain u64        128  checksum u64 (XXH3-64 of bytes 0–127 and the attributes)
-//!  40  created u64                      136  attributes: scopes, metadata
-//!  48  idle, load time u64 (ms)           …  payload
+//!  16  stale, expire, retain u64        128  type of the value u64; 0 if it is not said
+//!  40  created u64                      136  checksum u64 (XXH3-64 of bytes 0–135 and the attributes)
+//!  48  idle, load time u64 (ms)         144  attributes: scopes, metadata
+//!                                         …  payload
 //!                                         …  a checksum u64 (XXH3-64, seeded with the identity) for each 65,536 bytes
 //!                                            of the payload, and for the rest
 //!                                         …  payload, bytes u64
 //! ```
+//! The type is the XXH3-64 of its name in Rust without pointers around it, seeded in positional formats with a number for its
+//! shape, else with 0.
+//!
 //! What depends on the payload stands behind it, so that a body can be appended before its length is known; and the
 //! header has a checksum of its own, so that metadata can be looked at without the body.
 //!
@@ -35,17 +39,17 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::attributes::{self, Reader};
 use super::{Encoded, Raw};
-use crate::codec::{COMPRESSOR_NONE, Codec, Format};
+use crate::codec::{COMPRESSOR_NONE, Codec, Format, TypeTag};
 use crate::leaf::LeafHandle;
 
 /// Bytes before the attributes.
-pub const HEADER_BYTES: usize = 136;
+pub const HEADER_BYTES: usize = 144;
 /// The newest format version that this release reads and writes.
 pub const FORMAT_VERSION: u8 = 1;
 /// Longer attributes are not read, and so not written.
 pub const MAX_ATTRIBUTES_BYTES: u64 = 64 * 1024;
 const MAGIC: [u8; 4] = *b"HBOX";
-const CHECKSUM_AT: usize = 128;
+const CHECKSUM_AT: usize = 136;
 const IDENTITY_AT: usize = 104;
 /// Bytes of the payload that share a checksum.
 pub const CHUNK_BYTES: usize = 64 * 1024;
@@ -134,7 +138,9 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
     }
     out.extend_from_slice(&key_digest(key).to_le_bytes());
     let plain_len = if encoded.compressor == COMPRESSOR_NONE { 0 } else { encoded.plain_len };
-    for field in [plain_len, encoded.identity, attributes.len() as u64, value.namespace_epoch(), 0] {
+    let type_tag = encoded.type_tag.to_wire();
+    for field in [plain_len, encoded.identity, attributes.len() as u64, value.namespace_epoch(), type_tag, 0]
+    {
         out.extend_from_slice(&field.to_le_bytes());
     }
     out.extend_from_slice(&attributes);
@@ -197,7 +203,7 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&LeafHa
     };
     let payload = bytes.slice(payload);
     let mut encoded = Encoded::new(format, payload).with_schema(head.schema);
-    encoded.identity = head.identity;
+    (encoded.identity, encoded.type_tag) = (head.identity, TypeTag::from_wire(head.type_tag));
     if head.compressor != COMPRESSOR_NONE {
         (encoded.compressor, encoded.plain_len) = (head.compressor, head.plain_len);
     }
@@ -262,6 +268,7 @@ struct Head {
     identity: u64,
     attributes_len: u64,
     namespace_epoch: u64,
+    type_tag: u64,
     checksum: u64,
 }
 
@@ -293,6 +300,7 @@ impl Head {
             identity: rest.u64()?,
             attributes_len: rest.u64()?,
             namespace_epoch: rest.u64()?,
+            type_tag: rest.u64()?,
             checksum: rest.u64()?,
         })
     }

@@ -1,5 +1,6 @@
 //! One line in the log when the store of a leaf fails, and one when it is back.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(super) struct Health {
     is_told: AtomicBool,
     /// Monotonic milliseconds when one was last told of, and one more; 0 before the first.
     told_at: AtomicU64,
+    /// A value that the format cannot carry has been told of.
+    is_codec_told: AtomicBool,
 }
 
 /// Whether such an error says that the store is out of order, and not that it refused one entry.
@@ -34,6 +37,13 @@ const fn is_outage(kind: ErrorKind) -> bool {
 
 impl Health {
     pub(super) fn failed(&self, path: BackendLabel, clock: &dyn Clock, error: &BackendError) {
+        if error.kind() == ErrorKind::Codec && !self.is_codec_told.swap(true, Ordering::Relaxed) {
+            let cause = error.source().map(ToString::to_string);
+            tracing::warn!(
+                backend = %path, %error, cause,
+                "a cache layer cannot store a value in its format, so that it is loaded each time; further ones are counted"
+            );
+        }
         if !is_outage(error.kind()) {
             return;
         }

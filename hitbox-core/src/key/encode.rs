@@ -169,6 +169,13 @@ pub(super) struct Head<'a> {
 }
 
 /// The fixed fields of an encoding that is known to be valid.
+pub(super) fn with_version(key: &CacheKey, version: u32) -> CacheKey {
+    let mut encoded = Buffer::from_slice(key.as_encoded());
+    let version_at = encoded.len() - head(&encoded).rest.len() - 4;
+    encoded[version_at..version_at + 4].copy_from_slice(&version.to_le_bytes());
+    CacheKey::from_valid(&encoded)
+}
+
 pub(super) fn head(encoded: &[u8]) -> Head<'_> {
     parse_head(encoded).unwrap_or(Head { namespace: "", prefix: "", version: 0, rest: &[] })
 }

@@ -98,6 +98,11 @@ impl CacheKey {
         encode::head(&self.encoded).version
     }
 
+    /// The same key with another version.
+    pub fn with_version(&self, version: u32) -> Self {
+        encode::with_version(self, version)
+    }
+
     /// The parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = KeyPart<'_>> {
         encode::parts(encode::head(&self.encoded).rest)

@@ -4,30 +4,50 @@
 mod custom;
 #[cfg(feature = "rkyv")]
 mod rkyv;
+mod shape;
+mod strict;
+mod types;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use custom::CustomFormat;
+use strict::{NestedOptions, Rules, StrictDeserializer, StrictValue};
+pub(crate) use types::TypeTag;
 
 /// A serialization format for values.
+///
+/// Every record says which type it is of, and is a miss for any other. In a format with names a type may change: fields
+/// may be added (with a default), removed and reordered. In a positional format a record says the shape of its type too,
+/// and is a miss for every other shape.
+///
+/// Values are nested 256 levels at most.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum Format {
-    /// postcard: small, the cheapest for values of some fields, and specified byte by byte for readers in
-    /// other languages. Positional, so a changed type needs a new schema version.
+    /// MessagePack with the names of fields and variants. It carries everything that serde's derives produce.
+    ///
+    /// An option or unit directly within an option is an extension of type 83, since MessagePack has one `nil` for all of
+    /// them.
     #[default]
+    MessagePack,
+    /// postcard: small, the cheapest for values of some fields, and specified byte by byte for readers in
+    /// other languages. Positional. It does not carry flattened, untagged and internally tagged types, nor fields that are
+    /// skipped.
     Postcard,
-    /// JSON: readable, and tolerant of added optional fields.
+    /// JSON: readable, with names. It refuses what it would make `null` of: numbers that are not finite, and options and
+    /// units directly within an option.
     Json,
     /// bitcode: the smallest for long lists of equal structs, at some 4,000 instructions per value.
-    /// Positional too.
+    /// Positional, with the limits of postcard.
     #[cfg(feature = "bitcode")]
     Bitcode,
-    /// An rkyv archive of the value's serde tree, validated before it is read.
+    /// An rkyv archive of the value's serde tree, with names, validated before it is read. It refuses options and units
+    /// directly within an option.
     #[cfg(feature = "rkyv")]
     Rkyv,
     /// Bytes as they are. Values of type [`Bytes`](bytes::Bytes) are stored like this whatever the codec says:
@@ -44,6 +64,7 @@ const POSTCARD: u16 = 3;
 #[cfg(feature = "rkyv")]
 const RKYV: u16 = 4;
 const OPAQUE: u16 = 5;
+const MESSAGE_PACK: u16 = 6;
 
 /// Set in the ids of formats that users bring.
 const CUSTOM: u16 = 0x8000;
@@ -61,6 +82,7 @@ impl Format {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => BITCODE,
             Self::Json => JSON,
+            Self::MessagePack => MESSAGE_PACK,
             Self::Postcard => POSTCARD,
             #[cfg(feature = "rkyv")]
             Self::Rkyv => RKYV,
@@ -78,6 +100,7 @@ impl Format {
             #[cfg(feature = "bitcode")]
             BITCODE => Some(Self::Bitcode),
             JSON => Some(Self::Json),
+            MESSAGE_PACK => Some(Self::MessagePack),
             OPAQUE => Some(Self::Opaque),
             POSTCARD => Some(Self::Postcard),
             #[cfg(feature = "rkyv")]
@@ -96,16 +119,41 @@ impl Format {
     /// The bytes of a value.
     ///
     /// # Errors
-    /// [`ErrorKind::Codec`] if the value cannot be expressed in this format, or its `Serialize` panics.
-    pub fn encode<T: Serialize>(self, value: &T) -> BackendResult<Vec<u8>> {
+    /// [`ErrorKind::Codec`] if the value cannot be expressed in this format, would be read back as another value, or its
+    /// `Serialize` panics.
+    pub fn encode<T: Serialize + DeserializeOwned + 'static>(self, value: &T) -> BackendResult<Vec<u8>> {
         unpanicked(|| self.encode_unguarded(value))
     }
 
-    fn encode_unguarded<T: Serialize>(self, value: &T) -> BackendResult<Vec<u8>> {
+    fn encode_unguarded<T: Serialize + DeserializeOwned + 'static>(
+        self,
+        value: &T,
+    ) -> BackendResult<Vec<u8>> {
+        // MessagePack has something shorter for them than a list of numbers.
+        let list_of_bytes = (value as &dyn Any).downcast_ref::<Vec<u8>>();
+        let rules = self.rules::<T>();
+        if rules.shape.is_some_and(|shape| shape.needs_names()) {
+            let message = format!(
+                "{} has parts that only a format with names carries: flattened, untagged or tagged ones, or values of any kind",
+                std::any::type_name::<T>()
+            );
+            return Err(BackendError::new(ErrorKind::Codec, message));
+        }
+        let value = &StrictValue::new(value, rules);
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => bitcode::serialize(value).map_err(failed),
             Self::Json => serde_json::to_vec(value).map_err(failed),
+            Self::MessagePack => {
+                let mut bytes = Vec::with_capacity(128);
+                match list_of_bytes {
+                    Some(list) => {
+                        rmp_serde::Serializer::new(&mut bytes).serialize_bytes(list).map_err(failed)?
+                    }
+                    None => message_pack_into(&mut bytes, value).map_err(failed)?,
+                }
+                Ok(bytes)
+            }
             Self::Postcard => postcard::to_stdvec(value).map_err(failed),
             #[cfg(feature = "rkyv")]
             Self::Rkyv => rkyv::encode(value).map_err(failed),
@@ -125,15 +173,23 @@ impl Format {
     fn decode_unguarded<T: DeserializeOwned>(self, bytes: &[u8]) -> BackendResult<T> {
         match self {
             #[cfg(feature = "bitcode")]
-            Self::Bitcode => bitcode::deserialize(bytes).map_err(failed),
+            Self::Bitcode => {
+                bitcode::deserialize::<ReadStrictly<T>>(bytes).map(ReadStrictly::into).map_err(failed)
+            }
             Self::Json => serde_json::from_slice(bytes).map_err(failed),
+            Self::MessagePack => {
+                let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+                let strict = StrictDeserializer::new(&mut deserializer, Rules::new(NestedOptions::Extension));
+                let value = T::deserialize(strict).map_err(failed)?;
+                // The deserializer does not say where it is; what follows is a value, or the end.
+                match <()>::deserialize(&mut deserializer) {
+                    Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+                    _ => Err(longer()),
+                }
+            }
             Self::Postcard => match postcard::take_from_bytes(bytes).map_err(failed)? {
-                (value, []) => Ok(value),
-                // A longer value is not the shorter one that it begins with.
-                (_, rest) => Err(BackendError::new(
-                    ErrorKind::Codec,
-                    format!("the value ends {} bytes before its record", rest.len()),
-                )),
+                (ReadStrictly(value), []) => Ok(value),
+                _ => Err(longer()),
             },
             #[cfg(feature = "rkyv")]
             Self::Rkyv => rkyv::decode(bytes).map_err(failed),
@@ -141,6 +197,53 @@ impl Format {
             Self::Custom(custom) => custom::decode(custom, bytes).map_err(failed),
         }
     }
+
+    /// What the format cannot do by itself.
+    fn rules<T: DeserializeOwned + 'static>(self) -> Rules<'static> {
+        match self {
+            Self::Json => Rules::new(NestedOptions::Refused).finite(),
+            Self::MessagePack => Rules::new(NestedOptions::Extension),
+            #[cfg(feature = "rkyv")]
+            Self::Rkyv => Rules::new(NestedOptions::Refused),
+            _ if self.is_positional() => Rules::new(NestedOptions::Native).positional(types::shape::<T>()),
+            _ => Rules::new(NestedOptions::Native),
+        }
+    }
+
+    /// Whether fields and variants are written by their positions.
+    fn is_positional(self) -> bool {
+        match self {
+            #[cfg(feature = "bitcode")]
+            Self::Bitcode => true,
+            Self::Postcard => true,
+            _ => false,
+        }
+    }
+}
+
+/// A value of a format that has no limit of its own for nesting.
+struct ReadStrictly<T>(T);
+
+impl<T> ReadStrictly<T> {
+    #[cfg(feature = "bitcode")]
+    fn into(self) -> T {
+        self.0
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for ReadStrictly<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(StrictDeserializer::new(deserializer, Rules::new(NestedOptions::Native))).map(Self)
+    }
+}
+
+fn message_pack_into<T: Serialize>(bytes: &mut Vec<u8>, value: &T) -> Result<(), rmp_serde::encode::Error> {
+    value.serialize(&mut rmp_serde::Serializer::new(bytes).with_struct_map())
+}
+
+/// A longer value is not the shorter one that it begins with.
+fn longer() -> BackendError {
+    BackendError::new(ErrorKind::Codec, "the value ends before its record")
 }
 
 /// What users' code does to a value. A panic of it harms nobody but this one value.

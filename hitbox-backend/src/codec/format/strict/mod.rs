@@ -1,0 +1,60 @@
+//! What stands between serde's derives and a format: nothing that a format would change gets into it, and no
+//! nesting exhausts the stack. A value is either read back as it was, or refused when it is written.
+
+mod de;
+mod ser;
+
+use super::shape::Shape;
+
+pub(super) use de::Strict as StrictDeserializer;
+pub(super) use ser::StrictValue;
+
+/// Values within values at most, also for formats that have no limit of their own. Each level takes some hundred
+/// bytes of the stack; 256 levels fit into the 2 MiB that tokio gives its threads, without optimisation too.
+const MAX_DEPTH: u16 = 256;
+
+/// What becomes of an option or a unit that stands directly within an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NestedOptions {
+    /// The format tells `Some(None)` from `None` by itself.
+    Native,
+    /// It is put into an extension of MessagePack.
+    Extension,
+    /// It is refused, since the format would make `None` of it.
+    Refused,
+}
+
+/// The number of the MessagePack extension that holds what stands within an option and is an option or unit.
+const SOME: i8 = 83;
+
+/// What a format cannot do by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'r> {
+    pub(super) nested_options: NestedOptions,
+    /// Whether numbers have to be finite.
+    pub(super) finite: bool,
+    /// What the type consists of when it is read, for formats that write positions.
+    pub(super) shape: Option<&'r Shape>,
+    depth: u16,
+}
+
+impl<'r> Rules<'r> {
+    pub(super) const fn new(nested_options: NestedOptions) -> Self {
+        Self { nested_options, finite: false, shape: None, depth: MAX_DEPTH }
+    }
+
+    pub(super) const fn finite(self) -> Self {
+        Self { finite: true, ..self }
+    }
+
+    pub(super) const fn positional(self, shape: &'r Shape) -> Self {
+        Self { shape: Some(shape), ..self }
+    }
+
+    /// The rules one level down; nothing if there may be none.
+    fn deeper(self) -> Option<Self> {
+        Some(Self { depth: self.depth.checked_sub(1)?, ..self })
+    }
+}
+
+const TOO_DEEP: &str = "the value is nested more than 256 levels deep";
