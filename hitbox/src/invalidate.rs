@@ -73,7 +73,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     /// The same for keys of this cache that match a glob: see [`KeyPattern::glob`]. The pattern is for what comes behind
-    /// the cache's name: `user:*` in a cache named `app` is the pattern `app:user:*`.
+    /// the cache's name; the names of other caches do not matter to it.
     ///
     /// ```
     /// # use hitbox::{Cache, stacks};
@@ -90,8 +90,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Errors
     /// As [`invalidate_prefix`](Self::invalidate_prefix).
     pub async fn invalidate_matching(&self, pattern: &str) -> BackendResult<u64> {
-        let pattern = format!("{}:{pattern}", KeyPattern::escape(self.name()));
-        self.shared.backend.invalidate_matching(KeyPattern::glob(&pattern)).await
+        self.shared.backend.invalidate_matching(KeyPattern::glob_within(self.name(), pattern)).await
     }
 
     /// Stores a value under a version, if the stored one has a lower version or none. One layer decides, the lowest by

@@ -416,3 +416,85 @@ async fn case_b05_a_raised_schema_finds_nothing_of_the_older_one() {
     of(1).clear().await.expect("a clear");
     assert_eq!(of(1).get(&1_u64).await.expect("a read"), None);
 }
+
+#[tokio::test]
+async fn case_e06_names_are_no_parts_of_other_names() {
+    let backend = moka().shared();
+    let named = |name: &str| Cache::<u64>::builder(backend.clone()).name(name).build().expect("a cache");
+    let names = ["a", "a:b", "a:b:c", "a*", "?", "a%3Ab", "a/b", "a\\"];
+    for name in names {
+        for pattern in ["**", "b:**", "*:**", "1", "*"] {
+            for other in names {
+                named(other).insert(&1_u64, 1).await.expect("a write");
+                named(other).insert(("b", 1_u64), 1).await.expect("a write");
+            }
+            let removed = named(name).invalidate_matching(pattern).await.expect("an invalidation");
+            let expected = match pattern {
+                "**" => 2,
+                "*:**" => 2,
+                _ => 1,
+            };
+            assert_eq!(removed, expected, "{pattern} in {name}");
+            for other in names.into_iter().filter(|other| *other != name) {
+                let cache = named(other);
+                let one = cache.get(&1_u64).await.expect("a read");
+                let two = cache.get(("b", 1_u64)).await.expect("a read");
+                assert_eq!((one, two), (Some(1), Some(1)), "{pattern} in {name} concerns {other}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_e05_an_invalidation_counts_distinct_keys() {
+    let pool = OffloadPool::new();
+    let lower = moka().namespace("n").shared();
+    let backends: [Arc<dyn Backend>; 3] = [
+        moka().compose(lower.clone(), pool.shared()).shared(),
+        moka().compose(moka().compose(lower, pool.shared()).namespace("m"), pool.shared()).shared(),
+        moka().namespace("x").compose(moka().namespace("y"), pool.shared()).shared(),
+    ];
+    for (number, backend) in backends.into_iter().enumerate() {
+        let cache = numbers(backend, "e05");
+        for id in 0..3_u64 {
+            cache.insert(("user", id), id).await.expect("a write");
+        }
+        assert_eq!(cache.invalidate_prefix(("user",)).await.expect("an invalidation"), 3, "{number}");
+        cache.insert(("user", 1), 1).await.expect("a write");
+        assert_eq!(cache.invalidate_matching("user:*").await.expect("an invalidation"), 1, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn case_d10_durations_saturate() {
+    for backend in [moka().shared(), two()] {
+        let longest = Cache::<u64>::builder(backend.clone())
+            .name("d10")
+            .ttl(Duration::MAX)
+            .stale(Duration::MAX)
+            .fail_safe(Duration::MAX)
+            .idle(Duration::MAX)
+            .absent_ttl(Duration::MAX)
+            .throttle(Duration::MAX)
+            .jitter(0.5)
+            .soft_timeout(Duration::MAX)
+            .hard_timeout(Duration::MAX)
+            .load_limit(Some(Duration::MAX))
+            .build()
+            .expect("a cache");
+        longest.insert(1, 10).await.expect("a write");
+        assert_eq!(longest.get(1).await.expect("a read"), Some(10));
+        let load = || ready(Ok::<_, LoadError>(7));
+        assert_eq!(longest.get_or_load(2, load).await.expect("a load"), 7);
+        let load = |_| ready(Ok::<_, LoadError>(Loaded::new(8).ttl(Duration::MAX).stale(Duration::MAX)));
+        assert_eq!(longest.get_or_load_with(3, load).await.expect("a load"), 8);
+        longest.expire(1).await.expect("an expiry");
+        // It is over at once, and takes the older entry with it.
+        let ended = || {
+            Cache::<u64>::builder(backend.clone()).name("d10").ttl(Duration::ZERO).build().expect("a cache")
+        };
+        ended().insert(2, 9).await.expect("a write");
+        assert_eq!(longest.get(2).await.expect("a read"), None);
+        assert_eq!(ended().get_or_load(3, || ready(Ok::<_, LoadError>(11))).await.expect("a load"), 8);
+    }
+}

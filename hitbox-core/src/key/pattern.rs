@@ -26,8 +26,8 @@ enum Form {
     /// The encoding of a key up to its last part. Every field carries its length, so that a prefix of bytes is one of
     /// whole parts.
     Prefix(Vec<u8>),
-    /// Segments, and whether any number may follow.
-    Glob(Vec<Vec<Symbol>>, bool),
+    /// Segments, and whether any number may follow; of keys with a prefix if there is one.
+    Glob { prefix: Option<String>, segments: Vec<Vec<Symbol>>, is_open: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,16 @@ impl KeyPattern {
         if is_open {
             segments.pop();
         }
-        Self { namespace: String::new(), form: Form::Glob(segments, is_open) }
+        Self { namespace: String::new(), form: Form::Glob { prefix: None, segments, is_open } }
+    }
+
+    /// The same for the parts of keys that have exactly this prefix, whatever characters are in it.
+    pub fn glob_within(prefix: &str, pattern: &str) -> Self {
+        let mut keys = Self::glob(pattern);
+        if let Form::Glob { prefix: of, .. } = &mut keys.form {
+            *of = Some(prefix.to_owned());
+        }
+        keys
     }
 
     /// A text as a glob that means just that text.
@@ -97,9 +106,10 @@ impl KeyPattern {
         }
         match &self.form {
             Form::Prefix(prefix) => encode::with_namespace(key, "").as_encoded().starts_with(prefix),
-            Form::Glob(segments, is_open) => {
+            Form::Glob { prefix: Some(prefix), .. } if key.prefix() != prefix => false,
+            Form::Glob { prefix, segments, is_open } => {
                 let mut wanted = segments.iter();
-                for segment in segments_of(key) {
+                for segment in segments_of(key, prefix.is_none()) {
                     match wanted.next() {
                         Some(pattern) if is_match(pattern, &segment) => {}
                         Some(_) => return false,
@@ -113,8 +123,9 @@ impl KeyPattern {
 }
 
 /// The text of a key, segment by segment. What is no UTF-8 shows as replacement characters.
-fn segments_of(key: &CacheKey) -> Vec<String> {
-    let mut segments: Vec<String> = key.prefix().split(':').map(str::to_owned).collect();
+fn segments_of(key: &CacheKey, with_prefix: bool) -> Vec<String> {
+    let prefix = with_prefix.then(|| key.prefix().split(':').map(str::to_owned));
+    let mut segments: Vec<String> = prefix.into_iter().flatten().collect();
     for part in key.parts() {
         match part.value {
             Some(value) => segments.extend(String::from_utf8_lossy(value).split(':').map(str::to_owned)),
