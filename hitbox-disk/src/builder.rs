@@ -1,5 +1,6 @@
 //! Settings of the disk backend.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use hitbox_backend::core::BackendResult;
@@ -7,7 +8,7 @@ use hitbox_backend::leaf_setters;
 use hitbox_backend::store::LeafOptions;
 
 use crate::DiskBackend;
-use crate::error::unusable;
+use crate::error::{io_error, unusable};
 
 /// What a write that returned survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,6 +19,27 @@ pub enum Durability {
     Os,
     /// The end of the machine too: file and folder are synchronised before the write returns.
     Sync,
+}
+
+impl Durability {
+    /// Synchronises a file or folder, if that is asked for.
+    pub(crate) fn sync(self, file: &File, path: &Path) -> BackendResult<()> {
+        if self != Self::Sync {
+            return Ok(());
+        }
+        file.sync_all().map_err(|e| io_error("synchronise", path, e))?;
+        tracing::trace!(path = %path.display(), "synchronised");
+        Ok(())
+    }
+
+    /// The same with a folder that is not open.
+    pub(crate) fn sync_path(self, path: &Path) -> BackendResult<()> {
+        if self != Self::Sync {
+            return Ok(());
+        }
+        let folder = File::open(path).map_err(|e| io_error("open", path, e))?;
+        self.sync(&folder, path)
+    }
 }
 
 /// Builds a [`DiskBackend`].
@@ -59,7 +81,7 @@ impl DiskBuilder {
     ///
     /// # Errors
     /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the folder is in use, of a newer format,
-    /// or the bound is zero; [`Io`](hitbox_backend::core::ErrorKind::Io) if it cannot be read or written.
+    /// is a link, belongs to another user, or the bound is zero; [`Io`](hitbox_backend::core::ErrorKind::Io) if it cannot be read or written.
     ///
     /// # Cancellation
     /// A dropped future lets the opening end in the background, and closes the folder again.

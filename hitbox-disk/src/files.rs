@@ -1,29 +1,28 @@
 //! Names and system calls. Everything here blocks.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use hitbox_backend::core::BackendResult;
+use rustix::fs::{AtFlags, renameat, unlinkat};
+use rustix::io::Errno;
 
 use crate::builder::Durability;
-use crate::error::{io_error, unusable};
+use crate::error::io_error;
 use crate::in_place::Handles;
 use crate::index::Digest;
+use crate::place::{self, Place};
 use crate::start::{Look, Start};
-
-/// The newest layout of the folder that this release reads and writes.
-const FORMAT: u32 = 1;
+use crate::trust;
 
 /// An open folder. The lock is released when it is dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Files {
     folder: PathBuf,
     durability: Durability,
-    next_temporary: AtomicU64,
-    /// The folder of the objects, open.
-    shelves: File,
+    place: Arc<Place>,
     handles: Handles,
     _lock: File,
 }
@@ -31,47 +30,17 @@ pub(crate) struct Files {
 impl Files {
     /// Opens the folder for this process alone, and clears what writers left unfinished.
     pub(crate) fn open(folder: &Path, durability: Durability) -> BackendResult<Self> {
-        let make = |path: &Path| fs::create_dir_all(path).map_err(|e| io_error("make folder", path, e));
-        make(folder)?;
-        let lock_path = folder.join("LOCK");
-        let lock = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(|e| io_error("open", &lock_path, e))?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => {
-                unusable(format!("{} is in use by another cache or process", folder.display()))
-            }
-            fs::TryLockError::Error(error) => io_error("lock", &lock_path, error),
-        })?;
-        check_format(folder)?;
-        for name in ["objects", "tmp"] {
-            make(&folder.join(name))?;
-        }
-        let objects = folder.join("objects");
-        let files = Self {
+        let root = trust::root(folder, durability)?;
+        let lock = place::lock(&root, folder)?;
+        let place = Place::open(&root, folder, durability)?;
+        place.clear_temporary(folder)?;
+        Ok(Self {
             folder: folder.to_owned(),
             durability,
-            next_temporary: AtomicU64::new(0),
-            shelves: File::open(&objects).map_err(|e| io_error("open", &objects, e))?,
+            place: Arc::new(place),
             handles: Handles::new(),
             _lock: lock,
-        };
-        files.clear_temporary()?;
-        Ok(files)
-    }
-
-    fn clear_temporary(&self) -> BackendResult<()> {
-        let folder = self.folder.join("tmp");
-        let entries = fs::read_dir(&folder).map_err(|e| io_error("list", &folder, e))?;
-        for entry in entries.flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(entry.path()).map_err(|e| io_error("remove", &entry.path(), e))?;
-            }
-        }
-        Ok(())
+        })
     }
 
     pub(crate) fn objects(&self) -> PathBuf {
@@ -79,93 +48,116 @@ impl Files {
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
-        self.folder.join("objects").join(name(digest))
+        self.objects().join(name(digest))
     }
 
     /// The object that this write made, if reading it is known to need no waiting.
     pub(crate) fn read_in_place(&self, digest: Digest, sequence: u64, bytes: u64) -> Option<Vec<u8>> {
-        self.handles.read(&self.shelves, digest, sequence, bytes)
+        self.handles.read(&self.place.objects, digest, sequence, bytes)
+    }
+
+    /// The file of an object; nothing if there is none, or something else has its name.
+    fn file(&self, digest: Digest) -> io::Result<Option<File>> {
+        let (shelf, name) = shelf_and_name(digest);
+        match trust::existing(&self.place.objects, &shelf) {
+            Ok(shelf) => trust::read(&shelf, name.as_ref()),
+            // A link is no folder of the store's.
+            Err(error) if trust::is_nothing(error.kind()) || is_link(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn read(&self, digest: Digest) -> BackendResult<Option<Vec<u8>>> {
-        let path = self.path(digest);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error("read", &path, error)),
+        let read = || {
+            let Some(mut file) = self.file(digest)? else { return Ok(None) };
+            let mut bytes = Vec::new();
+            // It knows how long the file is.
+            file.read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        };
+        read().map_err(|e| io_error("read", &self.path(digest), e))
+    }
+
+    /// What an object says without its payload; nothing if there is none.
+    pub(crate) fn look(&self, digest: Digest) -> io::Result<Option<Look>> {
+        self.file(digest)?.map(Start::read).transpose()
+    }
+
+    /// The same; nothing too if it cannot be understood.
+    pub(crate) fn start(&self, digest: Digest) -> BackendResult<Option<Start>> {
+        match self.look(digest) {
+            Ok(Some(Look::Entry(start))) => Ok(Some(start)),
+            Ok(_) => Ok(None),
+            Err(error) => Err(io_error("read", &self.path(digest), error)),
         }
     }
 
-    /// What an object says without its payload; nothing if there is none, or none that can be understood.
-    pub(crate) fn start(&self, digest: Digest) -> BackendResult<Option<Start>> {
-        let path = self.path(digest);
-        match Start::read(&path) {
-            Ok(Look::Entry(start)) => Ok(Some(start)),
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error("read", &path, error)),
-        }
+    /// Opens the folder of an object; says if another user has put one there.
+    pub(crate) fn shelf(&self, shelf: &str) -> BackendResult<File> {
+        trust::sub_folder(&self.place.objects, shelf, &self.objects().join(shelf), self.durability)
     }
 
     /// Writes a file that nobody sees yet.
     pub(crate) fn write_temporary(&self, bytes: &[u8]) -> BackendResult<Temporary> {
-        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join("tmp").join(format!("{number}.tmp"));
-        let temporary = Temporary { path, is_installed: false };
-        let path = &temporary.path;
-        let write = || {
-            let mut file = File::create(path)?;
-            file.write_all(bytes)?;
-            if self.durability == Durability::Sync {
-                file.sync_data()?;
-            }
-            Ok(())
-        };
-        write().map_err(|e| io_error("write", path, e))?;
+        let folder = self.folder.join("tmp");
+        let failed = |e| io_error("write into", &folder, e);
+        let (name, mut file) = self.place.new_temporary().map_err(failed)?;
+        let temporary = Temporary { place: self.place.clone(), name, is_installed: false };
+        file.write_all(bytes).map_err(failed)?;
+        if self.durability == Durability::Sync {
+            file.sync_data().map_err(failed)?;
+        }
         Ok(temporary)
     }
 
-    /// Puts a temporary file in the place of an object.
+    /// Puts a temporary file in the place of an object, and of whatever else has its name but a folder that is not
+    /// empty.
     pub(crate) fn install(&self, mut temporary: Temporary, digest: Digest) -> BackendResult<()> {
-        let path = self.path(digest);
-        let renamed = match fs::rename(&temporary.path, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let folder = path.parent().unwrap_or(&self.folder);
-                fs::create_dir_all(folder).map_err(|e| io_error("make folder", folder, e))?;
-                fs::rename(&temporary.path, &path)
-            }
+        let (shelf_name, name) = shelf_and_name(digest);
+        let shelf = self.shelf(&shelf_name)?;
+        let rename = || renameat(&temporary.place.temporary, &temporary.name, &shelf, &name);
+        let renamed = match rename() {
+            Err(Errno::ISDIR) => unlinkat(&shelf, &name, AtFlags::REMOVEDIR).and_then(|()| rename()),
             renamed => renamed,
         };
-        renamed.map_err(|e| io_error("rename into", &path, e))?;
+        // Even if it failed, what is under the name may be another file than the one that is open.
         self.handles.close(digest);
+        renamed.map_err(|e| io_error("rename into", &self.path(digest), e.into()))?;
         temporary.is_installed = true;
-        self.sync_folder_of(&path)
+        self.durability.sync(&shelf, &self.objects().join(shelf_name))
     }
 
-    /// Removes an object. One that is not there is removed already.
+    /// Removes an object. One that is not there is removed already, and a folder is none.
     pub(crate) fn remove(&self, digest: Digest) -> BackendResult<()> {
-        let path = self.path(digest);
         self.handles.close(digest);
-        match fs::remove_file(&path) {
-            Ok(()) => self.sync_folder_of(&path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(io_error("remove", &path, error)),
+        let (shelf_name, name) = shelf_and_name(digest);
+        let remove = || -> io::Result<Option<File>> {
+            let shelf = match trust::existing(&self.place.objects, &shelf_name) {
+                Ok(shelf) => shelf,
+                Err(error) if trust::is_nothing(error.kind()) || is_link(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            match unlinkat(&shelf, &name, AtFlags::empty()) {
+                Ok(()) => Ok(Some(shelf)),
+                Err(Errno::NOENT | Errno::ISDIR) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        match remove().map_err(|e| io_error("remove", &self.path(digest), e))? {
+            Some(shelf) => self.durability.sync(&shelf, &self.objects().join(shelf_name)),
+            None => Ok(()),
         }
     }
+}
 
-    fn sync_folder_of(&self, path: &Path) -> BackendResult<()> {
-        if self.durability != Durability::Sync {
-            return Ok(());
-        }
-        let folder = path.parent().unwrap_or(&self.folder);
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|e| io_error("synchronise", folder, e))
-    }
+fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// A file that is removed unless it is installed.
 pub(crate) struct Temporary {
-    path: PathBuf,
+    place: Arc<Place>,
+    name: String,
     is_installed: bool,
 }
 
@@ -174,36 +166,21 @@ impl Drop for Temporary {
         if self.is_installed {
             return;
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = unlinkat(&self.place.temporary, &self.name, AtFlags::empty()) {
             // It is removed when the folder is opened again.
-            tracing::debug!(path = %self.path.display(), %error, "a temporary file stays");
+            tracing::debug!(name = %self.name, %error, "a temporary file stays");
         }
     }
 }
 
 /// The name of an object within the folder of objects.
 pub(crate) fn name(digest: Digest) -> PathBuf {
-    let name = format!("{digest:032x}");
-    Path::new(&name[..2]).join(name.clone() + ".obj")
+    let (shelf, name) = shelf_and_name(digest);
+    Path::new(&shelf).join(name)
 }
 
-fn check_format(folder: &Path) -> BackendResult<()> {
-    let path = folder.join("FORMAT");
-    match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(version) if version <= FORMAT => Ok(()),
-            Ok(version) => Err(unusable(format!(
-                "{} has format {version}; this release reads up to {FORMAT}",
-                folder.display()
-            ))),
-            Err(_) => Err(unusable(format!("{} does not name a format", path.display()))),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let temporary = folder.join("FORMAT.new");
-            let written =
-                fs::write(&temporary, format!("{FORMAT}\n")).and_then(|()| fs::rename(&temporary, &path));
-            written.map_err(|e| io_error("write", &path, e))
-        }
-        Err(error) => Err(io_error("read", &path, error)),
-    }
+/// The folder of an object within that of all objects, and its name there.
+fn shelf_and_name(digest: Digest) -> (String, String) {
+    let name = format!("{digest:032x}.obj");
+    (name[..2].to_owned(), name)
 }

@@ -51,8 +51,11 @@ impl Handles {
 #[cfg(target_os = "linux")]
 fn open_cached(folder: &File, name: &Path) -> Option<File> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    openat2(folder, name, flags, Mode::empty(), ResolveFlags::CACHED).ok().map(File::from)
+    // Something else than a file may have taken its place: it is not waited for, and is not read.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::CACHED | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = File::from(openat2(folder, name, flags, Mode::empty(), resolve).ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
 }
 
 #[cfg(target_os = "linux")]

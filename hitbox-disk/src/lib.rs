@@ -14,9 +14,11 @@ mod object;
 #[cfg(fuzzing)]
 pub mod object;
 mod objects;
+mod place;
 mod recover;
 mod start;
 mod store;
+mod trust;
 
 pub use backend::DiskBackend;
 pub use builder::{DiskBuilder, Durability};

@@ -1,6 +1,7 @@
 //! The index as the folder says, when it is opened: from the head of each object. Bodies are verified when
 //! they are read.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
@@ -27,12 +28,18 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
     let mut found = Vec::new();
     let objects = files.objects();
     for shelf in fs::read_dir(&objects).map_err(|e| io_error("list", &objects, e))?.flatten() {
+        if !is_shelf(&shelf.file_name())
+            || shelf.file_type().is_ok_and(|kind| !kind.is_dir() && !kind.is_symlink())
+        {
+            continue;
+        }
+        // Whoever else owns it could exchange what is in it at any time.
+        files.shelf(&shelf.file_name().to_string_lossy())?;
         let Ok(shelf) = fs::read_dir(shelf.path()) else { continue };
         for file in shelf.flatten() {
-            let path = file.path();
-            // What does not have the name of an object, or cannot be read, is left as it is.
-            let Some(digest) = digest_of(&path) else { continue };
-            let Ok(look) = Start::read(&path) else { continue };
+            // What does not have the name of an object, is no file or cannot be read, is left as it is.
+            let Some(digest) = digest_of(&file.path()) else { continue };
+            let Ok(Some(look)) = files.look(digest) else { continue };
             match look {
                 Look::Entry(start) if start.entry.is_gone(now) => {
                     recovered.expired += 1;
@@ -56,6 +63,12 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
         recovered.index.end(digest);
     }
     Ok(recovered)
+}
+
+/// Whether a folder of objects has such a name.
+fn is_shelf(name: &OsStr) -> bool {
+    let is_digit = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    name.len() == 2 && name.as_encoded_bytes().iter().all(is_digit)
 }
 
 /// The digest that an object's file is named after.

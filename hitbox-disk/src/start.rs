@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::SystemTime;
 
 use hitbox_backend::core::{CacheKey, CacheValue, ScopeKind};
@@ -33,8 +32,7 @@ pub(crate) enum Look {
 
 impl Start {
     /// Reads the start of a file.
-    pub(crate) fn read(path: &Path) -> io::Result<Look> {
-        let mut file = File::open(path)?;
+    pub(crate) fn read(mut file: File) -> io::Result<Look> {
         let metadata = file.metadata()?;
         let mut start = vec![0; HEAD_BYTES];
         if file.read_exact(&mut start).is_err() {

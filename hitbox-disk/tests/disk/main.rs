@@ -2,6 +2,7 @@
 //! it is its own test harness: `writer STORE FOLDER SEED WORKLOAD` is the writer, all else are tests.
 
 mod bound;
+mod cases;
 mod damage;
 mod kill;
 mod store;
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
         bound::disk_04_rejects_files_without_a_bound
         threads::disk_05_no_blocking_on_async_threads
         threads::disk_05_rejects_io_on_the_callers_thread
+        cases::case_f04_nobody_else_may_read_or_write
+        cases::case_f04_what_others_own_is_refused
+        cases::case_f04_links_are_never_followed
+        cases::case_f05_what_is_no_file_is_no_object
+        cases::case_f05_what_is_no_file_beside_objects
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
