@@ -1,5 +1,6 @@
 //! Errors of the file system as errors of a backend.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 
@@ -13,4 +14,9 @@ pub(crate) fn io_error(what: &str, path: &Path, error: io::Error) -> BackendErro
 /// The folder cannot be used.
 pub(crate) fn unusable(message: String) -> BackendError {
     BackendError::new(ErrorKind::Configuration, message)
+}
+
+/// What the file system said, if it was asked.
+pub(crate) fn io_kind(error: &BackendError) -> Option<io::ErrorKind> {
+    error.source()?.downcast_ref::<io::Error>().map(io::Error::kind)
 }

@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use hitbox_backend::core::BackendResult;
 use rustix::fs::{AtFlags, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::builder::Durability;
-use crate::error::io_error;
+use crate::error::{io_error, unusable};
 use crate::in_place::Handles;
 use crate::index::Digest;
 use crate::place::{self, Place};
@@ -18,13 +20,19 @@ use crate::start::{Look, Start};
 use crate::trust;
 
 /// An open folder. The lock is released when it is dropped, or when the process ends.
+///
+/// If the folder is removed meanwhile, reads find nothing, and the next write makes it again.
 #[derive(Debug)]
 pub(crate) struct Files {
     folder: PathBuf,
     durability: Durability,
-    place: Arc<Place>,
+    /// Never held over I/O: reads on threads that must not wait take it.
+    place: RwLock<Arc<Place>>,
     handles: Handles,
-    _lock: File,
+    /// Held while the folder is made again.
+    lock: Mutex<File>,
+    /// Somebody else has the folder now, for good.
+    is_lost: AtomicBool,
 }
 
 impl Files {
@@ -37,10 +45,52 @@ impl Files {
         Ok(Self {
             folder: folder.to_owned(),
             durability,
-            place: Arc::new(place),
+            place: RwLock::new(Arc::new(place)),
             handles: Handles::new(),
-            _lock: lock,
+            lock: Mutex::new(lock),
+            is_lost: AtomicBool::new(false),
         })
+    }
+
+    fn place(&self) -> Arc<Place> {
+        self.place.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes sure that nobody else can have the folder, even if its lock was removed; says whether it was.
+    pub(crate) fn hold(&self) -> BackendResult<bool> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let metadata = lock.metadata().map_err(|e| io_error("look at the lock of", &self.folder, e))?;
+        let was_removed = metadata.nlink() == 0;
+        if was_removed { self.make_again(lock) } else { self.check_lost() }.map(|()| was_removed)
+    }
+
+    /// Makes what is missing of the folder.
+    pub(crate) fn restore(&self) -> BackendResult<()> {
+        self.make_again(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn make_again(&self, mut lock: MutexGuard<'_, File>) -> BackendResult<()> {
+        self.check_lost()?;
+        let root = trust::root(&self.folder, self.durability)?;
+        if !place::is_lock(&lock, &root, &self.folder)? {
+            let Some(new) = place::lock_again(&root, &self.folder)? else {
+                self.is_lost.store(true, Ordering::Release);
+                return self.check_lost();
+            };
+            *lock = new;
+        }
+        let place = Arc::new(Place::open(&root, &self.folder, self.durability)?);
+        *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
+        tracing::warn!(folder = %self.folder.display(), "the folder of a cache was removed, and is made again");
+        Ok(())
+    }
+
+    fn check_lost(&self) -> BackendResult<()> {
+        if !self.is_lost.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let folder = self.folder.display();
+        Err(unusable(format!("{folder} was removed, and another cache or process has opened it since")))
     }
 
     pub(crate) fn objects(&self) -> PathBuf {
@@ -53,13 +103,19 @@ impl Files {
 
     /// The object that this write made, if reading it is known to need no waiting.
     pub(crate) fn read_in_place(&self, digest: Digest, sequence: u64, bytes: u64) -> Option<Vec<u8>> {
-        self.handles.read(&self.place.objects, digest, sequence, bytes)
+        if self.is_lost.load(Ordering::Acquire) {
+            return None;
+        }
+        self.handles.read(&self.place().objects, digest, sequence, bytes)
     }
 
     /// The file of an object; nothing if there is none, or something else has its name.
     fn file(&self, digest: Digest) -> io::Result<Option<File>> {
+        if self.is_lost.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         let (shelf, name) = shelf_and_name(digest);
-        match trust::existing(&self.place.objects, &shelf) {
+        match trust::existing(&self.place().objects, &shelf) {
             Ok(shelf) => trust::read(&shelf, name.as_ref()),
             // A link is no folder of the store's.
             Err(error) if trust::is_nothing(error.kind()) || is_link(&error) => Ok(None),
@@ -92,17 +148,18 @@ impl Files {
         }
     }
 
-    /// Opens the folder of an object; says if another user has put one there.
-    pub(crate) fn shelf(&self, shelf: &str) -> BackendResult<File> {
-        trust::sub_folder(&self.place.objects, shelf, &self.objects().join(shelf), self.durability)
+    /// Opens the folder of an object, and makes it if it is not there; says whether it did.
+    pub(crate) fn shelf(&self, shelf: &str) -> BackendResult<(File, bool)> {
+        trust::sub_folder(&self.place().objects, shelf, &self.objects().join(shelf), self.durability)
     }
 
     /// Writes a file that nobody sees yet.
     pub(crate) fn write_temporary(&self, bytes: &[u8]) -> BackendResult<Temporary> {
         let folder = self.folder.join("tmp");
         let failed = |e| io_error("write into", &folder, e);
-        let (name, mut file) = self.place.new_temporary().map_err(failed)?;
-        let temporary = Temporary { place: self.place.clone(), name, is_installed: false };
+        let place = self.place();
+        let (name, mut file) = place.new_temporary().map_err(failed)?;
+        let temporary = Temporary { place, name, is_installed: false };
         file.write_all(bytes).map_err(failed)?;
         if self.durability == Durability::Sync {
             file.sync_data().map_err(failed)?;
@@ -111,10 +168,10 @@ impl Files {
     }
 
     /// Puts a temporary file in the place of an object, and of whatever else has its name but a folder that is not
-    /// empty.
-    pub(crate) fn install(&self, mut temporary: Temporary, digest: Digest) -> BackendResult<()> {
+    /// empty. Says whether the folder of the object was not there.
+    pub(crate) fn install(&self, mut temporary: Temporary, digest: Digest) -> BackendResult<bool> {
         let (shelf_name, name) = shelf_and_name(digest);
-        let shelf = self.shelf(&shelf_name)?;
+        let (shelf, made) = self.shelf(&shelf_name)?;
         let rename = || renameat(&temporary.place.temporary, &temporary.name, &shelf, &name);
         let renamed = match rename() {
             Err(Errno::ISDIR) => unlinkat(&shelf, &name, AtFlags::REMOVEDIR).and_then(|()| rename()),
@@ -124,7 +181,8 @@ impl Files {
         self.handles.close(digest);
         renamed.map_err(|e| io_error("rename into", &self.path(digest), e.into()))?;
         temporary.is_installed = true;
-        self.durability.sync(&shelf, &self.objects().join(shelf_name))
+        self.durability.sync(&shelf, &self.objects().join(shelf_name))?;
+        Ok(made)
     }
 
     /// Removes an object. One that is not there is removed already, and a folder is none.
@@ -132,7 +190,7 @@ impl Files {
         self.handles.close(digest);
         let (shelf_name, name) = shelf_and_name(digest);
         let remove = || -> io::Result<Option<File>> {
-            let shelf = match trust::existing(&self.place.objects, &shelf_name) {
+            let shelf = match trust::existing(&self.place().objects, &shelf_name) {
                 Ok(shelf) => shelf,
                 Err(error) if trust::is_nothing(error.kind()) || is_link(&error) => return Ok(None),
                 Err(error) => return Err(error),
@@ -166,7 +224,8 @@ impl Drop for Temporary {
         if self.is_installed {
             return;
         }
-        if let Err(error) = unlinkat(&self.place.temporary, &self.name, AtFlags::empty()) {
+        let removed = unlinkat(&self.place.temporary, &self.name, AtFlags::empty());
+        if let Err(error) = removed {
             // It is removed when the folder is opened again.
             tracing::debug!(name = %self.name, %error, "a temporary file stays");
         }

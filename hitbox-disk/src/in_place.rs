@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::IoSliceMut;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +40,11 @@ impl Handles {
             return None;
         }
         if let Some((_, file)) = self.0.get(&digest).filter(|(made_by, _)| *made_by == sequence) {
-            return read_cached(&file, bytes as usize);
+            if file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+                return read_cached(&file, bytes as usize);
+            }
+            // Somebody removed it.
+            self.close(digest);
         }
         let file = open_cached(folder, &name(digest))?;
         let whole = read_cached(&file, bytes as usize)?;

@@ -199,6 +199,10 @@ impl Index {
         self.entries.keys().chain(new).copied().collect()
     }
 
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Digest, Entry)> {
+        self.entries.iter().map(|(digest, entry)| (*digest, *entry))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

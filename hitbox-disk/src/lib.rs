@@ -14,6 +14,7 @@ mod object;
 #[cfg(fuzzing)]
 pub mod object;
 mod objects;
+mod pinned;
 mod place;
 mod recover;
 mod start;

@@ -3,6 +3,7 @@
 //! Two locks: the index (short, never held over I/O), and one of the shelves (held over the rename or
 //! removal of one file, so that file and index change together).
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -12,17 +13,22 @@ use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
 use hitbox_backend::store::{Occupancy, Page};
 use tokio::sync::watch;
 
+use crate::error::io_kind;
 use crate::files::Files;
 use crate::index::{Digest, Entry, Index};
 use crate::object::{self, Object};
+use crate::pinned::Pinned;
 use crate::start::is_pinned;
 
 const SHELVES: usize = 64;
+/// How often a write is tried again.
+const TRIES: u32 = 8;
 
 #[derive(Debug)]
 pub(crate) struct Objects {
-    files: Files,
+    pub(crate) files: Files,
     index: Mutex<Index>,
+    pub(crate) pinned: Pinned,
     shelves: [Mutex<()>; SHELVES],
     max_bytes: u64,
     evicted: AtomicU64,
@@ -47,8 +53,10 @@ impl Drop for Operation<'_> {
 
 impl Objects {
     pub(crate) fn new(files: Files, index: Index, max_bytes: u64) -> BackendResult<Self> {
+        let pinned = Pinned::found(&files, index.entries())?;
         let store = Self {
             files,
+            pinned,
             index: Mutex::new(index),
             shelves: std::array::from_fn(|_| Mutex::new(())),
             max_bytes,
@@ -61,11 +69,11 @@ impl Objects {
         Ok(store)
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shelf(&self, digest: Digest) -> MutexGuard<'_, ()> {
+    pub(crate) fn shelf(&self, digest: Digest) -> MutexGuard<'_, ()> {
         self.shelves[digest as usize % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,6 +136,7 @@ impl Objects {
             Object::OtherKey | Object::Newer => false,
         };
         if is_same && self.index().remove_if_same(digest, entry.sequence) {
+            self.pinned.forget(digest);
             self.files.remove(digest)?;
         }
         Ok(())
@@ -144,17 +153,56 @@ impl Objects {
         if bytes > self.max_bytes {
             return Err(BackendError::too_large("an entry", bytes, self.max_bytes));
         }
+        self.hold()?;
+        let file = object::encode(key, record);
+        let mut tries = 0;
+        loop {
+            match self.try_write(operation, &file, key, value) {
+                Err(error) if tries < TRIES && self.is_put_right(&error)? => tries += 1,
+                written => return written,
+            }
+        }
+    }
+
+    /// Before files are changed: makes sure that the folder is there, and is nobody else's.
+    fn hold(&self) -> BackendResult<()> {
+        if self.files.hold()? { self.restore_pinned(None) } else { Ok(()) }
+    }
+
+    /// Whether a write that failed is worth another try.
+    fn is_put_right(&self, error: &BackendError) -> BackendResult<bool> {
+        match io_kind(error) {
+            // The folder, or part of it, was removed.
+            Some(io::ErrorKind::NotFound) => {
+                self.files.restore()?;
+                self.restore_pinned(None).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn try_write(
+        &self,
+        operation: &Operation<'_>,
+        file: &[u8],
+        key: &[u8],
+        value: &CacheValue<()>,
+    ) -> BackendResult<()> {
+        let bytes = file.len() as u64;
         let reserved = self.make_room(bytes)?;
-        let temporary = self.files.write_temporary(&object::encode(key, record))?;
+        let temporary = self.files.write_temporary(file)?;
         let Operation { digest, sequence, .. } = *operation;
-        let _shelf = self.shelf(digest);
+        let shelf = self.shelf(digest);
         if self.index().is_superseded(digest, sequence) {
             return Ok(());
         }
-        self.files.install(temporary, digest)?;
-        self.index().insert(digest, Entry::new(bytes, value, is_pinned(key), sequence));
+        let made = self.files.install(temporary, digest)?;
+        let entry = Entry::new(bytes, value, is_pinned(key), sequence);
+        self.index().insert(digest, entry);
+        self.pinned.keep(digest, entry, file);
         reserved.keep();
-        Ok(())
+        drop(shelf);
+        if made { self.restore_pinned(Some(digest)) } else { Ok(()) }
     }
 
     /// Puts entries out until `bytes` more fit, and reserves them.
@@ -179,12 +227,14 @@ impl Objects {
 
     /// Removes the entry; says until when it would have lived.
     pub(crate) fn remove(&self, operation: &Operation<'_>) -> BackendResult<Option<u64>> {
+        self.hold()?;
         let Operation { digest, sequence, .. } = *operation;
         let _shelf = self.shelf(digest);
         if self.index().is_superseded(digest, sequence) {
             return Ok(None);
         }
         self.files.remove(digest)?;
+        self.pinned.forget(digest);
         Ok(self.index().remove(digest, sequence).map(|entry| entry.drop_at))
     }
 
@@ -223,6 +273,7 @@ impl Objects {
     }
 
     pub(crate) fn erase(&self) -> BackendResult<()> {
+        self.hold()?;
         let digests = self.index().digests();
         for digest in digests {
             let sequence = self.begin(digest);

@@ -9,7 +9,7 @@ use hitbox_backend::core::BackendResult;
 use rustix::fs::{AtFlags, renameat, unlinkat};
 
 use crate::builder::Durability;
-use crate::error::{io_error, unusable};
+use crate::error::{io_error, io_kind, unusable};
 use crate::trust;
 
 /// The newest layout of the folder that this release reads and writes.
@@ -29,7 +29,7 @@ impl Place {
     pub(crate) fn open(root: &File, folder: &Path, durability: Durability) -> BackendResult<Self> {
         let has_format = check_format(root, folder)?;
         let sub = |name: &str| trust::sub_folder(root, name, &folder.join(name), durability);
-        let place = Self { objects: sub("objects")?, temporary: sub("tmp")? };
+        let place = Self { objects: sub("objects")?.0, temporary: sub("tmp")?.0 };
         if !has_format {
             place.write_format(root, folder, durability)?;
         }
@@ -116,9 +116,24 @@ pub(crate) fn lock(root: &File, folder: &Path) -> BackendResult<File> {
         let file = trust::lockable(root, LOCK, &path, false)?;
         try_lock(&file, folder, &path)?;
         // Whoever removed the file meanwhile may have locked another one in its place.
-        if holds(&file, root, folder)? {
+        if is_lock(&file, root, folder)? {
             return Ok(file);
         }
+    }
+}
+
+/// Makes and takes the lock of a folder whose lock was removed; nothing if somebody else has made one since: what they
+/// did to the folder is not known.
+pub(crate) fn lock_again(root: &File, folder: &Path) -> BackendResult<Option<File>> {
+    let path = folder.join(LOCK);
+    let file = match trust::lockable(root, LOCK, &path, true) {
+        Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => return Ok(None),
+        file => file?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(is_lock(&file, root, folder)?.then_some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(io_error("lock", &path, error)),
     }
 }
 
@@ -132,7 +147,7 @@ fn try_lock(file: &File, folder: &Path, path: &Path) -> BackendResult<()> {
 }
 
 /// Whether this is the lock that others find.
-fn holds(file: &File, root: &File, folder: &Path) -> BackendResult<bool> {
+pub(crate) fn is_lock(file: &File, root: &File, folder: &Path) -> BackendResult<bool> {
     let failed = |e| io_error("look at", &folder.join(LOCK), e);
     match trust::look(root, LOCK.as_ref()).map_err(failed)? {
         Some(stat) => trust::is_same(file, &stat).map_err(failed),

@@ -113,8 +113,13 @@ fn open_folder(at: impl AsFd, name: &Path, path: &Path) -> BackendResult<File> {
     Ok(File::from(folder))
 }
 
-/// Opens a sub folder, which is the store's alone, and makes it if it is not there.
-pub(crate) fn sub_folder(at: &File, name: &str, path: &Path, durability: Durability) -> BackendResult<File> {
+/// Opens a sub folder, which is the store's alone, and makes it if it is not there; says whether it did.
+pub(crate) fn sub_folder(
+    at: &File,
+    name: &str,
+    path: &Path,
+    durability: Durability,
+) -> BackendResult<(File, bool)> {
     let made = match mkdirat(at, name, Mode::from_raw_mode(FOLDER_MODE)) {
         Ok(()) => true,
         Err(rustix::io::Errno::EXIST) => false,
@@ -127,7 +132,7 @@ pub(crate) fn sub_folder(at: &File, name: &str, path: &Path, durability: Durabil
         durability.sync(&folder, path)?;
         durability.sync(at, path.parent().unwrap_or(path))?;
     }
-    Ok(folder)
+    Ok((folder, made))
 }
 
 /// Opens a sub folder that is there, to look for files in it.

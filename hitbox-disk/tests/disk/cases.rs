@@ -2,6 +2,7 @@
 //! its users may see of it.
 
 mod others;
+mod removed;
 mod things;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::Verdict;
 use crate::store::{files, set};
 
 pub(crate) use others::*;
+pub(crate) use removed::*;
 pub(crate) use things::*;
 
 async fn open(folder: &Path) -> BackendResult<DiskBackend> {

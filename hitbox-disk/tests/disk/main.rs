@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         bound::disk_04_rejects_files_without_a_bound
         threads::disk_05_no_blocking_on_async_threads
         threads::disk_05_rejects_io_on_the_callers_thread
+        cases::case_f03_what_is_removed_is_made_again
+        cases::case_f03_removed_under_writers
+        cases::case_f03_two_stores_never_share_a_folder
         cases::case_f04_nobody_else_may_read_or_write
         cases::case_f04_what_others_own_is_refused
         cases::case_f04_links_are_never_followed
