@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, mkdirat, openat, st
 use rustix::process::geteuid;
 
 use crate::builder::Durability;
-use crate::error::{io_error, unusable};
+use crate::error::{io_error, io_kind, unusable};
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -144,6 +144,11 @@ pub(crate) fn existing(at: &File, name: &str) -> io::Result<File> {
 /// that the store shares with other things.
 pub(crate) fn root(path: &Path, durability: Durability) -> BackendResult<File> {
     make(path, durability)?;
+    match durability.sync_path(parent(path)) {
+        // It was there before the store, whose user may not open it.
+        Err(error) if io_kind(&error) == Some(io::ErrorKind::PermissionDenied) => {}
+        synced => synced?,
+    }
     let folder = open_folder(CWD, path, path)?;
     let mode = folder.metadata().map_err(|e| io_error("look at", path, e))?.mode();
     if mode & 0o1002 == 0o002 {
@@ -154,13 +159,10 @@ pub(crate) fn root(path: &Path, durability: Durability) -> BackendResult<File> {
 
 fn make(path: &Path, durability: Durability) -> BackendResult<()> {
     let failed = |e| io_error("make folder", path, e);
-    let parent = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     let create = || std::fs::DirBuilder::new().mode(FOLDER_MODE).create(path);
     let mut created = create();
-    if let (Err(error), Some(parent)) = (&created, parent)
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        make(parent, durability)?;
+    if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) && parent(path) != path {
+        make(parent(path), durability)?;
         created = create();
     }
     match created {
@@ -172,9 +174,15 @@ fn make(path: &Path, durability: Durability) -> BackendResult<()> {
     let folder = open_folder(CWD, path, path)?;
     set_mode(&folder, FOLDER_MODE).map_err(failed)?;
     durability.sync(&folder, path)?;
-    match parent {
-        Some(parent) => durability.sync_path(parent),
-        None => Ok(()),
+    durability.sync_path(parent(path))
+}
+
+/// What a folder lies in.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod others;
 mod removed;
+mod synced;
 mod things;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::store::{files, set};
 
 pub(crate) use others::*;
 pub(crate) use removed::*;
+pub(crate) use synced::*;
 pub(crate) use things::*;
 
 async fn open(folder: &Path) -> BackendResult<DiskBackend> {

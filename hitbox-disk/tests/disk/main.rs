@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         cases::case_f04_links_are_never_followed
         cases::case_f05_what_is_no_file_is_no_object
         cases::case_f05_what_is_no_file_beside_objects
+        cases::case_f08_folders_are_synchronised_too
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
