@@ -97,7 +97,7 @@ impl Files {
         self.folder.join("objects")
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
         self.objects().join(name(digest))
     }
 
@@ -185,11 +185,13 @@ impl Files {
         Ok(made)
     }
 
-    /// Removes an object. One that is not there is removed already, and a folder is none.
-    pub(crate) fn remove(&self, digest: Digest) -> BackendResult<()> {
+    /// Removes an object. One that is not there is removed already. A folder is none and is left, which makes this
+    /// false.
+    pub(crate) fn remove(&self, digest: Digest) -> BackendResult<bool> {
         self.handles.close(digest);
         let (shelf_name, name) = shelf_and_name(digest);
-        let remove = || -> io::Result<Option<File>> {
+        let mut is_gone = true;
+        let mut remove = || -> io::Result<Option<File>> {
             let shelf = match trust::existing(&self.place().objects, &shelf_name) {
                 Ok(shelf) => shelf,
                 Err(error) if trust::is_nothing(error.kind()) || is_link(&error) => return Ok(None),
@@ -197,14 +199,32 @@ impl Files {
             };
             match unlinkat(&shelf, &name, AtFlags::empty()) {
                 Ok(()) => Ok(Some(shelf)),
-                Err(Errno::NOENT | Errno::ISDIR) => Ok(None),
+                Err(Errno::NOENT) => Ok(None),
+                Err(Errno::ISDIR) => {
+                    is_gone = false;
+                    Ok(None)
+                }
                 Err(error) => Err(error.into()),
             }
         };
-        match remove().map_err(|e| io_error("remove", &self.path(digest), e))? {
-            Some(shelf) => self.durability.sync(&shelf, &self.objects().join(shelf_name)),
-            None => Ok(()),
+        if let Some(shelf) = remove().map_err(|e| io_error("remove", &self.path(digest), e))? {
+            self.durability.sync(&shelf, &self.objects().join(shelf_name))?;
         }
+        Ok(is_gone)
+    }
+}
+
+impl Files {
+    /// The same for an object that is not worth an error; says whether it is gone.
+    pub(crate) fn remove_or_leave(&self, digest: Digest) -> bool {
+        match self.remove(digest) {
+            Ok(true) => return true,
+            Ok(false) => {
+                tracing::warn!(path = %self.path(digest).display(), "a folder has the name of an object")
+            }
+            Err(error) => tracing::warn!(%error, "an object cannot be removed"),
+        }
+        false
     }
 }
 

@@ -126,9 +126,20 @@ impl Index {
 
     /// Makes room for `bytes` under `max`, and reserves it. The entries named have left the index.
     pub(crate) fn reserve(&mut self, bytes: u64, max: u64) -> Vec<Digest> {
+        let evicted = self.evict_down_to(max.saturating_sub(bytes));
+        self.bytes += bytes;
+        evicted
+    }
+
+    /// Puts entries out of at least `bytes` together, if there are as many. They have left the index.
+    pub(crate) fn put_out(&mut self, bytes: u64) -> Vec<Digest> {
+        self.evict_down_to(self.bytes.saturating_sub(bytes))
+    }
+
+    fn evict_down_to(&mut self, limit: u64) -> Vec<Digest> {
         let mut evicted = Vec::new();
         let mut spared = 0;
-        while self.bytes + bytes > max {
+        while self.bytes > limit {
             let Some((digest, sequence)) = self.queue.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(&digest).filter(|e| e.sequence == sequence) else {
                 continue;
@@ -151,7 +162,6 @@ impl Index {
                 evicted.push(digest);
             }
         }
-        self.bytes += bytes;
         evicted
     }
 

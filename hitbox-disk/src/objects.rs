@@ -33,6 +33,8 @@ pub(crate) struct Objects {
     max_bytes: u64,
     evicted: AtomicU64,
     expired: AtomicU64,
+    /// Objects that could not be removed.
+    left: AtomicU64,
     /// Closed when the store is gone, after the lock of the folder: the fields are dropped in order.
     pub(crate) released: watch::Sender<()>,
 }
@@ -52,7 +54,7 @@ impl Drop for Operation<'_> {
 }
 
 impl Objects {
-    pub(crate) fn new(files: Files, index: Index, max_bytes: u64) -> BackendResult<Self> {
+    pub(crate) fn new(files: Files, index: Index, max_bytes: u64, left: u64) -> BackendResult<Self> {
         let pinned = Pinned::found(&files, index.entries())?;
         let store = Self {
             files,
@@ -62,10 +64,11 @@ impl Objects {
             max_bytes,
             evicted: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            left: AtomicU64::new(left),
             released: watch::Sender::new(()),
         };
         // The bound may be smaller than it was.
-        store.make_room(0)?;
+        drop(store.make_room(0));
         Ok(store)
     }
 
@@ -153,12 +156,15 @@ impl Objects {
         if bytes > self.max_bytes {
             return Err(BackendError::too_large("an entry", bytes, self.max_bytes));
         }
-        self.hold()?;
         let file = object::encode(key, record);
         let mut tries = 0;
         loop {
             match self.try_write(operation, &file, key, value) {
-                Err(error) if tries < TRIES && self.is_put_right(&error)? => tries += 1,
+                Err(error)
+                    if tries < TRIES && self.is_put_right(&error, bytes.saturating_mul(1 << tries))? =>
+                {
+                    tries += 1
+                }
                 written => return written,
             }
         }
@@ -169,13 +175,20 @@ impl Objects {
         if self.files.hold()? { self.restore_pinned(None) } else { Ok(()) }
     }
 
-    /// Whether a write that failed is worth another try.
-    fn is_put_right(&self, error: &BackendError) -> BackendResult<bool> {
+    /// Whether a write that failed is worth another try, for which `bytes` of others may be put out.
+    fn is_put_right(&self, error: &BackendError, bytes: u64) -> BackendResult<bool> {
         match io_kind(error) {
             // The folder, or part of it, was removed.
             Some(io::ErrorKind::NotFound) => {
                 self.files.restore()?;
                 self.restore_pinned(None).map(|()| true)
+            }
+            // Others than this store have filled the file system.
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                let evicted = self.index().put_out(bytes);
+                self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
+                self.discard(&evicted);
+                Ok(!evicted.is_empty())
             }
             _ => Ok(false),
         }
@@ -188,8 +201,9 @@ impl Objects {
         key: &[u8],
         value: &CacheValue<()>,
     ) -> BackendResult<()> {
+        self.hold()?;
         let bytes = file.len() as u64;
-        let reserved = self.make_room(bytes)?;
+        let reserved = self.make_room(bytes);
         let temporary = self.files.write_temporary(file)?;
         let Operation { digest, sequence, .. } = *operation;
         let shelf = self.shelf(digest);
@@ -206,23 +220,24 @@ impl Objects {
     }
 
     /// Puts entries out until `bytes` more fit, and reserves them.
-    fn make_room(&self, bytes: u64) -> BackendResult<Reserved<'_>> {
+    fn make_room(&self, bytes: u64) -> Reserved<'_> {
         let evicted = self.index().reserve(bytes, self.max_bytes);
         let reserved = Reserved { store: self, bytes };
         self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
-        self.discard(&evicted)?;
-        Ok(reserved)
+        self.discard(&evicted);
+        reserved
     }
 
-    /// Removes the files of entries that have left the index.
-    fn discard(&self, digests: &[Digest]) -> BackendResult<()> {
+    /// Removes the files of entries that have left the index. One that cannot be removed must not keep others from
+    /// being written: it is left, and counted.
+    fn discard(&self, digests: &[Digest]) {
         for digest in digests {
             let _shelf = self.shelf(*digest);
-            if !self.holds(*digest) {
-                self.files.remove(*digest)?;
+            if !self.holds(*digest) && !self.files.remove_or_leave(*digest) {
+                let left = 1 + self.left.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(left, "objects that cannot be removed take room beyond the bound");
             }
         }
-        Ok(())
     }
 
     /// Removes the entry; says until when it would have lived.
@@ -286,7 +301,7 @@ impl Objects {
     pub(crate) fn sweep(&self, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
         let (expired, cut_short) = self.index().take_expired(now, limit);
         self.expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
-        self.discard(&expired)?;
+        self.discard(&expired);
         Ok((expired.len() as u64, cut_short))
     }
 }

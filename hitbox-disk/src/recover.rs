@@ -21,6 +21,8 @@ pub(crate) struct Recovered {
     pub(crate) expired: u64,
     /// Objects of a newer release, which stay.
     pub(crate) newer: u64,
+    /// What is no file, or could not be read or removed, under the name of an object.
+    pub(crate) left: u64,
 }
 
 pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered> {
@@ -39,17 +41,20 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
         for file in shelf.flatten() {
             // What does not have the name of an object, is no file or cannot be read, is left as it is.
             let Some(digest) = digest_of(&file.path()) else { continue };
-            let Ok(Some(look)) = files.look(digest) else { continue };
+            let Ok(Some(look)) = files.look(digest) else {
+                recovered.left += 1;
+                continue;
+            };
             match look {
                 Look::Entry(start) if start.entry.is_gone(now) => {
                     recovered.expired += 1;
-                    files.remove(digest)?;
+                    recovered.left += u64::from(!files.remove_or_leave(digest));
                 }
                 Look::Entry(start) => found.push((digest, start)),
                 Look::Newer => recovered.newer += 1,
                 Look::Damaged => {
                     recovered.damaged += 1;
-                    files.remove(digest)?;
+                    recovered.left += u64::from(!files.remove_or_leave(digest));
                 }
             }
         }

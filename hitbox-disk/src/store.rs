@@ -58,8 +58,11 @@ impl DiskStore {
         let now = options.clock.now();
         let (objects, damaged, expired, newer) = blocking(move || {
             let files = Files::open(&folder, durability)?;
-            let Recovered { index, damaged, expired, newer } = recover(&files, now)?;
-            Ok((Objects::new(files, index, max_bytes)?, damaged, expired, newer))
+            let Recovered { index, damaged, expired, newer, left } = recover(&files, now)?;
+            if left > 0 {
+                tracing::warn!(left, "what has the name of an object and is no use was left");
+            }
+            Ok((Objects::new(files, index, max_bytes, left)?, damaged, expired, newer))
         })
         .await?;
         let (clock, schema) = (options.clock, options.codec.schema);

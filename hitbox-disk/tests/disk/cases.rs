@@ -1,6 +1,7 @@
 //! Cases that were found by attacking stores that work. Each says what the file system does to a folder, and what
 //! its users may see of it.
 
+mod full;
 mod others;
 mod removed;
 mod synced;
@@ -16,6 +17,7 @@ use hitbox_disk::{DiskBackend, Durability};
 use crate::Verdict;
 use crate::store::{files, set};
 
+pub(crate) use full::*;
 pub(crate) use others::*;
 pub(crate) use removed::*;
 pub(crate) use synced::*;

@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         cases::case_f05_what_is_no_file_is_no_object
         cases::case_f05_what_is_no_file_beside_objects
         cases::case_f08_folders_are_synchronised_too
+        cases::case_f28_a_full_file_system_puts_others_out
+        cases::case_f28_what_cannot_be_removed_is_left
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
