@@ -4,12 +4,17 @@
 //! Eviction is first in, first out with a second chance: an entry that was read since it was written or
 //! last spared goes to the end of the queue once more (the CLOCK algorithm, Corbató 1968).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use hitbox_backend::core::{CacheValue, Timestamp};
 
 /// The digest of a key: the name of its file.
 pub(crate) type Digest = u128;
+
+/// So many entries are looked at while the lock is held.
+const SOME: usize = 1_024;
+/// The greatest place of a digest.
+const LAST_PLACE: u64 = (1 << 48) - 1;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
@@ -38,12 +43,16 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     entries: HashMap<Digest, Entry>,
+    /// The same digests in order, so that whoever goes through them all can stop and go on, and holds no lock meanwhile.
+    order: BTreeSet<Digest>,
     /// In the order of writing; lines whose sequence is not the entry's are void.
     queue: VecDeque<(Digest, u64)>,
     /// Operations under way per key, and the newest that has been applied meanwhile.
     under_way: HashMap<Digest, UnderWay>,
     bytes: u64,
     sequence: u64,
+    #[cfg(test)]
+    looked_at: std::cell::Cell<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -96,8 +105,9 @@ impl Index {
     pub(crate) fn insert(&mut self, digest: Digest, entry: Entry) {
         let sequence = entry.sequence;
         self.applied(digest, sequence);
-        if let Some(old) = self.entries.insert(digest, entry) {
-            self.bytes -= old.bytes;
+        match self.entries.insert(digest, entry) {
+            Some(old) => self.bytes -= old.bytes,
+            None => drop(self.order.insert(digest)),
         }
         self.queue.push_back((digest, sequence));
         if self.queue.len() > 2 * self.entries.len() + 1024 {
@@ -114,6 +124,7 @@ impl Index {
 
     fn drop_entry(&mut self, digest: Digest) -> Option<Entry> {
         let entry = self.entries.remove(&digest)?;
+        self.order.remove(&digest);
         self.bytes -= entry.bytes;
         Some(entry)
     }
@@ -170,37 +181,67 @@ impl Index {
         self.bytes -= bytes;
     }
 
-    /// Entries whose time is over at `now`, at most `limit`, which leave the index.
-    pub(crate) fn take_expired(&mut self, now: u64, limit: usize) -> (Vec<Digest>, bool) {
-        let over = self.entries.iter().filter(|(_, entry)| entry.drop_at <= now);
-        let mut expired: Vec<Digest> =
-            over.map(|(digest, _)| *digest).take(limit.saturating_add(1)).collect();
-        let cut_short = expired.len() > limit;
-        expired.truncate(limit);
+    /// Some entries in the order of their digests, from this one on.
+    fn some(&self, from: Digest) -> impl Iterator<Item = (Digest, &Entry)> {
+        let entries =
+            self.order.range(from..).filter_map(|digest| Some((*digest, self.entries.get(digest)?)));
+        entries.inspect(|_| {
+            #[cfg(test)]
+            self.looked_at.set(self.looked_at.get() + 1);
+        })
+    }
+
+    /// Of some entries those whose time is over at `now`, at most `limit`, which leave the index; and where to go on.
+    pub(crate) fn take_expired(
+        &mut self,
+        from: Digest,
+        now: u64,
+        limit: usize,
+    ) -> (Vec<Digest>, Option<Digest>) {
+        let (mut expired, mut next) = (Vec::new(), None);
+        for (seen, (digest, entry)) in self.some(from).enumerate() {
+            let is_over = entry.drop_at <= now;
+            if seen == SOME || (is_over && expired.len() == limit) {
+                next = Some(digest);
+                break;
+            }
+            if is_over {
+                expired.push(digest);
+            }
+        }
         for digest in &expired {
             self.drop_entry(*digest);
         }
-        (expired, cut_short)
+        (expired, next)
     }
 
     /// Some keys in the order of their digests, from those on whose upper 48 bits are `from`; and where the next page
     /// starts. Compositions need the other bits of a cursor.
     pub(crate) fn page(&self, from: u64, limit: usize) -> (Vec<Digest>, Option<u64>) {
-        let place = |digest: &Digest| (digest >> 80) as u64;
-        let mut digests: Vec<Digest> = self.entries.keys().copied().filter(|d| place(d) >= from).collect();
-        if digests.len() <= limit {
-            return (digests, None);
+        if from > LAST_PLACE {
+            return (Vec::new(), None);
         }
-        let limit = limit.max(1);
-        digests.select_nth_unstable(limit - 1);
-        let last = place(&digests[limit - 1]);
-        digests.retain(|digest| place(digest) <= last);
-        (digests, Some(last + 1))
+        let place = |digest: Digest| (digest >> 80) as u64;
+        let mut digests: Vec<Digest> = Vec::new();
+        for (digest, _) in self.some(Digest::from(from) << 80) {
+            // Those of one place stay together.
+            if digests.len() >= limit.max(1)
+                && digests.last().is_some_and(|last| place(*last) != place(digest))
+            {
+                let next = digests.last().map(|last| place(*last) + 1);
+                return (digests, next);
+            }
+            digests.push(digest);
+        }
+        (digests, None)
     }
 
-    /// Entries that a normal read may see at `now`.
-    pub(crate) fn visible(&self, now: u64) -> u64 {
-        self.entries.values().filter(|entry| entry.expires > now && !entry.pinned).count() as u64
+    /// How many of some entries a normal read may see at `now`, and where to go on.
+    pub(crate) fn visible(&self, from: Digest, now: u64) -> (u64, Option<Digest>) {
+        let mut entries = self.some(from);
+        let seen =
+            entries.by_ref().take(SOME).filter(|(_, entry)| entry.expires > now && !entry.pinned).count();
+        (seen as u64, entries.next().map(|(digest, _)| digest))
     }
 
     /// Every key that is there or may be soon.
@@ -219,5 +260,58 @@ impl Index {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hitbox_backend::core::CacheValue;
+
+    use super::{Digest, Entry, Index, SOME};
+
+    const ENTRIES: usize = 200_000;
+
+    fn index() -> Index {
+        let mut index = Index::default();
+        for number in 0..ENTRIES as Digest {
+            // An odd factor takes no two numbers to one.
+            let digest = number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+            index.insert(digest, Entry::new(0, &CacheValue::new(()), false, number as u64));
+        }
+        index
+    }
+
+    #[test]
+    fn case_f22_listing_looks_at_each_entry_once() {
+        let index = index();
+        let (mut from, mut pages, mut listed) = (Some(0), 0, Vec::new());
+        while let Some(start) = from {
+            let (digests, next) = index.page(start, 100);
+            listed.extend(digests);
+            (from, pages) = (next, pages + 1);
+        }
+        assert!(listed.is_sorted_by(|one, other| one < other) && listed.len() == ENTRIES);
+        let looked_at = index.looked_at.get();
+        assert!(looked_at <= ENTRIES + pages, "{looked_at} looks for {ENTRIES} entries on {pages} pages");
+    }
+
+    #[test]
+    fn case_f22_no_look_holds_the_lock_for_all() {
+        let mut index = index();
+        let (mut from, mut seen) = (Some(0), 0);
+        while let Some(start) = from {
+            index.looked_at.set(0);
+            let (visible, next) = index.visible(start, 0);
+            assert!(index.looked_at.get() <= SOME + 1);
+            (from, seen) = (next, seen + visible);
+        }
+        assert_eq!(seen, ENTRIES as u64);
+        let mut from = Some(0);
+        while let Some(start) = from {
+            index.looked_at.set(0);
+            let (expired, next) = index.take_expired(start, 0, 10);
+            assert!(index.looked_at.get() <= SOME + 1 && expired.is_empty());
+            from = next;
+        }
     }
 }

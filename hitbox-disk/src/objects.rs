@@ -33,6 +33,8 @@ pub(crate) struct Objects {
     max_bytes: u64,
     evicted: AtomicU64,
     expired: AtomicU64,
+    /// Where the next sweep goes on: one that was cut short must not look at the same entries again.
+    swept_to: Mutex<Digest>,
     /// Objects that could not be removed.
     left: AtomicU64,
     /// Closed when the store is gone, after the lock of the folder: the fields are dropped in order.
@@ -64,6 +66,7 @@ impl Objects {
             max_bytes,
             evicted: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            swept_to: Mutex::new(0),
             left: AtomicU64::new(left),
             released: watch::Sender::new(()),
         };
@@ -284,7 +287,12 @@ impl Objects {
 
     /// Entries that a normal read may see at `now`.
     pub(crate) fn visible(&self, now: u64) -> u64 {
-        self.index().visible(now)
+        let (mut all, mut from) = (0, Some(0));
+        while let Some(start) = from {
+            let (some, next) = self.index().visible(start, now);
+            (all, from) = (all + some, next);
+        }
+        all
     }
 
     pub(crate) fn erase(&self) -> BackendResult<()> {
@@ -299,10 +307,24 @@ impl Objects {
 
     /// Removes entries whose time is over; says how many, and whether more are left.
     pub(crate) fn sweep(&self, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
-        let (expired, cut_short) = self.index().take_expired(now, limit);
-        self.expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
-        self.discard(&expired);
-        Ok((expired.len() as u64, cut_short))
+        let mut swept_to = self.swept_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, mut start, mut has_turned) = (*swept_to, *swept_to, false);
+        let mut dropped = 0;
+        loop {
+            let (expired, next) = self.index().take_expired(start, now, limit - dropped);
+            dropped += expired.len();
+            self.expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
+            self.discard(&expired);
+            start = next.unwrap_or(0);
+            let is_round = (next.is_none() && (has_turned || first == 0)) || (has_turned && start >= first);
+            has_turned |= next.is_none();
+            *swept_to = if is_round { 0 } else { start };
+            // It stopped at one that is over: none is left to be dropped by this sweep.
+            let is_over = |digest| self.index().get(digest).is_some_and(|entry| entry.drop_at <= now);
+            if is_round || (dropped == limit && next.is_some_and(is_over)) {
+                return Ok((dropped as u64, !is_round));
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! its users may see of it.
 
 mod full;
+mod listing;
 mod others;
 mod removed;
 mod synced;
@@ -18,6 +19,7 @@ use crate::Verdict;
 use crate::store::{files, set};
 
 pub(crate) use full::*;
+pub(crate) use listing::*;
 pub(crate) use others::*;
 pub(crate) use removed::*;
 pub(crate) use synced::*;
