@@ -38,10 +38,9 @@ impl DiskBackend {
     /// Waits until this is the only handle and no call is under way, then releases the folder: after this
     /// it can be opened again. Handles that compositions hold count; drop them first.
     pub async fn close(self) {
-        let mut released = self.0.store().released();
+        let holder = self.0.store().holder();
         drop(self);
-        // Nothing is ever sent: what ends the wait is that the sender goes with the store.
-        let _ = released.changed().await;
+        holder.released().await;
     }
 }
 

@@ -79,6 +79,9 @@ impl DiskBuilder {
 
     /// Opens the folder, makes it if it is not there, and rebuilds the index.
     ///
+    /// If a store of this process has the folder whose last handle is gone, this waits until the writes and deletes that
+    /// were given up on it have ended.
+    ///
     /// # Errors
     /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the folder is in use, of a newer format,
     /// is a link, belongs to another user, or the bound is zero; [`Io`](hitbox_backend::core::ErrorKind::Io) if it cannot be read or written.

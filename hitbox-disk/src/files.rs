@@ -12,10 +12,11 @@ use rustix::fs::{AtFlags, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::builder::Durability;
+use crate::claim::{Claim, GivenUp, Holder};
 use crate::error::{io_error, unusable};
 use crate::in_place::Handles;
 use crate::index::Digest;
-use crate::place::{self, Place};
+use crate::place::{self, Locking, Place};
 use crate::start::{Look, Start};
 use crate::trust;
 
@@ -33,23 +34,51 @@ pub(crate) struct Files {
     lock: Mutex<File>,
     /// Somebody else has the folder now, for good.
     is_lost: AtomicBool,
+    claim: Claim,
+}
+
+/// What came of opening a folder.
+pub(crate) enum Opening {
+    Open(Files),
+    /// A store of this process has it, and ends.
+    Ending(Holder),
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // A child that is being started has the file open too until it runs its program.
+        if let Err(error) = self.lock.get_mut().unwrap_or_else(PoisonError::into_inner).unlock() {
+            tracing::debug!(folder = %self.folder.display(), %error, "the lock ends when its file is closed");
+        }
+    }
 }
 
 impl Files {
     /// Opens the folder for this process alone, and clears what writers left unfinished.
-    pub(crate) fn open(folder: &Path, durability: Durability) -> BackendResult<Self> {
+    pub(crate) fn open(folder: &Path, durability: Durability, given_up: &GivenUp) -> BackendResult<Opening> {
         let root = trust::root(folder, durability)?;
-        let lock = place::lock(&root, folder)?;
+        // If the rest fails, the lock goes first.
+        let held = match place::lock(&root, folder, given_up)? {
+            Locking::Taken(lock, claim) => (lock, claim),
+            Locking::Ending(holder) => return Ok(Opening::Ending(holder)),
+        };
         let place = Place::open(&root, folder, durability)?;
         place.clear_temporary(folder)?;
-        Ok(Self {
+        let (lock, claim) = held;
+        Ok(Opening::Open(Self {
             folder: folder.to_owned(),
             durability,
             place: RwLock::new(Arc::new(place)),
             handles: Handles::new(),
             lock: Mutex::new(lock),
             is_lost: AtomicBool::new(false),
-        })
+            claim,
+        }))
+    }
+
+    /// This store, for those who wait until it is gone.
+    pub(crate) fn holder(&self) -> Holder {
+        self.claim.holder()
     }
 
     fn place(&self) -> Arc<Place> {
@@ -73,7 +102,7 @@ impl Files {
         self.check_lost()?;
         let root = trust::root(&self.folder, self.durability)?;
         if !place::is_lock(&lock, &root, &self.folder)? {
-            let Some(new) = place::lock_again(&root, &self.folder)? else {
+            let Some(new) = place::lock_again(&root, &self.folder, &self.claim)? else {
                 self.is_lost.store(true, Ordering::Release);
                 return self.check_lost();
             };

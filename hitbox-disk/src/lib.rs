@@ -4,6 +4,7 @@
 
 mod backend;
 mod builder;
+mod claim;
 mod error;
 mod files;
 mod in_place;

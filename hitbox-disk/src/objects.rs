@@ -11,7 +11,6 @@ use std::task::Poll;
 use bytes::Bytes;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
 use hitbox_backend::store::{Occupancy, Page};
-use tokio::sync::watch;
 
 use crate::error::io_kind;
 use crate::files::Files;
@@ -37,8 +36,6 @@ pub(crate) struct Objects {
     swept_to: Mutex<Digest>,
     /// Objects that could not be removed.
     left: AtomicU64,
-    /// Closed when the store is gone, after the lock of the folder: the fields are dropped in order.
-    pub(crate) released: watch::Sender<()>,
 }
 
 /// A write or delete that has its place in the order; ends when dropped.
@@ -68,7 +65,6 @@ impl Objects {
             expired: AtomicU64::new(0),
             swept_to: Mutex::new(0),
             left: AtomicU64::new(left),
-            released: watch::Sender::new(()),
         };
         // The bound may be smaller than it was.
         drop(store.make_room(0));

@@ -9,6 +9,7 @@ use hitbox_backend::core::BackendResult;
 use rustix::fs::{AtFlags, renameat, unlinkat};
 
 use crate::builder::Durability;
+use crate::claim::{Claim, GivenUp, Holder, Taking};
 use crate::error::{io_error, io_kind, unusable};
 use crate::trust;
 
@@ -109,41 +110,40 @@ fn check_format(root: &File, folder: &Path) -> BackendResult<bool> {
     }
 }
 
+/// What came of locking a folder.
+pub(crate) enum Locking {
+    Taken(File, Claim),
+    /// By a store of this process that ends.
+    Ending(Holder),
+}
+
 /// Takes the lock of a folder, or says that it is in use.
-pub(crate) fn lock(root: &File, folder: &Path) -> BackendResult<File> {
+pub(crate) fn lock(root: &File, folder: &Path, given_up: &GivenUp) -> BackendResult<Locking> {
     let path = folder.join(LOCK);
     loop {
         let file = trust::lockable(root, LOCK, &path, false)?;
-        try_lock(&file, folder, &path)?;
-        // Whoever removed the file meanwhile may have locked another one in its place.
-        if is_lock(&file, root, folder)? {
-            return Ok(file);
+        match Claim::take(&file, given_up).map_err(|e| io_error("lock", &path, e))? {
+            // Whoever removed the file meanwhile may have locked another one in its place.
+            Taking::Taken(claim) if is_lock(&file, root, folder)? => return Ok(Locking::Taken(file, claim)),
+            Taking::Taken(_) => {}
+            Taking::Ending(holder) => return Ok(Locking::Ending(holder)),
+            Taking::InUse => {
+                return Err(unusable(format!("{} is in use by another cache or process", folder.display())));
+            }
         }
     }
 }
 
 /// Makes and takes the lock of a folder whose lock was removed; nothing if somebody else has made one since: what they
 /// did to the folder is not known.
-pub(crate) fn lock_again(root: &File, folder: &Path) -> BackendResult<Option<File>> {
+pub(crate) fn lock_again(root: &File, folder: &Path, claim: &Claim) -> BackendResult<Option<File>> {
     let path = folder.join(LOCK);
     let file = match trust::lockable(root, LOCK, &path, true) {
         Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => return Ok(None),
         file => file?,
     };
-    match file.try_lock() {
-        Ok(()) => Ok(is_lock(&file, root, folder)?.then_some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(io_error("lock", &path, error)),
-    }
-}
-
-fn try_lock(file: &File, folder: &Path, path: &Path) -> BackendResult<()> {
-    file.try_lock().map_err(|error| match error {
-        fs::TryLockError::WouldBlock => {
-            unusable(format!("{} is in use by another cache or process", folder.display()))
-        }
-        fs::TryLockError::Error(error) => io_error("lock", path, error),
-    })
+    let is_taken = claim.take_again(&file).map_err(|e| io_error("lock", &path, e))?;
+    Ok((is_taken && is_lock(&file, root, folder)?).then_some(file))
 }
 
 /// Whether this is the lock that others find.

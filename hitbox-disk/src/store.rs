@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 use hitbox_backend::envelope::wire::key_digest;
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, Unusable};
-use tokio::sync::watch;
 
 use crate::builder::DiskBuilder;
-use crate::files::Files;
+use crate::claim::{Handle, Holder};
+use crate::files::{Files, Opening};
 use crate::object::Object;
 use crate::objects::Objects;
 use crate::recover::{Recovered, recover};
@@ -21,6 +21,7 @@ pub struct DiskStore {
     objects: Arc<Objects>,
     clock: Arc<dyn Clock>,
     schema: u32,
+    _handle: Handle,
 }
 
 /// A folder that has been opened, and what was found in it.
@@ -56,22 +57,35 @@ impl DiskStore {
     pub(crate) async fn open(settings: DiskBuilder) -> BackendResult<Opened> {
         let DiskBuilder { folder, max_bytes, durability, options } = settings;
         let now = options.clock.now();
-        let (objects, damaged, expired, newer) = blocking(move || {
-            let files = Files::open(&folder, durability)?;
-            let Recovered { index, damaged, expired, newer, left } = recover(&files, now)?;
-            if left > 0 {
-                tracing::warn!(left, "what has the name of an object and is no use was left");
+        // Dropped with this future too.
+        let handle = Handle::default();
+        let (objects, damaged, expired, newer) = loop {
+            let (folder, given_up) = (folder.clone(), handle.0.clone());
+            let opening = blocking(move || {
+                let files = match Files::open(&folder, durability, &given_up)? {
+                    Opening::Open(files) => files,
+                    Opening::Ending(holder) => return Ok(Err(holder)),
+                };
+                let Recovered { index, damaged, expired, newer, left } = recover(&files, now)?;
+                if left > 0 {
+                    tracing::warn!(left, "what has the name of an object and is no use was left");
+                }
+                Ok(Ok((Objects::new(files, index, max_bytes, left)?, damaged, expired, newer)))
+            });
+            match opening.await? {
+                Ok(opened) => break opened,
+                // Not on a thread that may block: what it waits for may need that.
+                Err(holder) => holder.released().await,
             }
-            Ok((Objects::new(files, index, max_bytes, left)?, damaged, expired, newer))
-        })
-        .await?;
+        };
         let (clock, schema) = (options.clock, options.codec.schema);
-        Ok(Opened { store: Self { objects: Arc::new(objects), clock, schema }, damaged, expired, newer })
+        let store = Self { objects: Arc::new(objects), clock, schema, _handle: handle };
+        Ok(Opened { store, damaged, expired, newer })
     }
 
-    /// Changes when the folder has been released.
-    pub(crate) fn released(&self) -> watch::Receiver<()> {
-        self.objects.released.subscribe()
+    /// This store, for those who wait until it is gone.
+    pub(crate) fn holder(&self) -> Holder {
+        self.objects.files.holder()
     }
 
     /// Runs `work` on a thread that may block.

@@ -5,6 +5,7 @@ mod full;
 mod listing;
 mod others;
 mod removed;
+mod reopened;
 mod synced;
 mod things;
 
@@ -22,6 +23,7 @@ pub(crate) use full::*;
 pub(crate) use listing::*;
 pub(crate) use others::*;
 pub(crate) use removed::*;
+pub(crate) use reopened::*;
 pub(crate) use synced::*;
 pub(crate) use things::*;
 
