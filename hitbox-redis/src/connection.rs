@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use hitbox_backend::core::{BackendError, BackendResult, Clock, ErrorKind};
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, Pipeline};
+use redis::{Client, FromRedisValue, Pipeline, RedisResult};
 
 use crate::builder::RedisBuilder;
 use crate::error::backend_error;
@@ -43,10 +43,17 @@ impl Connection {
         self.cut(async move { command.query_async(&mut manager).await }).await?.map_err(backend_error)
     }
 
-    /// Several commands in one round trip.
-    pub(crate) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> BackendResult<T> {
+    /// Several commands in one round trip, each with its own answer.
+    pub(crate) async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &mut Pipeline,
+    ) -> BackendResult<Vec<BackendResult<T>>> {
         let mut manager = self.manager.clone();
-        self.cut(async move { pipeline.query_async(&mut manager).await }).await?.map_err(backend_error)
+        let pipeline = pipeline.ignore_errors();
+        let answers =
+            self.cut(async move { pipeline.query_async::<Vec<RedisResult<T>>>(&mut manager).await });
+        let answers = answers.await?.map_err(backend_error)?;
+        Ok(answers.into_iter().map(|answer| answer.map_err(backend_error)).collect())
     }
 
     /// What comes of a call before the deadline.

@@ -15,3 +15,9 @@ pub(crate) fn backend_error(error: RedisError) -> BackendError {
     };
     BackendError::new(kind, message).with_source(error)
 }
+
+/// Whether a key holds another type of value than a string.
+pub(crate) fn is_wrong_type(error: &BackendError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>());
+    error.kind() == ErrorKind::Protocol && source.is_some_and(|e| e.to_string().contains("WRONGTYPE"))
+}

@@ -7,6 +7,8 @@ mod batched_reads;
 mod builder;
 mod connection;
 mod error;
+mod listing;
+mod scripts;
 mod store;
 
 pub use backend::RedisBackend;

@@ -5,61 +5,31 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_backend::core::{
-    BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Lifetime, Timestamp,
-};
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
 use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{
     Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, Sweep,
 };
-use redis::{Cmd, Pipeline};
+use redis::Cmd;
 
 use crate::batched_reads::BatchedReads;
 use crate::builder::{RedisBuilder, Settings};
 use crate::connection::Connection;
+use crate::error::is_wrong_type;
+use crate::scripts;
 
 /// A Redis server as a store of bytes.
 pub struct RedisStore {
-    connection: Connection,
+    pub(crate) connection: Connection,
     reads: BatchedReads,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
     schema: u32,
 }
 
-/// Removes a record if it is still the one that was found damaged.
-const REMOVE_IF_SAME: &str =
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0";
-
-/// Stores a record (ARGV 1, to end at ARGV 2 if that is not empty) on a condition (ARGV 4): `newer` unless the stored one
-/// has a version that is not lower, `absent` unless there is one, `same` if the stored one has the identity ARGV 3. For
-/// the first two a stored record with that identity does not count, nor one of another namespace epoch. If the condition
-/// does not hold the answer is the start of the stored record, header and attributes, which is empty if there is none.
-const SET_IF: &str = r"
-local head = redis.pcall('GETRANGE', KEYS[1], 0, 143)
-local is_record = type(head) == 'string' and #head == 144
-    and string.sub(head, 1, 4) == 'HBOX' and string.byte(head, 5) == 1
-local start = function()
-  if not is_record then return '' end
-  return redis.call('GETRANGE', KEYS[1], 0, 143 + struct.unpack('<I4', head, 113))
-end
-local is_known = is_record and string.sub(head, 105, 112) == ARGV[3]
-if ARGV[4] == 'same' then
-  if not is_known then return start() end
-elseif is_record and not is_known and string.sub(head, 121, 128) == string.sub(ARGV[1], 121, 128) then
-  if ARGV[4] == 'absent' then return start() end
-  local has_version = math.floor(struct.unpack('<I2', head, 7) / 64) % 2 == 1
-  local low, high = struct.unpack('<I4I4', head, 65)
-  local new_low, new_high = struct.unpack('<I4I4', ARGV[1], 65)
-  if has_version and (new_high < high or (new_high == high and new_low <= low)) then return start() end
-end
-if ARGV[2] == '' then
-  redis.call('SET', KEYS[1], ARGV[1])
-else
-  redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
-end
-return false
-";
+/// Up to so many bytes a record is written with `SET … GET`, which refuses to replace another type of value; the answer is
+/// what was there, and small. Larger ones are written by a script.
+const SMALL: usize = 4096;
 
 /// Records that are overwritten while they are looked at, in a row.
 const MAX_CONFLICTS: usize = 16;
@@ -87,35 +57,35 @@ impl RedisStore {
         Some((end + self.settings.skew_margin).as_millis().min(i64::MAX as u64))
     }
 
+    /// Replaces what is stored, unless that is another type of value.
     fn set(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<Cmd> {
         let bytes = Raw::to_record(key, value)?;
+        let (key, end) = (self.key(key), self.end_of(value));
+        if bytes.len() > SMALL {
+            let end = end.map_or_else(String::new, |end| end.to_string());
+            let mut command = redis::cmd("EVAL");
+            command.arg(scripts::SET).arg(1).arg(key).arg(bytes).arg(end);
+            return Ok(command);
+        }
         let mut command = redis::cmd("SET");
-        command.arg(self.key(key)).arg(bytes);
-        if let Some(end) = self.end_of(value) {
+        command.arg(key).arg(bytes).arg("GET");
+        if let Some(end) = end {
             command.arg("PXAT").arg(end);
         }
         Ok(command)
     }
 
-    /// A page of the keys that begin with the prefix, as the server has them.
-    async fn scan(&self, cursor: u64, limit: usize) -> BackendResult<(u64, Vec<Vec<u8>>)> {
-        let pattern = format!("{}*", escape_glob(&self.settings.prefix));
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(limit.clamp(1, 10_000));
-        self.connection.query(&scan).await
+    fn unlink(&self, key: &CacheKey) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(scripts::REMOVE).arg(1).arg(self.key(key));
+        command
     }
 
-    /// Reads what says when the record ends, and removes it, as one transaction.
-    fn unlink(&self, pipeline: &mut Pipeline, key: &CacheKey) {
-        let key = self.key(key);
-        pipeline.cmd("GETRANGE").arg(&key).arg(0).arg(wire::HEADER_BYTES - 1);
-        pipeline.cmd("UNLINK").arg(key);
-    }
-
-    /// Whether a removed record was still alive.
-    fn removed(&self, header: &[u8], count: u32, now: Timestamp) -> DeleteStatus {
-        let gone = wire::peek_times(header).is_some_and(|entry| entry.is_gone(now));
-        DeleteStatus::of(if gone { 0 } else { count })
+    /// Whether a record was removed that was still alive.
+    fn removed(&self, found: &[Option<Vec<u8>>]) -> DeleteStatus {
+        let now = self.clock.now();
+        let was_alive = |head: &Vec<u8>| !wire::peek_times(head).is_some_and(|entry| entry.is_gone(now));
+        DeleteStatus::of(u32::from(found.iter().flatten().any(was_alive)))
     }
 
     async fn get(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
@@ -142,16 +112,28 @@ fn entry_of(bytes: Option<Vec<u8>>) -> Option<CacheValue<Raw>> {
     bytes.map(|bytes| Raw::record(Bytes::from(bytes)))
 }
 
-/// A pipeline answers for all its commands or for none.
+/// What a pipeline answers for each of its commands; a pipeline that was not answered fails for all.
 fn each<T, U: Clone>(
-    result: BackendResult<Vec<T>>,
+    result: BackendResult<Vec<BackendResult<T>>>,
     count: usize,
-    then: impl FnMut(T) -> U,
+    then: impl Fn(BackendResult<T>) -> BackendResult<U>,
 ) -> Vec<BackendResult<U>> {
     match result {
-        Ok(values) => values.into_iter().map(then).map(Ok).collect(),
+        Ok(values) => values.into_iter().map(then).collect(),
         Err(error) => vec![Err(error); count],
     }
+}
+
+/// Why a write was refused.
+fn refused(error: BackendError) -> BackendError {
+    if !is_wrong_type(&error) {
+        return error;
+    }
+    BackendError::new(
+        ErrorKind::Conflict,
+        "the key holds a value of another type, which is not ours and is left alone",
+    )
+    .with_source(error)
 }
 
 #[async_trait]
@@ -167,23 +149,11 @@ impl Store for RedisStore {
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         let set = self.set(key, &value)?;
-        self.connection.query::<()>(&set).await
+        self.connection.query::<()>(&set).await.map_err(refused)
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        let now = self.clock.now();
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        self.unlink(&mut pipeline, key);
-        match self.connection.pipeline::<(Vec<u8>, u32)>(&pipeline).await {
-            Ok((header, count)) => Ok(self.removed(&header, count, now)),
-            Err(error) if is_wrong_type(&error) => {
-                let mut unlink = redis::cmd("UNLINK");
-                unlink.arg(self.key(key));
-                Ok(DeleteStatus::of(self.connection.query(&unlink).await?))
-            }
-            Err(error) => Err(error),
-        }
+        Ok(self.removed(&self.connection.query::<Vec<_>>(&self.unlink(key)).await?))
     }
 
     async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
@@ -191,7 +161,9 @@ impl Store for RedisStore {
         keys.iter().for_each(|key| {
             get.arg(self.key(key));
         });
-        each(self.connection.query::<Vec<Option<Vec<u8>>>>(&get).await, keys.len(), entry_of)
+        let found = self.connection.query::<Vec<Option<Vec<u8>>>>(&get).await;
+        let found = found.map(|found| found.into_iter().map(Ok).collect());
+        each(found, keys.len(), |found| found.map(entry_of))
     }
 
     async fn write_batch(&self, entries: Vec<(CacheKey, CacheValue<Raw>)>) -> Vec<BackendResult<()>> {
@@ -202,79 +174,33 @@ impl Store for RedisStore {
                 Err(error) => return vec![Err(error); entries.len()],
             };
         }
-        let written = self.connection.pipeline::<Vec<String>>(&pipeline).await;
-        each(written, entries.len(), drop)
+        let written = self.connection.pipeline::<()>(&mut pipeline).await;
+        each(written, entries.len(), |written| written.map_err(refused))
     }
 
     async fn remove_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<DeleteStatus>> {
-        let now = self.clock.now();
         let mut pipeline = redis::pipe();
-        keys.iter().for_each(|key| self.unlink(&mut pipeline, key));
-        let removed = self.connection.pipeline::<Vec<redis::Value>>(&pipeline).await;
-        let pairs = removed.map(|values| values.chunks(2).map(<[_]>::to_vec).collect());
-        each(pairs, keys.len(), |pair: Vec<redis::Value>| {
-            let header = pair.first().and_then(|v| redis::from_redis_value::<Vec<u8>>(v.clone()).ok());
-            let count = pair.get(1).and_then(|v| redis::from_redis_value::<u32>(v.clone()).ok());
-            self.removed(&header.unwrap_or_default(), count.unwrap_or(0), now)
-        })
+        keys.iter().for_each(|key| {
+            pipeline.add_command(self.unlink(key));
+        });
+        let removed = self.connection.pipeline::<Vec<_>>(&mut pipeline).await;
+        each(removed, keys.len(), |found| Ok(self.removed(&found?)))
     }
 
-    /// Scans for keys with the prefix and unlinks them in batches of about 1,000. What begins with the prefix and is no key
-    /// of ours stays.
+    /// Scans for keys with the prefix and removes them in batches of about 1,000. What begins with the prefix and is no key
+    /// of ours stays, and so does what is no record.
     async fn erase(&self) -> BackendResult<()> {
-        if self.settings.prefix.is_empty() {
-            return Err(BackendError::unsupported("erasing without a key prefix"));
-        }
-        let mut cursor = 0;
-        loop {
-            let (next, mut keys) = self.scan(cursor, 1_000).await?;
-            keys.retain(|key| self.settings.key_format.parse(&self.settings.prefix, key).is_some());
-            if !keys.is_empty() {
-                let mut unlink = redis::cmd("UNLINK");
-                unlink.arg(keys);
-                self.connection.query::<u64>(&unlink).await?;
-            }
-            if next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
+        self.erase_records().await
     }
 
     /// Keys of others, and the framework's own, are left out.
     async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
-        let (next, found) = self.scan(cursor, limit).await?;
-        let format = self.settings.key_format;
-        let keys = found.iter().filter_map(|found| format.parse(&self.settings.prefix, found));
-        let keys = keys.filter(|key| !key.is_reserved()).collect();
-        Ok(Page { keys, next: (next != 0).then_some(next) })
+        self.list(cursor, limit).await
     }
 
     /// Looks at the header of every record.
     async fn count(&self) -> BackendResult<u64> {
-        let (now, mut count, mut cursor) = (self.clock.now(), 0, 0);
-        loop {
-            let (next, found) = self.scan(cursor, 1_000).await?;
-            let is_ours = |found: &&Vec<u8>| {
-                let key = self.settings.key_format.parse(&self.settings.prefix, found);
-                key.is_some_and(|key| !key.is_reserved())
-            };
-            let mut heads = redis::pipe();
-            for key in found.iter().filter(is_ours) {
-                heads.cmd("GETRANGE").arg(key).arg(0).arg(wire::HEADER_BYTES - 1);
-            }
-            if !heads.is_empty() {
-                let heads = self.connection.pipeline::<Vec<redis::Value>>(&heads).await?;
-                let heads =
-                    heads.into_iter().filter_map(|head| redis::from_redis_value::<Vec<u8>>(head).ok());
-                count +=
-                    heads.filter(|head| wire::peek_times(head).is_some_and(|e| e.is_readable(now))).count();
-            }
-            if next == 0 {
-                return Ok(count as u64);
-            }
-            cursor = next;
-        }
+        self.count_records().await
     }
 
     /// Header and attributes, in one round trip unless there are attributes.
@@ -313,8 +239,16 @@ impl Store for RedisStore {
         let end = self.end_of(&value).map_or_else(String::new, |end| end.to_string());
         let identity = identity.map_or_else(Vec::new, |identity| identity.to_le_bytes().to_vec());
         let mut command = redis::cmd("EVAL");
-        command.arg(SET_IF).arg(1).arg(self.key(key)).arg(&record).arg(&end).arg(&identity).arg(mode);
-        let Some(start) = self.connection.query::<Option<Vec<u8>>>(&command).await? else {
+        command
+            .arg(scripts::SET_IF)
+            .arg(1)
+            .arg(self.key(key))
+            .arg(&record)
+            .arg(&end)
+            .arg(&identity)
+            .arg(mode);
+        let answer = self.connection.query::<Option<Vec<u8>>>(&command).await;
+        let Some(start) = answer.map_err(refused)? else {
             return Ok(Conditional::Written);
         };
         let identity = wire::identity_of(&start).unwrap_or(0);
@@ -330,8 +264,12 @@ impl Store for RedisStore {
     async fn discard(&self, key: &CacheKey, damaged: &CacheValue<Raw>) -> BackendResult<()> {
         let Some(record) = Raw::record_bytes(damaged) else { return Ok(()) };
         let mut command = redis::cmd("EVAL");
-        command.arg(REMOVE_IF_SAME).arg(1).arg(self.key(key)).arg(&record[..]);
-        self.connection.query::<i64>(&command).await.map(drop)
+        command.arg(scripts::REMOVE_IF_SAME).arg(1).arg(self.key(key)).arg(&record[..]);
+        match self.connection.query::<i64>(&command).await {
+            // Somebody has put another type of value there since.
+            Err(error) if is_wrong_type(&error) => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     /// The server drops what is over by itself.
@@ -349,20 +287,4 @@ impl Store for RedisStore {
         capabilities.writes_conditionally = true;
         capabilities
     }
-}
-
-fn is_wrong_type(error: &BackendError) -> bool {
-    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<redis::RedisError>());
-    error.kind() == ErrorKind::Protocol && source.is_some_and(|e| e.to_string().contains("WRONGTYPE"))
-}
-
-fn escape_glob(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(c);
-    }
-    escaped
 }

@@ -2,6 +2,7 @@
 //! with the mistake that it is there to find.
 
 mod careless;
+mod cases;
 #[cfg(feature = "tls")]
 mod tls;
 

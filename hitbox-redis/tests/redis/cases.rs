@@ -1,0 +1,145 @@
+//! Cases of the field: keys of others, connections that go deaf, users without rights.
+
+use std::time::Duration;
+
+use hitbox_backend::operation::Presence;
+use hitbox_backend::{Backend, CacheBackend, DeleteStatus};
+use hitbox_core::{CacheContext, CacheKey, CacheValue, ErrorKind, KeyPattern, Lifetime};
+use hitbox_redis::RedisBackend;
+use hitbox_testkit::RedisServer;
+
+use crate::{get, key, now};
+
+fn entry<T>(value: T) -> CacheValue<T> {
+    CacheValue::new(value).with_lifetime(Lifetime::ttl(now(), Duration::from_secs(60)))
+}
+
+/// Other types of values under keys of ours, and a string that is no record.
+const FOREIGN: [(u64, &str, &str, &str); 5] = [
+    (1, "RPUSH", "theirs", "list"),
+    (2, "HSET", "field theirs", "hash"),
+    (3, "SADD", "theirs", "set"),
+    (4, "ZADD", "1 theirs", "zset"),
+    (5, "SET", "theirs", "string"),
+];
+
+fn put_foreign(server: &RedisServer) {
+    for (number, command, value, _) in FOREIGN {
+        let answer = server.ask(&format!("{command} hitbox:k:0:n={number} {value}"));
+        assert!(!answer.starts_with('-'), "{answer}");
+    }
+}
+
+/// Every one of them is what it was.
+fn expect_foreign(server: &RedisServer, after: &str) {
+    for (number, _, _, kind) in FOREIGN {
+        let found = server.ask(&format!("TYPE hitbox:k:0:n={number}"));
+        assert!(found.contains(kind), "the {kind} is a {found} after {after}");
+    }
+    assert!(server.ask("GET hitbox:k:0:n=5").contains("theirs"), "the string has changed after {after}");
+}
+
+async fn fill(redis: &RedisBackend) {
+    for number in 10..15 {
+        redis.set(&key(number), entry(number), &mut CacheContext::new()).await.expect("a write");
+    }
+}
+
+async fn count(redis: &RedisBackend) -> u64 {
+    let counts = redis.entry_counts().await.expect("counts");
+    counts.into_iter().map(|count| count.entries.expect("a count")).sum()
+}
+
+/// One of theirs, one of ours, and so on.
+fn mixed() -> Vec<CacheKey> {
+    (1..=5).flat_map(|number| [key(number), key(number + 9)]).collect()
+}
+
+#[tokio::test]
+async fn case_c05_foreign_types_are_misses_and_are_not_counted() {
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).build().expect("redis");
+    put_foreign(&server);
+    fill(&redis).await;
+    for number in 1..=5 {
+        assert_eq!(get(&redis, number).await.expect("a read"), None);
+        let there = redis.contains(&key(number)).await;
+        assert!(matches!(there, Ok(Presence::Absent)), "key {number}: {there:?}");
+    }
+    let values = redis.get_many::<u64>(&mixed()).await;
+    for (index, value) in values.into_iter().enumerate() {
+        let expected = (index % 2 == 1).then_some(index as u64 / 2 + 10);
+        assert_eq!(value.expect("a read").map(CacheValue::into_data), expected);
+    }
+    assert_eq!(count(&redis).await, 5);
+    let mut listed = redis.list_keys(0, 100).await.expect("a list").keys;
+    listed.sort_by_key(ToString::to_string);
+    assert_eq!(listed, (10..15).map(key).collect::<Vec<_>>());
+    expect_foreign(&server, "reading");
+}
+
+#[tokio::test]
+async fn case_c05_removing_leaves_foreign_types() {
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).build().expect("redis");
+    put_foreign(&server);
+    fill(&redis).await;
+    for number in 1..=5 {
+        let removed = redis.delete(&key(number), &mut CacheContext::new()).await;
+        assert_eq!(removed.expect("a removal"), DeleteStatus::Missing);
+    }
+    expect_foreign(&server, "remove");
+    let removed = redis.delete_many(&mixed()).await;
+    for (index, status) in removed.into_iter().enumerate() {
+        assert_eq!(status.expect("a removal"), DeleteStatus::of(index as u32 % 2));
+    }
+    expect_foreign(&server, "remove_many");
+    assert_eq!(count(&redis).await, 0);
+
+    fill(&redis).await;
+    let removed = redis.invalidate_prefix(&CacheKey::builder("k").build()).await;
+    assert_eq!(removed.expect("an invalidation"), 5);
+    expect_foreign(&server, "invalidate_prefix");
+    fill(&redis).await;
+    let removed = redis.invalidate_matching(KeyPattern::glob("k:*")).await;
+    assert_eq!(removed.expect("an invalidation"), 5);
+    expect_foreign(&server, "invalidate_matching");
+    fill(&redis).await;
+    redis.erase().await.expect("an erasure");
+    assert_eq!(count(&redis).await, 0);
+    expect_foreign(&server, "erase");
+    // An entry past its time replaces what was there with nothing.
+    let over = CacheValue::new(0_u64).with_lifetime(Lifetime::ENDED);
+    redis.set(&key(1), over, &mut CacheContext::new()).await.expect("a write");
+    expect_foreign(&server, "a write of nothing");
+}
+
+#[tokio::test]
+async fn case_c05_writes_leave_foreign_types_and_replace_foreign_strings() {
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).build().expect("redis");
+    put_foreign(&server);
+    // As small as most records are, and as large as few are.
+    for size in [10, 100_000] {
+        let value = || entry("x".repeat(size));
+        for number in 1..=4 {
+            let (key, mut context) = (key(number), CacheContext::new());
+            let written = redis.set(&key, value(), &mut context).await.expect_err("a foreign type");
+            assert_eq!(written.kind(), ErrorKind::Conflict, "{written}");
+            let written = redis.set_if_newer(&key, value(), 7).await.expect_err("a foreign type");
+            assert_eq!(written.kind(), ErrorKind::Conflict, "{written}");
+        }
+        expect_foreign(&server, "writes");
+        let keys: Vec<_> = mixed().into_iter().filter(|each| *each != key(5)).collect();
+        let written = redis.set_many(keys.into_iter().map(|key| (key, value())).collect()).await;
+        assert_eq!(written.iter().filter(|receipt| receipt.is_ok()).count(), 5, "{written:?}");
+        expect_foreign(&server, "a batch of writes");
+    }
+    assert_eq!(count(&redis).await, 5);
+    // A string that is no record is an old copy of the user's own, or of another format: it is replaced.
+    redis.set(&key(5), entry(50_u64), &mut CacheContext::new()).await.expect("a write");
+    assert_eq!(get(&redis, 5).await.expect("a read"), Some(50));
+    server.ask("SET hitbox:k:0:n=5 theirs");
+    redis.set_if_newer(&key(5), entry(51_u64), 1).await.expect("a write");
+    assert_eq!(get(&redis, 5).await.expect("a read"), Some(51));
+}
