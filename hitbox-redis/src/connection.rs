@@ -1,46 +1,66 @@
-//! One connection for all clones. It is opened when it is first used and heals itself; every call is cut
-//! at the deadline, whatever state the connection is in.
+//! One connection for all clones. It is opened when it is first used, heals itself when it breaks, and is replaced when it
+//! stays open and answers nothing; every call is cut at the deadline, whatever state the connection is in.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use hitbox_backend::core::{BackendError, BackendResult, Clock, ErrorKind};
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, Pipeline, RedisResult};
+use redis::aio::ConnectionLike;
+use redis::{Client, FromRedisValue, IntoConnectionInfo, Pipeline, RedisResult};
 
 use crate::builder::RedisBuilder;
 use crate::error::backend_error;
+use crate::line::{Line, tcp_settings};
 
 #[derive(Clone)]
-pub(crate) struct Connection {
-    manager: ConnectionManager,
+pub(crate) struct Connection(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    line: RwLock<Arc<Line>>,
     clock: Arc<dyn Clock>,
     deadline: Duration,
+    connect_timeout: Duration,
+}
+
+/// A call under way. Dropping it before it has ended gives it up.
+struct Call<'a> {
+    connection: &'a Connection,
+    line: Arc<Line>,
+    has_ended: bool,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended && self.line.dropped() {
+            self.connection.probe(&self.line);
+        }
+    }
 }
 
 impl Connection {
     pub(crate) fn new(builder: &RedisBuilder) -> BackendResult<Self> {
-        let settings = &builder.settings;
         let wrong = |error| {
             BackendError::new(ErrorKind::Configuration, "url is not the address of a Redis server")
                 .with_source(error)
         };
-        // One attempt per call: the deadline of calls paces them, and the next call tries again. The
-        // deadline is ours, so that it runs on the injected clock.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(None);
+        let (clock, connect_timeout) = (builder.options.clock.clone(), builder.settings.connect_timeout);
         let client = client(builder).map_err(wrong)?;
-        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
-        Ok(Self { manager, clock: builder.options.clock.clone(), deadline: settings.deadline })
+        let line = Line::new(client.clone(), connect_timeout, clock.monotonic()).map_err(wrong)?;
+        let (line, deadline) = (RwLock::new(line), builder.settings.deadline);
+        Ok(Self(Arc::new(Shared { client, line, clock, deadline, connect_timeout })))
+    }
+
+    fn line(&self) -> Arc<Line> {
+        self.0.line.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// One round trip.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> BackendResult<T> {
-        let mut manager = self.manager.clone();
-        self.cut(async move { command.query_async(&mut manager).await }).await?.map_err(backend_error)
+        let line = self.line();
+        let mut manager = line.manager.clone();
+        self.call(line, async move { command.query_async(&mut manager).await }).await
     }
 
     /// Several commands in one round trip, each with its own answer.
@@ -48,12 +68,70 @@ impl Connection {
         &self,
         pipeline: &mut Pipeline,
     ) -> BackendResult<Vec<BackendResult<T>>> {
-        let mut manager = self.manager.clone();
+        let line = self.line();
+        let mut manager = line.manager.clone();
         let pipeline = pipeline.ignore_errors();
-        let answers =
-            self.cut(async move { pipeline.query_async::<Vec<RedisResult<T>>>(&mut manager).await });
-        let answers = answers.await?.map_err(backend_error)?;
+        let call = async move { pipeline.query_async::<Vec<RedisResult<T>>>(&mut manager).await };
+        let answers = self.call(line, call).await?;
         Ok(answers.into_iter().map(|answer| answer.map_err(backend_error)).collect())
+    }
+
+    /// What comes of a round trip on this line before the deadline.
+    async fn call<T>(&self, line: Arc<Line>, call: impl Future<Output = RedisResult<T>>) -> BackendResult<T> {
+        let mut under_way = Call { connection: self, line, has_ended: false };
+        let result = self.cut(call).await;
+        under_way.has_ended = true;
+        match result {
+            Ok(result) => {
+                under_way.line.heard(&result);
+                result.map_err(backend_error)
+            }
+            Err(timeout) => {
+                if under_way.line.cut() {
+                    self.replace(&under_way.line);
+                }
+                Err(timeout)
+            }
+        }
+    }
+
+    /// Puts a fresh line in the place of one that is deaf. A line has the time to connect first, which also bounds how
+    /// often a server that does not answer is connected to.
+    fn replace(&self, deaf: &Arc<Line>) {
+        let shared = &*self.0;
+        if deaf.age(&*shared.clock) < shared.connect_timeout {
+            return;
+        }
+        let mut line = shared.line.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&line, deaf) {
+            return;
+        }
+        match Line::new(shared.client.clone(), shared.connect_timeout, shared.clock.monotonic()) {
+            Ok(fresh) => {
+                tracing::warn!("a connection to Redis answers nothing and is replaced");
+                *line = fresh;
+            }
+            Err(error) => tracing::warn!(%error, "a connection to Redis cannot be replaced"),
+        }
+    }
+
+    /// Finds out whether the server still answers: callers that are cut elsewhere do not say why they gave up. At most one
+    /// question is under way, and a deadline lies between two.
+    #[expect(clippy::disallowed_methods, reason = "it ends after a few deadlines")]
+    fn probe(&self, line: &Arc<Line>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return line.probed();
+        };
+        let (connection, line) = (self.clone(), line.clone());
+        runtime.spawn(async move {
+            let ping = redis::cmd("PING");
+            let is_cut = |answer: BackendResult<redis::Value>| {
+                answer.is_err_and(|error| error.kind() == ErrorKind::Timeout)
+            };
+            while Arc::ptr_eq(&connection.line(), &line) && is_cut(connection.query(&ping).await) {}
+            connection.0.clock.sleep(connection.0.deadline).await;
+            line.probed();
+        });
     }
 
     /// What comes of a call before the deadline.
@@ -62,41 +140,46 @@ impl Connection {
         reason = "the machine's clock would sleep in the same way, in a box"
     )]
     pub(crate) async fn cut<T>(&self, call: impl Future<Output = T>) -> BackendResult<T> {
-        let answer = if self.clock.is_real() {
-            tokio::time::timeout(self.deadline, call).await.ok()
+        let Shared { clock, deadline, .. } = &*self.0;
+        let answer = if clock.is_real() {
+            tokio::time::timeout(*deadline, call).await.ok()
         } else {
-            match select(std::pin::pin!(call), self.clock.sleep(self.deadline)).await {
+            match select(std::pin::pin!(call), clock.sleep(*deadline)).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => None,
             }
         };
         answer.ok_or_else(|| {
-            let message = format!("the server did not answer within {} ms", self.deadline.as_millis());
+            let message = format!("the server did not answer within {} ms", deadline.as_millis());
             BackendError::new(ErrorKind::Timeout, message)
         })
     }
 
     /// The database in use.
     pub(crate) fn database(&self) -> i64 {
-        self.manager.get_db()
+        self.line().manager.get_db()
     }
 }
 
+fn address(builder: &RedisBuilder) -> RedisResult<redis::ConnectionInfo> {
+    Ok(builder.url.as_str().into_connection_info()?.set_tcp_settings(tcp_settings()))
+}
+
 #[cfg(not(feature = "tls"))]
-fn client(builder: &RedisBuilder) -> redis::RedisResult<Client> {
-    Client::open(builder.url.as_str())
+fn client(builder: &RedisBuilder) -> RedisResult<Client> {
+    Client::open(address(builder)?)
 }
 
 #[cfg(feature = "tls")]
-fn client(builder: &RedisBuilder) -> redis::RedisResult<Client> {
-    let client = Client::open(builder.url.as_str())?;
-    if !matches!(client.get_connection_info().addr(), redis::ConnectionAddr::TcpTls { .. }) {
-        return Ok(client);
+fn client(builder: &RedisBuilder) -> RedisResult<Client> {
+    let address = address(builder)?;
+    if !matches!(address.addr(), redis::ConnectionAddr::TcpTls { .. }) {
+        return Client::open(address);
     }
     // rustls wants one provider of cryptography per process. The application's choice goes first; if two
     // threads get here at once, either will do.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    Client::build_with_tls(builder.url.as_str(), builder.certificates.clone())
+    Client::build_with_tls(address, builder.certificates.clone())
 }

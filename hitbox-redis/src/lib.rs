@@ -7,6 +7,7 @@ mod batched_reads;
 mod builder;
 mod connection;
 mod error;
+mod line;
 mod listing;
 mod scripts;
 mod store;

@@ -3,6 +3,8 @@
 
 mod careless;
 mod cases;
+mod deaf;
+mod proxy;
 #[cfg(feature = "tls")]
 mod tls;
 
