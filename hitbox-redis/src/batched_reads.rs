@@ -2,13 +2,14 @@
 //! network far less than a `GET` for each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hitbox_backend::core::BackendResult;
+use hitbox_backend::core::{BackendError, BackendResult};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::Connection;
+use crate::error::{is_command_denied, is_denied, is_wrong_type};
 
 /// As many reads travel alone; when more are under way, further ones are batched. A lone reader never
 /// waits for company.
@@ -30,10 +31,58 @@ struct Waiting {
     answer: oneshot::Sender<Found>,
 }
 
+/// Reads several keys in one round trip.
+#[derive(Clone)]
+pub(crate) struct Reads {
+    connection: Connection,
+    /// The user has no right to `MGET`.
+    is_denied: Arc<AtomicBool>,
+}
+
+impl Reads {
+    /// One `MGET`; or a `GET` for each key where the user may not use it, or not with one of the keys.
+    pub(crate) async fn read(&self, keys: &[impl AsRef<[u8]>]) -> Vec<Found> {
+        if !self.is_denied.load(Ordering::Relaxed) {
+            let mut get = redis::cmd("MGET");
+            for key in keys {
+                get.arg(key.as_ref());
+            }
+            match self.connection.query::<Vec<Option<Vec<u8>>>>(&get).await {
+                Ok(values) => return values.into_iter().map(Ok).collect(),
+                Err(error) if is_denied(&error) => self.note_denied(&error),
+                Err(error) => return vec![Err(error); keys.len()],
+            }
+        }
+        let mut gets = redis::pipe();
+        for key in keys {
+            gets.cmd("GET").arg(key.as_ref());
+        }
+        match self.connection.pipeline::<Option<Vec<u8>>>(&mut gets).await {
+            Ok(values) => values.into_iter().map(string_or_nothing).collect(),
+            Err(error) => vec![Err(error); keys.len()],
+        }
+    }
+
+    fn note_denied(&self, error: &BackendError) {
+        // It may be one key that is out of reach.
+        if is_command_denied(error, "MGET") && !self.is_denied.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "keys are read with GET");
+        }
+    }
+}
+
+/// What a `GET` has answered. Somebody may keep another type of value under this key.
+pub(crate) fn string_or_nothing(found: Found) -> Found {
+    match found {
+        Err(error) if is_wrong_type(&error) => Ok(None),
+        found => found,
+    }
+}
+
 /// What all clones of a backend share.
 #[derive(Clone)]
 pub(crate) struct BatchedReads {
-    connection: Connection,
+    pub(crate) reads: Reads,
     under_way: Arc<AtomicUsize>,
     waiting: mpsc::Sender<Waiting>,
 }
@@ -43,8 +92,9 @@ impl BatchedReads {
     #[expect(clippy::disallowed_methods, reason = "it lives as long as the connection")]
     pub(crate) fn new(connection: Connection) -> Self {
         let (waiting, queue) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(send_batches(connection.clone(), queue));
-        Self { connection, under_way: Arc::default(), waiting }
+        let reads = Reads { connection, is_denied: Arc::default() };
+        tokio::spawn(send_batches(reads.clone(), queue));
+        Self { reads, under_way: Arc::default(), waiting }
     }
 
     /// Counts a read until the guard is dropped.
@@ -70,7 +120,7 @@ impl UnderWay<'_> {
         let place = self.reads.waiting.try_reserve().ok()?;
         let (answer, answered) = oneshot::channel();
         place.send(Waiting { key: key(), answer });
-        match self.reads.connection.cut(answered).await {
+        match self.reads.reads.connection.cut(answered).await {
             Ok(Ok(found)) => Some(found),
             Err(timeout) => Some(Err(timeout)),
             // No answer comes if the runtime that the backend was built in has ended.
@@ -85,7 +135,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn send_batches(connection: Connection, mut queue: mpsc::Receiver<Waiting>) {
+async fn send_batches(batches: Reads, mut queue: mpsc::Receiver<Waiting>) {
     let mut under_way = FuturesUnordered::new();
     let mut open = true;
     while open || !under_way.is_empty() {
@@ -102,34 +152,23 @@ async fn send_batches(connection: Connection, mut queue: mpsc::Receiver<Waiting>
                     while reads.len() < MAX_KEYS && let Ok(next) = queue.try_recv() {
                         reads.push(next);
                     }
-                    under_way.push(read_batch(&connection, reads));
+                    under_way.push(read_batch(&batches, reads));
                 }
             },
         }
     }
 }
 
-async fn read_batch(connection: &Connection, reads: Vec<Waiting>) {
-    let mut get = redis::cmd("MGET");
+async fn read_batch(batches: &Reads, reads: Vec<Waiting>) {
     // Who has given up is not asked for.
     let reads: Vec<Waiting> = reads.into_iter().filter(|read| !read.answer.is_closed()).collect();
     if reads.is_empty() {
         return;
     }
-    for read in &reads {
-        get.arg(&read.key[..]);
-    }
-    match connection.query::<Vec<Option<Vec<u8>>>>(&get).await {
-        Ok(values) => {
-            for (read, value) in reads.into_iter().zip(values) {
-                // The reader may have gone.
-                let _ = read.answer.send(Ok(value));
-            }
-        }
-        Err(error) => {
-            for read in reads {
-                let _ = read.answer.send(Err(error.clone()));
-            }
-        }
+    let keys: Vec<&[u8]> = reads.iter().map(|read| &read.key[..]).collect();
+    let found = batches.read(&keys).await;
+    for (read, found) in reads.into_iter().zip(found) {
+        // The reader may have gone.
+        let _ = read.answer.send(found);
     }
 }

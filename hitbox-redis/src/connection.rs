@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use hitbox_backend::core::{BackendError, BackendResult, Clock, ErrorKind};
 use redis::aio::ConnectionLike;
-use redis::{Client, FromRedisValue, IntoConnectionInfo, Pipeline, RedisResult};
+use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisResult};
 
 use crate::builder::RedisBuilder;
 use crate::error::backend_error;
@@ -57,10 +57,10 @@ impl Connection {
     }
 
     /// One round trip.
-    pub(crate) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> BackendResult<T> {
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> BackendResult<T> {
         let line = self.line();
         let mut manager = line.manager.clone();
-        self.call(line, async move { command.query_async(&mut manager).await }).await
+        self.call(line, command, async move { command.query_async(&mut manager).await }).await
     }
 
     /// Several commands in one round trip, each with its own answer.
@@ -70,21 +70,31 @@ impl Connection {
     ) -> BackendResult<Vec<BackendResult<T>>> {
         let line = self.line();
         let mut manager = line.manager.clone();
-        let pipeline = pipeline.ignore_errors();
+        let pipeline = &*pipeline.ignore_errors();
         let call = async move { pipeline.query_async::<Vec<RedisResult<T>>>(&mut manager).await };
-        let answers = self.call(line, call).await?;
-        Ok(answers.into_iter().map(|answer| answer.map_err(backend_error)).collect())
+        let Some(first) = pipeline.cmd_iter().next() else { return Ok(Vec::new()) };
+        let answers = self.call(line, first, call).await?;
+        let mut each = Vec::with_capacity(answers.len());
+        for (answer, command) in answers.into_iter().zip(pipeline.cmd_iter()) {
+            each.push(answer.map_err(|error| backend_error(error, command)));
+        }
+        Ok(each)
     }
 
-    /// What comes of a round trip on this line before the deadline.
-    async fn call<T>(&self, line: Arc<Line>, call: impl Future<Output = RedisResult<T>>) -> BackendResult<T> {
+    /// What comes of a round trip on this line, which begins with this command, before the deadline.
+    async fn call<T>(
+        &self,
+        line: Arc<Line>,
+        command: &Cmd,
+        call: impl Future<Output = RedisResult<T>>,
+    ) -> BackendResult<T> {
         let mut under_way = Call { connection: self, line, has_ended: false };
         let result = self.cut(call).await;
         under_way.has_ended = true;
         match result {
             Ok(result) => {
                 under_way.line.heard(&result);
-                result.map_err(backend_error)
+                result.map_err(|error| backend_error(error, command))
             }
             Err(timeout) => {
                 if under_way.line.cut() {

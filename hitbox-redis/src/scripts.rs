@@ -1,6 +1,9 @@
 //! What the server carries out in one step. A script is sent with each call: it costs less than a second round trip
 //! where the server has forgotten it, and needs no right but `EVAL`.
 
+/// The commands that a user of the server has to be allowed, those that scripts run among them.
+pub(crate) const RIGHTS: &str = "+get +mget +set +getrange +strlen +unlink +eval +scan +ping";
+
 /// Removes records of ours, and answers with the header of each, or with nothing for what is none: a key that does not
 /// exist, or somebody else's value. The keys' permissions are checked by the server before it begins.
 pub(crate) const REMOVE: &str = r"

@@ -12,7 +12,7 @@ use hitbox_backend::store::{
 };
 use redis::Cmd;
 
-use crate::batched_reads::BatchedReads;
+use crate::batched_reads::{BatchedReads, string_or_nothing};
 use crate::builder::{RedisBuilder, Settings};
 use crate::connection::Connection;
 use crate::error::is_wrong_type;
@@ -91,11 +91,7 @@ impl RedisStore {
     async fn get(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
         let mut get = redis::cmd("GET");
         get.arg(self.key(key));
-        match self.connection.query::<Option<Vec<u8>>>(&get).await {
-            // Somebody keeps another type of value under this key.
-            Err(error) if is_wrong_type(&error) => Ok(None),
-            answer => answer,
-        }
+        string_or_nothing(self.connection.query(&get).await)
     }
 }
 
@@ -157,13 +153,9 @@ impl Store for RedisStore {
     }
 
     async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
-        let mut get = redis::cmd("MGET");
-        keys.iter().for_each(|key| {
-            get.arg(self.key(key));
-        });
-        let found = self.connection.query::<Vec<Option<Vec<u8>>>>(&get).await;
-        let found = found.map(|found| found.into_iter().map(Ok).collect());
-        each(found, keys.len(), |found| found.map(entry_of))
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| self.key(key)).collect();
+        let found = self.reads.reads.read(&keys).await;
+        found.into_iter().map(|found| found.map(entry_of)).collect()
     }
 
     async fn write_batch(&self, entries: Vec<(CacheKey, CacheValue<Raw>)>) -> Vec<BackendResult<()>> {

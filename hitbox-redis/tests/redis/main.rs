@@ -5,6 +5,7 @@ mod careless;
 mod cases;
 mod deaf;
 mod proxy;
+mod rights;
 #[cfg(feature = "tls")]
 mod tls;
 
