@@ -1,6 +1,7 @@
 //! One connection for all clones. It is opened when it is first used, heals itself when it breaks, and is replaced when it
 //! stays open and answers nothing; every call is cut at the deadline, whatever state the connection is in.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ struct Shared {
     connect_timeout: Duration,
 }
 
-/// A call under way. Dropping it before it has ended gives it up.
+/// A call under way. Dropping it before it has ended tells of its line's silence.
 struct Call<'a> {
     connection: &'a Connection,
     line: Arc<Line>,
@@ -33,8 +34,8 @@ struct Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if !self.has_ended && self.line.dropped() {
-            self.connection.probe(&self.line);
+        if !self.has_ended && self.line.unanswered() {
+            self.connection.examine(&self.line);
         }
     }
 }
@@ -47,7 +48,7 @@ impl Connection {
         };
         let (clock, connect_timeout) = (builder.options.clock.clone(), builder.settings.connect_timeout);
         let client = client(builder).map_err(wrong)?;
-        let line = Line::new(client.clone(), connect_timeout, clock.monotonic()).map_err(wrong)?;
+        let line = Line::new(client.clone(), connect_timeout).map_err(wrong)?;
         let (line, deadline) = (RwLock::new(line), builder.settings.deadline);
         Ok(Self(Arc::new(Shared { client, line, clock, deadline, connect_timeout })))
     }
@@ -89,59 +90,67 @@ impl Connection {
         call: impl Future<Output = RedisResult<T>>,
     ) -> BackendResult<T> {
         let mut under_way = Call { connection: self, line, has_ended: false };
-        let result = self.cut(call).await;
+        let result = self.cut(call).await?;
         under_way.has_ended = true;
-        match result {
-            Ok(result) => {
-                under_way.line.heard(&result);
-                result.map_err(|error| backend_error(error, command))
-            }
-            Err(timeout) => {
-                if under_way.line.cut() {
-                    self.replace(&under_way.line);
-                }
-                Err(timeout)
-            }
-        }
+        under_way.line.heard(&result);
+        result.map_err(|error| backend_error(error, command))
     }
 
-    /// Puts a fresh line in the place of one that is deaf. A line has the time to connect first, which also bounds how
-    /// often a server that does not answer is connected to.
-    fn replace(&self, deaf: &Arc<Line>) {
-        let shared = &*self.0;
-        if deaf.age(&*shared.clock) < shared.connect_timeout {
-            return;
-        }
-        let mut line = shared.line.write().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&line, deaf) {
-            return;
-        }
-        match Line::new(shared.client.clone(), shared.connect_timeout, shared.clock.monotonic()) {
-            Ok(fresh) => {
-                tracing::warn!("a connection to Redis answers nothing and is replaced");
-                *line = fresh;
-            }
-            Err(error) => tracing::warn!(%error, "a connection to Redis cannot be replaced"),
-        }
-    }
-
-    /// Finds out whether the server still answers: callers that are cut elsewhere do not say why they gave up. At most one
-    /// question is under way, and a deadline lies between two.
-    #[expect(clippy::disallowed_methods, reason = "it ends after a few deadlines")]
-    fn probe(&self, line: &Arc<Line>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return line.probed();
-        };
-        let (connection, line) = (self.clone(), line.clone());
+    /// Finds out whether a line that has not answered several calls is deaf, and puts a fresh one in its place if it is.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the silence or the backend")]
+    fn examine(&self, line: &Arc<Line>) {
+        // On a clock that is driven by hand nobody would know whom it is moved for.
+        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| self.0.clock.is_real());
+        let Some(runtime) = runtime else { return line.examined() };
+        let (shared, line) = (Arc::downgrade(&self.0), line.clone());
         runtime.spawn(async move {
-            let ping = redis::cmd("PING");
-            let is_cut = |answer: BackendResult<redis::Value>| {
-                answer.is_err_and(|error| error.kind() == ErrorKind::Timeout)
-            };
-            while Arc::ptr_eq(&connection.line(), &line) && is_cut(connection.query(&ping).await) {}
-            connection.0.clock.sleep(connection.0.deadline).await;
-            line.probed();
+            while let Some(shared) = shared.upgrade()
+                && Self(shared).goes_on_silent(&line).await
+            {}
+            line.examined();
         });
+    }
+
+    /// Asks the line and, if it says nothing, the server by another one. A server that hangs answers neither: the line is
+    /// kept, so that what is on its way there arrives before what is written next. Says whether nobody has answered.
+    async fn goes_on_silent(&self, line: &Arc<Line>) -> bool {
+        let shared = &*self.0;
+        if !Arc::ptr_eq(&self.line(), line) {
+            return false;
+        }
+        if self.ask(line, shared.deadline).await.is_some() {
+            // Callers who give up at once are no reason to ask all the time. A line that is broken heals itself.
+            shared.clock.sleep(shared.deadline).await;
+            return false;
+        }
+        let fresh = match Line::new(shared.client.clone(), shared.connect_timeout) {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::warn!(%error, "a connection to Redis cannot be replaced");
+                return false;
+            }
+        };
+        if self.ask(&fresh, shared.connect_timeout + shared.deadline).await != Some(true) {
+            shared.clock.sleep(shared.deadline).await;
+            return true;
+        }
+        // The server may have begun to answer just now.
+        if self.ask(line, shared.deadline).await.is_none() {
+            tracing::warn!("a connection to Redis answers nothing and is replaced");
+            *shared.line.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        false
+    }
+
+    /// Whether the server answers on this line; nothing if that is not known in time.
+    async fn ask(&self, line: &Line, time: Duration) -> Option<bool> {
+        let mut manager = line.manager.clone();
+        let ping = redis::cmd("PING");
+        let call = async move { ping.query_async::<redis::Value>(&mut manager).await };
+        match select(pin!(call), self.0.clock.sleep(time)).await {
+            Either::Left((result, _)) => Some(line.heard(&result)),
+            Either::Right(_) => None,
+        }
     }
 
     /// What comes of a call before the deadline.

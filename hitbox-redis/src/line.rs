@@ -5,16 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use hitbox_backend::core::Clock;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Client, RedisError, RedisResult};
 
-/// Calls in a row that are cut before a connection is given up.
-const CUT_IN_A_ROW: u32 = 3;
-
-/// Calls in a row that their callers have given up before it is asked whether the server still answers.
-const DROPPED_IN_A_ROW: u32 = 3;
+/// Calls in a row that came to nothing before it is found out whether the connection is deaf.
+const SILENT_CALLS: u32 = 3;
 
 /// The machine looks whether the other end is there when nothing has come for so long, and again after so long.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -36,18 +32,14 @@ pub(crate) fn tcp_settings() -> TcpSettings {
 
 pub(crate) struct Line {
     pub(crate) manager: ConnectionManager,
-    /// When it was made, on the clock of the backend.
-    made: Duration,
-    /// Calls that were cut since the last answer.
-    cut: AtomicU32,
-    /// Calls that were given up since the last answer.
-    dropped: AtomicU32,
-    is_probed: AtomicBool,
+    /// Calls since the last answer that were cut, or given up by their callers.
+    unanswered: AtomicU32,
+    is_examined: AtomicBool,
 }
 
 impl Line {
     /// A line that connects when it is first used.
-    pub(crate) fn new(client: Client, connect_timeout: Duration, now: Duration) -> RedisResult<Arc<Self>> {
+    pub(crate) fn new(client: Client, connect_timeout: Duration) -> RedisResult<Arc<Self>> {
         // One attempt per call: the deadline of calls paces them, and the next call tries again. The
         // deadline is ours, so that it runs on the injected clock.
         let config = ConnectionManagerConfig::new()
@@ -55,41 +47,30 @@ impl Line {
             .set_connection_timeout(Some(connect_timeout))
             .set_response_timeout(None);
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
-        let (cut, dropped) = (AtomicU32::new(0), AtomicU32::new(0));
-        Ok(Arc::new(Self { manager, made: now, cut, dropped, is_probed: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { manager, unanswered: AtomicU32::new(0), is_examined: AtomicBool::new(false) }))
     }
 
-    /// For how long it has been there.
-    pub(crate) fn age(&self, clock: &dyn Clock) -> Duration {
-        clock.monotonic().saturating_sub(self.made)
-    }
-
-    /// Takes note of what came of a call. Any answer of the server shows that the line works.
-    pub(crate) fn heard<T>(&self, result: &RedisResult<T>) {
-        if result.as_ref().err().is_none_or(is_answer) {
-            for count in [&self.cut, &self.dropped] {
-                // A store would take the cache line from others with each answer.
-                if count.load(Ordering::Relaxed) != 0 {
-                    count.store(0, Ordering::Relaxed);
-                }
+    /// Takes note of what came of a call, and says whether the server has answered. Any answer shows that the line works.
+    pub(crate) fn heard<T>(&self, result: &RedisResult<T>) -> bool {
+        let is_answered = result.as_ref().err().is_none_or(is_answer);
+        if is_answered {
+            // A store would take the cache line from others with each answer.
+            if self.unanswered.load(Ordering::Relaxed) != 0 {
+                self.unanswered.store(0, Ordering::Relaxed);
             }
         }
+        is_answered
     }
 
-    /// A call was cut. Says whether there were so many that the line is deaf.
-    pub(crate) fn cut(&self) -> bool {
-        self.cut.fetch_add(1, Ordering::Relaxed) + 1 >= CUT_IN_A_ROW
+    /// A call was cut, or given up by its caller, who may have waited for long or not at all. Says whether it has to be
+    /// found out if the line is deaf; whoever does says when that is [done](Self::examined).
+    pub(crate) fn unanswered(&self) -> bool {
+        let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+        unanswered >= SILENT_CALLS && !self.is_examined.swap(true, Ordering::Relaxed)
     }
 
-    /// A call was given up by its caller, who may have waited for long or not at all. Says whether somebody has to find
-    /// out if the server answers; whoever does says so with [`probed`](Self::probed).
-    pub(crate) fn dropped(&self) -> bool {
-        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-        dropped >= DROPPED_IN_A_ROW && !self.is_probed.swap(true, Ordering::Relaxed)
-    }
-
-    pub(crate) fn probed(&self) {
-        self.is_probed.store(false, Ordering::Relaxed);
+    pub(crate) fn examined(&self) {
+        self.is_examined.store(false, Ordering::Relaxed);
     }
 }
 

@@ -137,6 +137,51 @@ async fn case_f01_a_frozen_server_is_not_flooded_with_connections() {
     failures_before_an_answer("read", async || get(&redis, 1).await.is_ok()).await;
 }
 
+/// The connections of clients, but for the one that asks.
+fn connections(server: &RedisServer) -> Vec<String> {
+    let list = server.ask("CLIENT LIST");
+    let others = list.lines().filter(|line| line.starts_with("id=") && !line.contains("cmd=client"));
+    others.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+}
+
+/// What is on its way to a server that hangs must arrive before what is written when it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_f01_a_frozen_server_gets_writes_in_their_order() {
+    const KEYS: u64 = 200;
+    let server = RedisServer::start();
+    let builder = RedisBackend::builder(&server.url()).deadline(DEADLINE).connect_timeout(DEADLINE * 2);
+    let redis = builder.build().expect("redis");
+    let write_all = async |text: &str| {
+        let write = |number| {
+            let (redis, text) = (redis.clone(), text.repeat(1_000));
+            tokio::spawn(async move {
+                redis.set(&key(number), CacheValue::new(text), &mut CacheContext::new()).await.is_ok()
+            })
+        };
+        let tasks: Vec<_> = (0..KEYS).map(write).collect();
+        let mut all = true;
+        for task in tasks {
+            all &= task.await.expect("a write");
+        }
+        all
+    };
+    assert!(write_all("a").await);
+    let before = connections(&server);
+    server.freeze();
+    let started = Instant::now();
+    while started.elapsed() < DEADLINE * 10 {
+        assert!(!write_all("b").await, "a frozen server answers");
+    }
+    server.thaw();
+    failures_before_an_answer("write", async || write_all("c").await).await;
+    for number in 0..KEYS {
+        let read = redis.get::<String>(&key(number), &mut CacheContext::new()).await.expect("a read");
+        assert!(read.is_some_and(|value| value.data().starts_with('c')), "key {number} is an older one");
+    }
+    let after = connections(&server);
+    assert!(before.iter().all(|id| after.contains(id)), "{before:?} became {after:?}");
+}
+
 /// The kernel looks after the connection too: it has a timer for it although nothing is on its way.
 #[cfg(target_os = "linux")]
 #[tokio::test]
