@@ -21,7 +21,7 @@ impl RedisBackend {
     }
 
     pub(crate) fn new(builder: RedisBuilder) -> BackendResult<Self> {
-        let options = builder.options.clone();
+        let options = builder.options.clone().with_turn_limit(builder.settings.deadline);
         Ok(Self(Leaf::new(RedisStore::new(builder)?, options)))
     }
 

@@ -73,7 +73,8 @@ impl RedisBuilder {
         self
     }
 
-    /// Cuts every call after so long, 250 ms by default. The outcome of a write that is cut is unknown.
+    /// Cuts every call after so long, 250 ms by default. The outcome of a write that is cut is unknown. Waiting for earlier
+    /// writes of the key counts. When the server has let one entry of a batch wait for so long the others are not tried.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;

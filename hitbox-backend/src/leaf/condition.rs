@@ -4,6 +4,7 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, 
 
 use super::Leaf;
 use super::check::Parsed;
+use super::turn::Turn;
 use crate::envelope::Raw;
 use crate::operation::{Condition, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
@@ -114,7 +115,17 @@ impl<S: Store> Leaf<S> {
         options: &WriteOptions,
     ) -> Receipt {
         let ticket = self.ticket(key, options);
-        let turn = self.turn(key, &ticket).await;
+        let work = |turn| self.leave_out_in_turn(key, version, condition, turn);
+        self.in_turn(key, &ticket, work).await.unwrap_or_else(|error| self.handle.refuse(error))
+    }
+
+    async fn leave_out_in_turn(
+        &self,
+        key: &CacheKey,
+        version: Option<u64>,
+        condition: &Condition,
+        turn: Turn<'_>,
+    ) -> Receipt {
         let condition = match (condition, version) {
             (Condition::IfNewer(_), Some(version)) => Condition::IfNewer(version),
             (condition, _) => condition.clone(),

@@ -157,7 +157,11 @@ impl<S: Store> Leaf<S> {
     ) -> BackendResult<Option<CacheValue<Raw>>> {
         let epochs = self.epochs();
         if epochs.has_unrecorded() {
-            Box::pin(self.record_missing()).await;
+            // A store that does not answer this is not asked more.
+            match Box::pin(self.record_missing()).await {
+                Err(error) if error.kind() == ErrorKind::Timeout => return Err(error),
+                _ => {}
+            }
         }
         self.admit_namespaces(key)?;
         // Others may make it forget epochs in between; not for ever.
@@ -223,14 +227,19 @@ impl<S: Store> Leaf<S> {
     }
 
     /// Tries again to write what the store has not recorded.
-    pub(super) async fn record_missing(&self) {
+    ///
+    /// # Errors
+    /// That of the store, which is counted and told of here.
+    pub(super) async fn record_missing(&self) -> BackendResult<()> {
         let open = self.epochs().unrecorded();
         if open.is_empty() || !self.epochs().may_retry(self.handle.clock().monotonic()) {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.record(open, RENEWED).await {
+        let recorded = self.record(open, RENEWED).await;
+        recorded.map_err(|error| {
             let error = self.handle.failed(Event::WriteError, error);
             tracing::debug!(backend = %self.handle.path(), %error, "an invalidation is not recorded yet");
-        }
+            error
+        })
     }
 }

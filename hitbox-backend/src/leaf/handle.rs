@@ -146,6 +146,11 @@ impl LeafHandle {
         self.0.options.staleness_bound
     }
 
+    /// How long a write that waits for others may take.
+    pub(super) fn turn_limit(&self) -> Option<Duration> {
+        self.0.options.turn_limit
+    }
+
     /// What all handles of the store share.
     #[inline(always)]
     pub fn coherence(&self) -> &Arc<Coherence> {

@@ -16,6 +16,7 @@ mod read;
 mod refill;
 mod remove;
 mod setters;
+mod turn;
 mod write;
 
 use std::fmt;

@@ -23,6 +23,9 @@ pub struct LeafOptions {
     /// How long the epochs of a store that other processes share are believed without asking it again. What another
     /// process has invalidated is served for so long at most.
     pub staleness_bound: Duration,
+    /// How long a write that has to wait for earlier writes of its key may take, with its own work; no bound by default.
+    /// A store that cuts its calls gives the time after which it does.
+    pub turn_limit: Option<Duration>,
 }
 
 impl LeafOptions {
@@ -34,6 +37,7 @@ impl LeafOptions {
             clock: Arc::new(SystemClock),
             limits: Limits::DEFAULT,
             staleness_bound: Duration::from_secs(1),
+            turn_limit: None,
         }
     }
 
@@ -65,5 +69,11 @@ impl LeafOptions {
     #[must_use]
     pub fn with_staleness_bound(self, bound: Duration) -> Self {
         Self { staleness_bound: bound, ..self }
+    }
+
+    /// The same with a bound on writes that wait for earlier ones of their key.
+    #[must_use]
+    pub fn with_turn_limit(self, limit: Duration) -> Self {
+        Self { turn_limit: Some(limit), ..self }
     }
 }

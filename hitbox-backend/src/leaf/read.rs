@@ -62,8 +62,9 @@ impl<S: Store> Leaf<S> {
         let handle = &self.handle;
         let started = Timers::start(handle.clock());
         if handle.coherence().epochs.has_unrecorded() {
-            // Rare, and not to be a part of every read's future.
-            Box::pin(self.record_missing()).await;
+            // Rare, and not to be a part of every read's future. What fails has been told of, and the read finds out for
+            // itself whether the store answers.
+            let _ = Box::pin(self.record_missing()).await;
         }
         let missing = self.missing_epochs(key);
         let stored = if missing.is_empty() {
@@ -160,7 +161,8 @@ impl<S: Store> Leaf<S> {
     async fn read_batch(&self, batch: &[CacheKey]) -> BackendResult<Vec<Stored>> {
         let handle = &self.handle;
         if handle.coherence().epochs.has_unrecorded() {
-            self.record_missing().await;
+            // As for one entry.
+            let _ = self.record_missing().await;
         }
         let mut missing: Vec<Scope> = Vec::new();
         for scope in batch.iter().flat_map(|key| self.missing_epochs(key)) {

@@ -4,7 +4,7 @@ use hitbox_core::{CacheKey, CacheValue};
 
 use super::Leaf;
 use super::prepare::bytes_of;
-use super::write::Turn;
+use super::turn::Turn;
 use crate::coherence::RefillPermit;
 use crate::envelope::Raw;
 use crate::receipt::{LeafOutcome, Receipt};

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_util::future::join_all;
-use hitbox_core::{BackendResult, CacheKey};
+use hitbox_core::{BackendError, BackendResult, CacheKey};
 
-use super::write::Turn;
+use super::turn::{Outage, Turn};
 use super::{Leaf, LeafHandle};
 use crate::coherence::WriteTicket;
 use crate::completion::{Batch, Completion};
@@ -27,8 +26,12 @@ impl LeafHandle {
                 let is_missing = status == DeleteStatus::Missing;
                 self.line(if is_missing { LeafOutcome::Absent } else { LeafOutcome::Removed })
             }
-            Err(error) => self.line(LeafOutcome::of_error(self.failed(Event::RemoveError, error))),
+            Err(error) => self.not_removed(error),
         }
+    }
+
+    fn not_removed(&self, error: BackendError) -> Receipt {
+        self.line(LeafOutcome::of_error(self.failed(Event::RemoveError, error)))
     }
 }
 
@@ -82,8 +85,8 @@ impl<S: Store> Leaf<S> {
 
     pub(super) async fn remove_one(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
         let ticket = self.ticket(key, options);
-        let turn = self.turn(key, &ticket).await;
-        self.remove_in_turn(key, &turn).await
+        let removed = self.in_turn(key, &ticket, async |turn| self.remove_in_turn(key, &turn).await).await;
+        removed.unwrap_or_else(|error| self.handle.not_removed(error))
     }
 
     pub(super) async fn remove_in_turn(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
@@ -105,9 +108,14 @@ impl<S: Store> Leaf<S> {
     /// One native call for all keys. A key that occurs twice is gone when it is removed the second time.
     async fn remove_batch(&self, removals: Vec<Removal>) -> Receipts {
         if removals.iter().any(|removal| removal.reach != Reach::All || !removal.options.skip.is_empty()) {
-            let mut receipts = Batch::with_capacity(removals.len());
+            let (mut receipts, mut outage) = (Batch::with_capacity(removals.len()), Outage::default());
             for removal in &removals {
-                receipts.push(self.remove_any(removal).await);
+                let receipt = match outage.error() {
+                    Some(error) => self.handle.not_removed(error),
+                    None => self.remove_any(removal).await,
+                };
+                outage.note(&receipt);
+                receipts.push(receipt);
             }
             return receipts;
         }
@@ -124,14 +132,24 @@ impl<S: Store> Leaf<S> {
         if unique.is_empty() {
             return Batch::default();
         }
-        let turns = join_all(unique.iter().map(|(key, ticket)| self.turn(key, ticket))).await;
+        let waiting = unique.iter().map(|(key, ticket)| (key, &**ticket));
+        let (mut batch, mut turns) = (Vec::with_capacity(unique.len()), Vec::with_capacity(unique.len()));
+        let mut receipts: Vec<Receipt> = vec![Receipt::default(); unique.len()];
+        for (at, turn) in self.turns(waiting).await.into_iter().enumerate() {
+            match turn {
+                Ok(turn) => {
+                    batch.push(unique[at].0.clone());
+                    turns.push((at, turn));
+                }
+                Err(error) => receipts[at] = self.handle.not_removed(error),
+            }
+        }
         let timer = Timers::start(self.handle.clock());
-        let batch: Vec<CacheKey> = unique.iter().map(|(key, _)| key.clone()).collect();
         let results = self.store.remove_batch(&batch).await;
         self.handle.timers().remove.stop(self.handle.clock(), timer);
-        let answers = batch.iter().zip(&turns).zip(results);
-        let mut receipts: Vec<Receipt> =
-            answers.map(|((key, turn), result)| self.handle.removed(key, turn, result)).collect();
+        for ((key, (at, turn)), result) in batch.iter().zip(&turns).zip(results) {
+            receipts[*at] = self.handle.removed(key, turn, result);
+        }
         let mut receipt_of = |key: &CacheKey| {
             let receipt = known.get(key).and_then(|index| receipts.get_mut(*index))?;
             let again = if receipt.is_ok() { self.handle.line(LeafOutcome::Absent) } else { receipt.clone() };

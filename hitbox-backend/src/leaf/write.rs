@@ -3,15 +3,14 @@
 
 use std::collections::HashMap;
 
-use futures_util::future::join_all;
 use hitbox_core::{BackendResult, CacheKey, CacheValue, ErrorKind};
 
 use super::prepare::bytes_of;
+use super::turn::{Outage, Turn};
 use super::{Leaf, LeafHandle};
+use crate::coherence::WriteTicket;
 use crate::coherence::epochs::Attach;
 use crate::coherence::logical_clock::StartedAt;
-use crate::coherence::write_queue::{OwnSlot, SlotGuard};
-use crate::coherence::{WriteKind, WriteTicket};
 use crate::completion::{Batch, Completion};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
@@ -20,24 +19,6 @@ use crate::receipt::{LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
 use crate::store::Store;
 use std::sync::Arc;
-
-/// The right to write a key of the store now.
-pub(super) enum Turn<'a> {
-    /// A slot of this call's own.
-    Own(OwnSlot<'a>),
-    /// The guard of a ticket's slot.
-    Of(&'a WriteTicket, #[expect(dead_code, reason = "held until the store is written")] SlotGuard<'a>),
-}
-
-impl Turn<'_> {
-    pub(super) fn mark_clean(&self, handle: &LeafHandle, key: &CacheKey) {
-        let coherence = handle.coherence();
-        match self {
-            Self::Own(slot) => coherence.dirty.mark_clean(key, slot.number()),
-            Self::Of(ticket, _) => coherence.mark_clean(key, ticket),
-        }
-    }
-}
 
 impl LeafHandle {
     pub(super) fn stored(
@@ -105,28 +86,6 @@ impl<S: Store> Leaf<S> {
             receipts.push(self.write_one(write).await);
         }
         receipts
-    }
-
-    /// The turn of a write, if nobody has to be waited for.
-    pub(super) fn turn_now<'a>(
-        &'a self,
-        key: &CacheKey,
-        ticket: Option<&'a WriteTicket>,
-    ) -> Option<Turn<'a>> {
-        let (queue, hash) = (&*self.handle.coherence().queue, key.process_hash());
-        match ticket {
-            None => Some(Turn::Own(queue.enter_now(hash, WriteKind::Change)?)),
-            Some(ticket) => Some(Turn::Of(ticket, ticket.guard_now(queue, hash)?)),
-        }
-    }
-
-    pub(super) async fn turn<'a>(&'a self, key: &CacheKey, ticket: &'a WriteTicket) -> Turn<'a> {
-        let (queue, hash) = (&*self.handle.coherence().queue, key.process_hash());
-        Turn::Of(ticket, ticket.guard(queue, hash).await)
-    }
-
-    pub(super) fn ticket(&self, key: &CacheKey, options: &WriteOptions) -> Arc<WriteTicket> {
-        options.ticket.clone().unwrap_or_else(|| self.layout.begin_write(key))
     }
 
     /// Writes without waiting; nothing if somebody has to be waited for, and then the write is what it was.
@@ -238,8 +197,21 @@ impl<S: Store> Leaf<S> {
             Err(error) => return handle.refuse(error),
         };
         let ticket = self.ticket(key, options);
-        let turn = self.turn(key, &ticket).await;
-        let value = match self.attach_epochs(key, value, ticket.started()).await {
+        let work = |turn| self.write_in_turn(key, value, condition, ticket.started(), turn);
+        let written = self.in_turn(key, &ticket, work).await;
+        written.unwrap_or_else(|error| handle.refuse(error))
+    }
+
+    async fn write_in_turn(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &Condition,
+        started: StartedAt,
+        turn: Turn<'_>,
+    ) -> Receipt {
+        let handle = &self.handle;
+        let value = match self.attach_epochs(key, value, started).await {
             Ok(Some(value)) => value,
             Ok(None) => return self.remove_superseded(key, &turn).await,
             Err(error) => return handle.refuse(error),
@@ -264,9 +236,14 @@ impl<S: Store> Leaf<S> {
                 && write.options.skip.is_empty()
         };
         if !writes.iter().all(is_plain) {
-            let mut receipts = Batch::with_capacity(writes.len());
+            let (mut receipts, mut outage) = (Batch::with_capacity(writes.len()), Outage::default());
             for write in writes {
-                receipts.push(self.write_one(write).await);
+                let receipt = match outage.error() {
+                    Some(error) => self.handle.refuse(error),
+                    None => self.write_one(write).await,
+                };
+                outage.note(&receipt);
+                receipts.push(receipt);
             }
             return receipts;
         }
@@ -294,8 +271,14 @@ impl<S: Store> Leaf<S> {
                 Err(error) => receipts[index] = Some(self.handle.refuse(error)),
             }
         }
+        let mut outage = Outage::default();
         for (index, key) in over {
-            receipts[index] = Some(self.remove_one(&key, &WriteOptions::of(&tickets[index])).await);
+            let receipt = match outage.error() {
+                Some(error) => self.handle.refuse(error),
+                None => self.remove_one(&key, &WriteOptions::of(&tickets[index])).await,
+            };
+            outage.note(&receipt);
+            receipts[index] = Some(receipt);
         }
         for (index, receipt) in self.store_batch(prepared, &tickets).await {
             receipts[index] = Some(receipt);
@@ -310,18 +293,31 @@ impl<S: Store> Leaf<S> {
         tickets: &[Arc<WriteTicket>],
     ) -> Vec<(usize, Receipt)> {
         let handle = &self.handle;
-        let turns = join_all(prepared.iter().map(|(index, key, _)| self.turn(key, &tickets[*index]))).await;
+        let keys: Vec<(usize, CacheKey)> =
+            prepared.iter().map(|(index, key, _)| (*index, key.clone())).collect();
+        let turns = self.turns(keys.iter().map(|(index, key)| (key, &*tickets[*index]))).await;
         let mut done = Vec::with_capacity(prepared.len());
         let mut batch = Vec::with_capacity(prepared.len());
         let mut open = Vec::with_capacity(prepared.len());
+        let mut outage = Outage::default();
         for ((index, key, value), turn) in prepared.into_iter().zip(turns) {
+            let turn = match outage.error().map_or(turn, Err) {
+                Ok(turn) => turn,
+                Err(error) => {
+                    done.push((index, handle.refuse(error)));
+                    continue;
+                }
+            };
             match self.attach_epochs(&key, value, tickets[index].started()).await {
                 Ok(Some(value)) => {
                     open.push((index, bytes_of(&value), turn));
                     batch.push((key, value));
                 }
                 Ok(None) => done.push((index, self.remove_superseded(&key, &turn).await)),
-                Err(error) => done.push((index, handle.refuse(error))),
+                Err(error) => {
+                    outage.note_error(&error);
+                    done.push((index, handle.refuse(error)));
+                }
             }
         }
         if batch.is_empty() {
@@ -357,9 +353,18 @@ impl<S: Store> Leaf<S> {
         metadata: &std::collections::BTreeMap<String, bytes::Bytes>,
         options: &WriteOptions,
     ) -> Receipt {
-        let handle = &self.handle;
         let ticket = self.ticket(key, options);
-        let _turn = self.turn(key, &ticket).await;
+        let work = |turn| self.replace_metadata_in_turn(key, metadata, turn);
+        self.in_turn(key, &ticket, work).await.unwrap_or_else(|error| self.handle.refuse(error))
+    }
+
+    async fn replace_metadata_in_turn(
+        &self,
+        key: &CacheKey,
+        metadata: &std::collections::BTreeMap<String, bytes::Bytes>,
+        _turn: Turn<'_>,
+    ) -> Receipt {
+        let handle = &self.handle;
         if handle.coherence().is_dirty(key) {
             return handle.line(LeafOutcome::Absent);
         }

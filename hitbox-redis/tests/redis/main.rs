@@ -6,6 +6,7 @@ mod cases;
 mod deaf;
 mod proxy;
 mod rights;
+mod stopped;
 #[cfg(feature = "tls")]
 mod tls;
 
