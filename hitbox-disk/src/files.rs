@@ -108,6 +108,7 @@ impl Files {
             };
             *lock = new;
         }
+        self.handles.close_all();
         let place = Arc::new(Place::open(&root, &self.folder, self.durability)?);
         *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
         tracing::warn!(folder = %self.folder.display(), "the folder of a cache was removed, and is made again");

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::IoSliceMut;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,17 +33,18 @@ impl Handles {
         self.0.remove(&digest);
     }
 
+    /// The folder has been removed: what is open is of no use after a restart, and takes room.
+    pub(crate) fn close_all(&self) {
+        self.0.clear();
+    }
+
     /// The whole file, which has `bytes` bytes, if that is known to need no waiting.
     pub(crate) fn read(&self, folder: &File, digest: Digest, sequence: u64, bytes: u64) -> Option<Vec<u8>> {
         if bytes > MAX_BYTES {
             return None;
         }
         if let Some((_, file)) = self.0.get(&digest).filter(|(made_by, _)| *made_by == sequence) {
-            if file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
-                return read_cached(&file, bytes as usize);
-            }
-            // Somebody removed it.
-            self.close(digest);
+            return read_cached(&file, bytes as usize);
         }
         let file = open_cached(folder, &name(digest))?;
         let whole = read_cached(&file, bytes as usize)?;

@@ -2,7 +2,7 @@
 //! where the server has forgotten it, and needs no right but `EVAL`.
 
 /// The commands that a user of the server has to be allowed, those that scripts run among them.
-pub(crate) const RIGHTS: &str = "+get +mget +set +getrange +strlen +unlink +eval +scan +ping";
+pub(crate) const RIGHTS: &str = "+get +mget +set +getrange +unlink +eval +scan +ping";
 
 /// Removes records of ours, and answers with the header of each, or with nothing for what is none: a key that does not
 /// exist, or somebody else's value. The keys' permissions are checked by the server before it begins.
@@ -25,23 +25,17 @@ return found
 pub(crate) const REMOVE_IF_SAME: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0";
 
-/// Stores a record (ARGV 1, to end at ARGV 2 if that is not empty) unless the key holds another type of value. `SET` alone
-/// replaces whatever is there.
-pub(crate) const SET: &str = r"
-local length = redis.pcall('STRLEN', KEYS[1])
-if type(length) == 'table' then return length end
-if ARGV[2] == '' then return redis.call('SET', KEYS[1], ARGV[1]) end
-return redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
-";
-
 /// Stores a record (ARGV 1, to end at ARGV 2 if that is not empty) on a condition (ARGV 4): `newer` unless the stored one
 /// has a version that is not lower, `absent` unless there is one, `same` if the stored one has the identity ARGV 3. For
 /// the first two a stored record with that identity does not count, nor one of another namespace epoch. If the condition
 /// does not hold the answer is the start of the stored record, header and attributes, which is empty if there is none.
-/// Another type of value is an error, and stays.
+/// What is no record does not count either.
 pub(crate) const SET_IF: &str = r"
 local head = redis.pcall('GETRANGE', KEYS[1], 0, 143)
-if type(head) == 'table' then return head end
+if type(head) == 'table' then
+  if not string.find(head.err, 'WRONGTYPE', 1, true) then return head end
+  head = ''
+end
 local is_record = #head == 144 and string.sub(head, 1, 4) == 'HBOX' and string.byte(head, 5) == 1
 local start = function()
   if not is_record then return '' end

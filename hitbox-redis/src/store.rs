@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, Lifetime};
 use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{
     Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, Sweep,
@@ -26,10 +26,6 @@ pub struct RedisStore {
     pub(crate) clock: Arc<dyn Clock>,
     schema: u32,
 }
-
-/// Up to so many bytes a record is written with `SET … GET`, which refuses to replace another type of value; the answer is
-/// what was there, and small. Larger ones are written by a script.
-const SMALL: usize = 4096;
 
 /// Records that are overwritten while they are looked at, in a row.
 const MAX_CONFLICTS: usize = 16;
@@ -57,19 +53,11 @@ impl RedisStore {
         Some((end + self.settings.skew_margin).as_millis().min(i64::MAX as u64))
     }
 
-    /// Replaces what is stored, unless that is another type of value.
     fn set(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<Cmd> {
         let bytes = Raw::to_record(key, value)?;
-        let (key, end) = (self.key(key), self.end_of(value));
-        if bytes.len() > SMALL {
-            let end = end.map_or_else(String::new, |end| end.to_string());
-            let mut command = redis::cmd("EVAL");
-            command.arg(scripts::SET).arg(1).arg(key).arg(bytes).arg(end);
-            return Ok(command);
-        }
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(bytes).arg("GET");
-        if let Some(end) = end {
+        command.arg(self.key(key)).arg(bytes);
+        if let Some(end) = self.end_of(value) {
             command.arg("PXAT").arg(end);
         }
         Ok(command)
@@ -120,18 +108,6 @@ fn each<T, U: Clone>(
     }
 }
 
-/// Why a write was refused.
-fn refused(error: BackendError) -> BackendError {
-    if !is_wrong_type(&error) {
-        return error;
-    }
-    BackendError::new(
-        ErrorKind::Conflict,
-        "the key holds a value of another type, which is not ours and is left alone",
-    )
-    .with_source(error)
-}
-
 #[async_trait]
 impl Store for RedisStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
@@ -145,7 +121,7 @@ impl Store for RedisStore {
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         let set = self.set(key, &value)?;
-        self.connection.query::<()>(&set).await.map_err(refused)
+        self.connection.query::<()>(&set).await
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
@@ -167,7 +143,7 @@ impl Store for RedisStore {
             };
         }
         let written = self.connection.pipeline::<()>(&mut pipeline).await;
-        each(written, entries.len(), |written| written.map_err(refused))
+        each(written, entries.len(), |written| written)
     }
 
     async fn remove_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<DeleteStatus>> {
@@ -239,8 +215,7 @@ impl Store for RedisStore {
             .arg(&end)
             .arg(&identity)
             .arg(mode);
-        let answer = self.connection.query::<Option<Vec<u8>>>(&command).await;
-        let Some(start) = answer.map_err(refused)? else {
+        let Some(start) = self.connection.query::<Option<Vec<u8>>>(&command).await? else {
             return Ok(Conditional::Written);
         };
         let identity = wire::identity_of(&start).unwrap_or(0);

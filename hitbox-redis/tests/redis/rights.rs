@@ -8,8 +8,7 @@ use hitbox_testkit::RedisServer;
 use crate::{crowd, get, key};
 
 /// What the documentation says that a user needs.
-const RIGHTS: [&str; 9] =
-    ["+get", "+mget", "+set", "+getrange", "+strlen", "+unlink", "+eval", "+scan", "+ping"];
+const RIGHTS: [&str; 8] = ["+get", "+mget", "+set", "+getrange", "+unlink", "+eval", "+scan", "+ping"];
 
 /// A backend of a user with these rights.
 fn user(server: &RedisServer, rights: &[&str]) -> RedisBackend {
