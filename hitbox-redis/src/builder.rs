@@ -96,8 +96,9 @@ impl RedisBuilder {
         self
     }
 
-    /// Trusts servers whose certificate was signed by one of these, in PEM, instead of those that the
-    /// machine trusts. For addresses that begin with `rediss:`.
+    /// Trusts servers whose certificate was signed by one of these, in PEM, instead of Mozilla's list, which is built in.
+    /// The bundle of the machine, such as `/etc/ssl/certs/ca-certificates.crt`, may be given as it is. For addresses
+    /// that begin with `rediss:`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls_root(mut self, pem: &[u8]) -> Self {

@@ -498,3 +498,19 @@ async fn case_d10_durations_saturate() {
         assert_eq!(ended().get_or_load(3, || ready(Ok::<_, LoadError>(11))).await.expect("a load"), 8);
     }
 }
+
+#[tokio::test]
+async fn case_c15_tags_are_the_stores_and_everything_is_the_namespaces() {
+    for store in [moka().shared(), two()] {
+        let one = numbers(store.clone().namespace("one").shared(), "c15");
+        let two = numbers(store.clone().namespace("two").shared(), "c15");
+        for cache in [&one, &two] {
+            cache.entry(1).tag("red").insert(7).await.expect("a write");
+        }
+        one.clear().await.expect("a clear");
+        assert_eq!(one.get(1).await.expect("a read"), None);
+        assert_eq!(two.get(1).await.expect("a read"), Some(7), "everything of another namespace");
+        one.invalidate_tags(&["red"]).await.expect("an invalidation");
+        assert_eq!(two.get(1).await.expect("a read"), None, "a tag of the store");
+    }
+}
