@@ -246,6 +246,7 @@ impl Store for MokaStore {
     async fn erase(&self) -> BackendResult<()> {
         self.cache.run_pending_tasks();
         self.count_removed(self.cache.entry_count());
+        self.expiries.clear();
         self.cache.invalidate_all();
         self.cache.run_pending_tasks();
         Ok(())

@@ -175,6 +175,7 @@ impl Store for QuickStore {
     }
 
     async fn erase(&self) -> BackendResult<()> {
+        self.dropped.expiries.clear();
         self.cache.clear();
         Ok(())
     }

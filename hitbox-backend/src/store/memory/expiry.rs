@@ -112,6 +112,25 @@ impl Expiries {
         }
     }
 
+    /// All entries will be gone: for stores that are about to drop them. An entry that is written meanwhile may leave
+    /// its end behind, until its time comes; none stays without its end.
+    pub fn clear(&self) {
+        for index in 0..STRIPES {
+            let stripe = std::mem::take(&mut *self.lock(index));
+            self.ends.fetch_sub(stripe.slot_of.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// How many ends there are.
+    pub fn len(&self) -> u64 {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    /// Whether no entry has an end.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn remove(&self, key: &CacheKey) {
         if self.stripe(key).remove(key) {
             self.ends.fetch_sub(1, Ordering::Relaxed);
