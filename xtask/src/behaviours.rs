@@ -48,8 +48,32 @@ const ELSEWHERE: &[&str] = &[
 /// Ids that no backend or layer can get wrong.
 const OF_CORE: &[&str] = &["key_02"];
 
+/// Groups of cases that were reported of caches in production, and how many there are in each.
+const CASES: &[(char, usize)] =
+    &[('a', 10), ('b', 11), ('c', 18), ('d', 21), ('e', 15), ('f', 29), ('g', 11), ('h', 11)];
+
+/// Names the tests of each case, and the cases that have none yet.
+fn list_cases(tests: &[String]) {
+    let mut without = Vec::new();
+    for (group, count) in CASES {
+        for number in 1..=*count {
+            let prefix = format!("case_{group}{number:02}_");
+            let mut of_case: Vec<_> = tests.iter().filter_map(|test| test.strip_prefix(&prefix)).collect();
+            of_case.sort_unstable();
+            of_case.dedup();
+            match &of_case[..] {
+                [] => without.push(format!("{group}{number:02}")),
+                of_case => println!("case {group}{number:02}     {}", of_case.join(", ").replace('_', " ")),
+            }
+        }
+    }
+    let all: usize = CASES.iter().map(|(_, count)| count).sum();
+    println!("{} of {all} cases have a test; without: {}", all - without.len(), without.join(" "));
+}
+
 pub(crate) fn run() -> Outcome {
     let tests = test_names()?;
+    list_cases(&tests);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
