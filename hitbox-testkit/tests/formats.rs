@@ -437,3 +437,225 @@ async fn case_b04_formats_of_users_say_the_type_too() {
     assert_eq!(get::<Order>(&disk, &key("own")).await, None);
     assert_eq!(get::<User>(&disk, &key("own")).await, Some(user));
 }
+
+mod elsewhere {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) struct Skips {
+        pub(super) z: u8,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_b05_no_part_of_a_type_is_overlooked() {
+    use std::num::NonZeroU32;
+    for (number, format) in formats().enumerate() {
+        let (disk, _folder) = disk(format).await;
+        let is_named = NAMED.contains(&format);
+        let check = |change: &str, found: Option<String>, with_names: Option<&str>| {
+            let right = if is_named { with_names.map(str::to_owned) } else { None };
+            assert_eq!(found, right, "{change}, {format:?} {number}");
+        };
+        let found = after_a_release!(disk, &key("nested"),
+            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B(u8) }
+              #[allow(dead_code, reason = "read")] enum Kept { V(Inner), W } } Kept::V(Inner::B(200)),
+            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B(i16) }
+              #[allow(dead_code, reason = "read")] enum Kept { V(Inner), W } });
+        check("an enum within an enum", found, Some("V(B(200))"));
+        let found = after_a_release!(disk, &key("results"),
+            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B { x: u8, y: u8 } }
+              struct Kept { one: Result<u8, Inner>, two: Result<Inner, String> } }
+            Kept { one: Ok(1), two: Ok(Inner::B { x: 1, y: 2 }) },
+            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B { y: u8, x: u8 } }
+              struct Kept { one: Result<u8, Inner>, two: Result<Inner, String> } });
+        check("an enum within results", found, Some("Kept { one: Ok(1), two: Ok(B { y: 2, x: 1 }) }"));
+        let found = after_a_release!(disk, &key("behind"),
+            { #[allow(dead_code, reason = "read")] enum Sum { Add(Box<Sum>, Box<Sum>), One(u8) }
+              #[allow(dead_code, reason = "read")] enum Last { A(u8), B }
+              struct Kept { sum: Sum, last: Last } }
+            Kept { sum: Sum::One(1), last: Last::A(200) },
+            { #[allow(dead_code, reason = "read")] enum Sum { Add(Box<Sum>, Box<Sum>), One(u8) }
+              #[allow(dead_code, reason = "read")] enum Last { A(i16), B }
+              struct Kept { sum: Sum, last: Last } });
+        check("a part behind a recursive one", found, Some("Kept { sum: One(1), last: A(200) }"));
+        let found = after_a_release!(disk, &key("nonzero"),
+            { struct Kept { id: NonZeroU32, x: u8, y: u8 } }
+            Kept { id: NonZeroU32::MIN, x: 1, y: 2 },
+            { struct Kept { id: NonZeroU32, y: u8, x: u8 } });
+        check("a part behind one that is not 0", found, Some("Kept { id: 1, y: 2, x: 1 }"));
+        let found = after_a_release!(disk, &key("tree"),
+            { struct Kept { left: Option<Box<Kept>>, right: Option<Box<Kept>>, x: u8, y: u8 } }
+            Kept { left: None, right: None, x: 1, y: 2 },
+            { struct Kept { left: Option<Box<Kept>>, right: Option<Box<Kept>>, y: u8, x: u8 } });
+        check("a tree", found, Some("Kept { left: None, right: None, y: 2, x: 1 }"));
+        let found = after_a_release!(disk, &key("narrow"),
+            { struct Kept { a: f64 } } Kept { a: 1e300 },
+            { struct Kept { a: f32 } });
+        // JSON has one kind of numbers.
+        if format != Format::Json && format != Format::Rkyv {
+            check("a double as a float", found, None);
+        }
+        let found = after_a_release!(disk, &key("tuple"),
+            { struct Kept(u32, u32); } Kept(1, 2),
+            { struct Kept { h: u32, w: u32 } });
+        check("a tuple as a struct", found, None);
+        let found = after_a_release!(disk, &key("signed"),
+            { struct Kept { a: u128 } } Kept { a: u128::MAX },
+            { struct Kept { a: i128 } });
+        check("a number without a sign as one with it", found, None);
+    }
+}
+
+/// Written in one way for humans and in another for machines.
+#[derive(Clone, Debug, PartialEq)]
+struct Money(u64);
+
+impl Serialize for Money {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_f64(self.0 as f64 / 100.0),
+            false => serializer.serialize_u64(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.is_human_readable() {
+            true => Ok(Self((f64::deserialize(deserializer)? * 100.0).round() as u64)),
+            false => Ok(Self(u64::deserialize(deserializer)?)),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Bill {
+    Due { money: Money, from: std::net::IpAddr },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Numbers {
+    Large(u128),
+    Double(f64),
+    Text(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SkipsInTuple(#[serde(skip_serializing_if = "Option::is_none")] Option<u8>, #[serde(default)] u8);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Both {
+    one: Skips,
+    two: elsewhere::Skips,
+}
+
+#[tokio::test]
+async fn case_b06_buffered_values_are_read_as_they_were_written() {
+    let (leaves, _folders) = leaves().await;
+    let bill = Bill::Due { money: Money(150), from: std::net::Ipv6Addr::LOCALHOST.into() };
+    assert_eq!(try_value(&leaves, bill).await, POSITIONAL);
+    let addresses = std::net::SocketAddr::from(([127, 0, 0, 1], 80));
+    assert_eq!(try_value(&leaves, (addresses, addresses.ip())).await, []);
+    for number in [5, u128::from(u64::MAX), u128::MAX] {
+        let refused = try_value(&leaves, Numbers::Large(number)).await;
+        assert_eq!(refused.len(), leaves.len(), "serde itself cannot read {number}");
+    }
+    for number in [0, 5, u128::MAX, u128::from(u64::MAX) + 1] {
+        let signed = i128::try_from(number).map_or(i128::MIN, |number| -number);
+        assert_eq!(try_value(&leaves, (Some(number), signed)).await, []);
+    }
+    assert_eq!(try_value(&leaves, std::borrow::Cow::<'static, str>::Borrowed("x")).await, []);
+    let both = Both { one: Skips { a: None, list: vec![1], z: 1 }, two: elsewhere::Skips { z: 2 } };
+    assert_eq!(try_value(&leaves, both).await, POSITIONAL);
+    for (format, leaf) in &leaves {
+        let key = key("tuple");
+        if leaf.set(&key, CacheValue::new(SkipsInTuple(None, 5)), &mut CacheContext::new()).await.is_ok()
+            && *format != Format::Json
+        {
+            assert_eq!(get::<SkipsInTuple>(&**leaf, &key).await, None, "{format:?}");
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum ListOfStructs {
+    End,
+    Next { next: Box<ListOfStructs> },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum ListOfPairs {
+    End,
+    Next(u8, Box<ListOfPairs>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct ListOfOptions {
+    next: Option<Box<ListOfOptions>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Tree(Vec<Tree>);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Node {
+    nodes: Vec<Node>,
+}
+
+#[test]
+fn case_f10_what_may_be_written_may_be_read() {
+    fn check<T: Cacheable + PartialEq + Debug>(empty: T, more: impl Fn(T) -> T) {
+        for format in formats() {
+            let (mut value, mut deepest) = (empty.clone(), 0);
+            for levels in 0..300 {
+                match format.encode(&value) {
+                    Ok(bytes) => {
+                        let back = format.decode::<T>(&bytes);
+                        assert!(back.is_ok_and(|back| back == value), "{format:?}, {levels} levels");
+                        deepest = levels;
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Codec),
+                }
+                value = more(value);
+            }
+            let name = std::any::type_name::<T>();
+            assert!((20..300).contains(&deepest), "{name} in {format:?}: {deepest} levels");
+        }
+    }
+    // As much room as the threads of tokio have.
+    let check = || {
+        check(ListOfStructs::End, |next| ListOfStructs::Next { next: Box::new(next) });
+        check(ListOfPairs::End, |next| ListOfPairs::Next(1, Box::new(next)));
+        check(ListOfOptions { next: None }, |next| ListOfOptions { next: Some(Box::new(next)) });
+        check(Tree(Vec::new()), |tree| Tree(vec![tree]));
+        check(Node { nodes: Vec::new() }, |node| Node { nodes: vec![node] });
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(check).expect("a thread").join().expect("no panic");
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Refuses(u32);
+
+impl<'de> Deserialize<'de> for Refuses {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        assert_ne!(number, 1, "one");
+        Ok(Self(number))
+    }
+}
+
+#[tokio::test]
+async fn case_b09_a_panic_while_a_type_is_looked_at_is_a_miss() {
+    for format in formats() {
+        let (disk, _folder) = disk(format).await;
+        disk.set(&key("b09"), CacheValue::new(1_u32), &mut CacheContext::new()).await.expect("a write");
+        assert_eq!(get::<Refuses>(&disk, &key("b09")).await, None, "{format:?}");
+        let keys = [key("b09"), key("none")];
+        let many = disk.get_many::<Refuses>(&keys).await;
+        assert!(many.iter().all(|read| matches!(read, Ok(None))), "{format:?}: {many:?}");
+    }
+}

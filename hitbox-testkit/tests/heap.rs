@@ -1,7 +1,6 @@
 //! What memory holds on the heap.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hitbox_backend::{Backend, CacheBackend};
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Lifetime, Timestamp};

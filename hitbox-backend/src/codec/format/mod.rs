@@ -25,7 +25,7 @@ pub(crate) use types::TypeTag;
 /// may be added (with a default), removed and reordered. In a positional format a record says the shape of its type too,
 /// and is a miss for every other shape.
 ///
-/// Values are nested 256 levels at most.
+/// Values are nested 256 levels at most. What is said here of formats is not checked for a format of the user's own.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum Format {
@@ -132,6 +132,13 @@ impl Format {
         // MessagePack has something shorter for them than a list of numbers.
         let list_of_bytes = (value as &dyn Any).downcast_ref::<Vec<u8>>();
         let rules = self.rules::<T>();
+        if rules.shape.is_some_and(|shape| !shape.is_whole()) {
+            let message = format!(
+                "{} does not say what it consists of, as a format without names needs to know",
+                std::any::type_name::<T>()
+            );
+            return Err(BackendError::new(ErrorKind::Codec, message));
+        }
         if rules.shape.is_some_and(|shape| shape.needs_names()) {
             let message = format!(
                 "{} has parts that only a format with names carries: flattened, untagged or tagged ones, or values of any kind",
@@ -176,11 +183,20 @@ impl Format {
             Self::Bitcode => {
                 bitcode::deserialize::<ReadStrictly<T>>(bytes).map(ReadStrictly::into).map_err(failed)
             }
-            Self::Json => serde_json::from_slice(bytes).map_err(failed),
+            Self::Json => {
+                let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+                // Ours is the same for reading and writing.
+                deserializer.disable_recursion_limit();
+                let strict = Rules::new(NestedOptions::Refused).reading();
+                let value =
+                    T::deserialize(StrictDeserializer::new(&mut deserializer, strict)).map_err(failed)?;
+                deserializer.end().map_err(|_| longer()).map(|()| value)
+            }
             Self::MessagePack => {
                 let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
-                let strict = StrictDeserializer::new(&mut deserializer, Rules::new(NestedOptions::Extension));
-                let value = T::deserialize(strict).map_err(failed)?;
+                let strict = Rules::new(NestedOptions::Extension).reading();
+                let value =
+                    T::deserialize(StrictDeserializer::new(&mut deserializer, strict)).map_err(failed)?;
                 // The deserializer does not say where it is; what follows is a value, or the end.
                 match <()>::deserialize(&mut deserializer) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
@@ -201,10 +217,10 @@ impl Format {
     /// What the format cannot do by itself.
     fn rules<T: DeserializeOwned + 'static>(self) -> Rules<'static> {
         match self {
-            Self::Json => Rules::new(NestedOptions::Refused).finite(),
-            Self::MessagePack => Rules::new(NestedOptions::Extension),
+            Self::Json => Rules::new(NestedOptions::Refused).finite().buffered_if(is_buffered::<T>),
+            Self::MessagePack => Rules::new(NestedOptions::Extension).buffered_if(is_buffered::<T>),
             #[cfg(feature = "rkyv")]
-            Self::Rkyv => Rules::new(NestedOptions::Refused),
+            Self::Rkyv => Rules::new(NestedOptions::Refused).buffered_if(is_buffered::<T>),
             _ if self.is_positional() => Rules::new(NestedOptions::Native).positional(types::shape::<T>()),
             _ => Rules::new(NestedOptions::Native),
         }
@@ -221,6 +237,10 @@ impl Format {
     }
 }
 
+fn is_buffered<T: DeserializeOwned + 'static>() -> bool {
+    types::shape::<T>().needs_names()
+}
+
 /// A value of a format that has no limit of its own for nesting.
 struct ReadStrictly<T>(T);
 
@@ -233,7 +253,8 @@ impl<T> ReadStrictly<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for ReadStrictly<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(StrictDeserializer::new(deserializer, Rules::new(NestedOptions::Native))).map(Self)
+        let strict = Rules::new(NestedOptions::Native).reading();
+        T::deserialize(StrictDeserializer::new(deserializer, strict)).map(Self)
     }
 }
 

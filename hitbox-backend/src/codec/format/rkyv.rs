@@ -4,11 +4,19 @@
 //! becomes a tree of CBOR's data model (RFC 8949), which is archived. Archives are validated before they
 //! are read, and nesting is bounded.
 
+use std::num::NonZeroUsize;
+
 use ciborium::Value;
 use ciborium::value::Integer;
+use rkyv::de::Pool;
 use rkyv::rancor::{Error, Source};
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+
+use super::strict::{NestedOptions, Rules, StrictDeserializer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -39,13 +47,26 @@ pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, BoxError
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {
     let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
     aligned.extend_from_slice(bytes);
-    let tree = rkyv::from_bytes::<Node, Error>(&aligned)?;
+    let depth = NonZeroUsize::new(4 * MAX_DEPTH);
+    let mut validator =
+        Validator::new(ArchiveValidator::with_max_depth(&aligned, depth), SharedValidator::new());
+    let archived = rkyv::api::access_with_context::<ArchivedNode, _, Error>(&aligned, &mut validator)?;
+    let tree = rkyv::api::deserialize_using::<Node, _, Error>(archived, &mut Pool::new())?;
     // A tree that is read directly may have more parts than its type, which nobody would notice.
     let mut flat = Vec::with_capacity(bytes.len());
     ciborium::into_writer(&to_value(tree)?, &mut flat)?;
     let mut rest = &flat[..];
-    let value = ciborium::from_reader(&mut rest)?;
+    let Read(value) = ciborium::from_reader(&mut rest)?;
     if rest.is_empty() { Ok(value) } else { Err("the archive has more parts than the type".into()) }
+}
+
+struct Read<T>(T);
+
+impl<'de, T: DeserializeOwned> serde::Deserialize<'de> for Read<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let strict = Rules::new(NestedOptions::Refused).reading();
+        T::deserialize(StrictDeserializer::new(deserializer, strict)).map(Self)
+    }
 }
 
 fn to_node(value: Value, depth: usize) -> Result<Node, BoxError> {

@@ -3,7 +3,11 @@
 //! carry a number made of it.
 //!
 //! The type is read from a source that has whatever is asked for: each list and map has one element, each option a
-//! value. That tells one variant of each enum, so that types with enums are read several times.
+//! value, and numbers are 1. Enums have another variant each time, so that a type with enums is read often; which
+//! variant is taken depends on nothing but the type, so that every process gets the same number. A type that refuses all this,
+//! or is too large, does not say what it consists of.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use std::hash::Hasher;
 
@@ -16,18 +20,39 @@ use twox_hash::XxHash3_64;
 
 type Names = &'static [&'static str];
 
-/// Questions that a type may ask, in all. Larger types have the shape of their beginning.
-const MAX_QUESTIONS: usize = 4_096;
-/// Variants of an enum whose contents are looked at; of further ones only the names count.
-const MAX_VARIANTS: usize = 64;
-/// Times that a type may stand within itself.
-const MAX_RECURSION: usize = 1;
+/// Questions that a type may ask in one reading.
+const MAX_QUESTIONS: usize = 16_384;
+/// Variants of an enum.
+const MAX_VARIANTS: usize = 1_024;
+/// From this level on an option, list or map has something in one case of four, so that types within themselves end.
+const DEEP: usize = 6;
+/// Levels below which nothing is read.
+const MAX_DEPTH: usize = 64;
+/// Readings of a type that has enums or is deep, and further ones for each variant of its largest enum.
+const READINGS: usize = 256;
+const READINGS_PER_VARIANT: usize = 4;
+
+/// Values for types that do not take all.
+const NUMBERS: [u8; 4] = [1, 0, 2, 100];
+const TEXTS: [&str; 9] = [
+    "1",
+    "",
+    "a",
+    "2000-01-01T00:00:00Z",
+    "2000-01-01",
+    "00:00:00",
+    "00000000-0000-0000-0000-000000000000",
+    "127.0.0.1",
+    "https://example.org/",
+];
+const BYTES: [&[u8]; 5] = [b"1", b"", &[0; 16], &[0; 4], &[0; 32]];
 
 /// What a type is made of.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
     /// A number that differs for types of other shapes.
     pub(super) fingerprint: u64,
+    is_whole: bool,
     names: NamesByType,
 }
 
@@ -36,10 +61,18 @@ pub(super) struct Shape {
 struct NamesByType {
     /// Variants of enums.
     variants: Vec<(&'static str, Names)>,
+    /// How many variants of each of these enums have been read.
+    seen: Vec<usize>,
     /// Fields of structs, and of variants under their own names.
     fields: Vec<(&'static str, Names)>,
     /// Whether a part says by itself what it is: untagged and tagged enums, flattened fields, values of any kind.
     any: bool,
+}
+
+impl NamesByType {
+    fn are_all_seen(&self) -> bool {
+        self.variants.iter().zip(&self.seen).all(|((_, variants), seen)| *seen >= variants.len())
+    }
 }
 
 fn add(to: &mut Vec<(&'static str, Names)>, name: &'static str, names: Names) {
@@ -48,28 +81,46 @@ fn add(to: &mut Vec<(&'static str, Names)>, name: &'static str, names: Names) {
     }
 }
 
-/// Whether one of the types of a name fulfils a condition. A type that the description has not reached is not judged.
+/// Whether all types of a name fulfil a condition, and there is one.
 fn fits(known: &[(&'static str, Names)], name: &str, condition: impl Fn(Names) -> bool) -> bool {
     let mut same_name = known.iter().filter(|(known, _)| *known == name).peekable();
-    same_name.peek().is_none() || same_name.any(|(_, names)| condition(names))
+    same_name.peek().is_some() && same_name.all(|(_, names)| condition(names))
 }
 
 impl Shape {
     /// Reads a type.
     pub(super) fn of<T: DeserializeOwned>() -> Self {
-        let (mut hasher, mut names, mut variant) = (XxHash3_64::new(), NamesByType::default(), 0);
+        let mut probe = Probe::default();
+        let (mut reading, mut ended) = (0, 0);
         loop {
-            let mut probe =
-                Probe { hasher, names, variant, widest: 0, left: MAX_QUESTIONS, within: Vec::new() };
-            // A type that refuses what it is given ends its description there: the same for every process that has it.
-            let _ = T::deserialize(&mut probe).is_ok();
-            (hasher, names) = (probe.hasher, probe.names);
-            variant += 1;
-            if variant >= probe.widest.min(MAX_VARIANTS) {
-                break;
+            let before = (probe.hasher.clone(), probe.names.clone());
+            probe.begin(reading);
+            // What the type makes of it is its own; that it panics too.
+            match catch_unwind(AssertUnwindSafe(|| T::deserialize(&mut probe).map(drop))) {
+                Ok(Ok(())) => ended += 1,
+                // A type within itself may have no end this time.
+                Ok(Err(_)) if probe.is_endless => probe.is_endless = false,
+                // The last value was not to its taste: again with another one in its place.
+                Ok(Err(_)) if probe.asked > 0 && probe.take_another() => {
+                    (probe.hasher, probe.names) = before;
+                    continue;
+                }
+                _ => return Self { fingerprint: 0, is_whole: false, names: probe.names },
+            }
+            reading += 1;
+            probe.choices.clear();
+            let wanted = if probe.varies { READINGS + READINGS_PER_VARIANT * probe.widest } else { 1 };
+            if reading >= wanted {
+                let is_whole =
+                    ended * 4 >= reading && probe.widest <= MAX_VARIANTS && probe.names.are_all_seen();
+                return Self { fingerprint: probe.hasher.finish(), is_whole, names: probe.names };
             }
         }
-        Self { fingerprint: hasher.finish(), names }
+    }
+
+    /// Whether all of the type is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Whether a variant that is written at a position is read there.
@@ -91,21 +142,74 @@ impl Shape {
 struct Probe {
     hasher: XxHash3_64,
     names: NamesByType,
-    /// The variant that enums have this time, if they have so many.
-    variant: usize,
     /// The variants of the enum that has the most.
     widest: usize,
+    /// Whether another reading may find more.
+    varies: bool,
     left: usize,
-    /// The named types that are being read.
-    within: Vec<&'static str>,
+    depth: usize,
+    /// This reading was given up, since the type stands within itself too often.
+    is_endless: bool,
+    random: u64,
+    /// Which value each question of this reading is answered with, where it is not the first.
+    choices: Vec<usize>,
+    asked: usize,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            hasher: XxHash3_64::new(),
+            names: NamesByType::default(),
+            widest: 0,
+            varies: false,
+            left: 0,
+            depth: 0,
+            is_endless: false,
+            random: 0,
+            choices: Vec::new(),
+            asked: 0,
+        }
+    }
 }
 
 impl Probe {
     fn note(&mut self, kind: &str) -> Result<(), Stopped> {
-        self.left = self.left.checked_sub(1).ok_or_else(|| Stopped::custom("the type is too large"))?;
         self.hasher.write(kind.as_bytes());
         self.hasher.write_u8(0xFF);
-        Ok(())
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 { Err(self.endless()) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, reading: usize) {
+        (self.left, self.depth, self.asked) = (MAX_QUESTIONS, 0, 0);
+        self.random = (reading as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    /// Which of the values is given.
+    fn choice(&mut self) -> usize {
+        self.asked += 1;
+        if self.choices.len() < self.asked {
+            self.choices.push(0);
+        }
+        self.choices[self.asked - 1]
+    }
+
+    /// Another answer to the last question, if there is one. Answers to later ones begin anew.
+    fn take_another(&mut self) -> bool {
+        self.choices.truncate(self.asked);
+        self.choices.last_mut().is_some_and(|last| {
+            *last += 1;
+            *last < TEXTS.len()
+        })
+    }
+
+    fn number(&mut self) -> u8 {
+        NUMBERS[self.choice().min(NUMBERS.len() - 1)]
+    }
+
+    fn text(&mut self) -> &'static str {
+        TEXTS[self.choice().min(TEXTS.len() - 1)]
     }
 
     fn note_names(&mut self, names: Names) -> Result<(), Stopped> {
@@ -113,32 +217,65 @@ impl Probe {
         self.note("end")
     }
 
-    fn is_recursive(&self) -> bool {
-        let innermost = self.within.last();
-        self.within.iter().filter(|name| Some(*name) == innermost).count() > MAX_RECURSION
+    fn endless(&mut self) -> Stopped {
+        self.is_endless = true;
+        Stopped::custom("the type is too large, or stands within itself")
     }
 
-    fn named<R>(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce(&mut Self) -> Result<R, Stopped>,
-    ) -> Result<R, Stopped> {
-        // Options, lists and maps end a recursion; a type that stands in itself otherwise has no end.
-        if self.within.iter().filter(|known| **known == name).count() > MAX_RECURSION + 1 {
-            return Err(Stopped::custom("the type stands within itself"));
+    /// The same numbers for every process (SplitMix64).
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Whether an option has a value, a list or map an element.
+    fn has_some(&mut self) -> bool {
+        if self.depth < DEEP {
+            return true;
         }
-        self.within.push(name);
+        self.varies = true;
+        self.random().is_multiple_of(4)
+    }
+
+    fn deeper<R>(&mut self, read: impl FnOnce(&mut Self) -> Result<R, Stopped>) -> Result<R, Stopped> {
+        if self.depth >= MAX_DEPTH {
+            return Err(self.endless());
+        }
+        self.depth += 1;
         let result = read(self);
-        self.within.pop();
+        self.depth -= 1;
         result
+    }
+
+    /// A variant of an enum: one that has not been read yet, or any.
+    fn variant(&mut self, name: &'static str, variants: Names) -> Result<&'static str, Stopped> {
+        add(&mut self.names.variants, name, variants);
+        self.names.seen.resize(self.names.variants.len(), 0);
+        (self.widest, self.varies) = (self.widest.max(variants.len()), true);
+        let random = self.random() as usize;
+        let known = self.names.variants.iter().position(|known| *known == (name, variants));
+        let seen = known.and_then(|known| self.names.seen.get_mut(known));
+        let index = match seen {
+            Some(seen) if *seen < variants.len() => {
+                *seen += 1;
+                *seen - 1
+            }
+            _ => random.checked_rem(variants.len()).unwrap_or(0),
+        };
+        variants.get(index).copied().ok_or_else(|| Stopped::custom("an enum without variants"))
     }
 }
 
 macro_rules! scalars {
-    ($($method:ident => $visit:ident($($value:expr)?)),* $(,)?) => {
+    ($($method:ident => $visit:ident($probe:ident $(=> $value:expr)?)),* $(,)?) => {
         $(
             fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stopped> {
                 self.note(stringify!($method))?;
+                let $probe = self;
+                let _ = &$probe;
                 visitor.$visit($($value)?)
             }
         )*
@@ -149,14 +286,26 @@ impl<'de> Deserializer<'de> for &mut Probe {
     type Error = Stopped;
 
     scalars!(
-        deserialize_ignored_any => visit_unit(), deserialize_unit => visit_unit(),
-        deserialize_bool => visit_bool(false), deserialize_i8 => visit_i8(0), deserialize_i16 => visit_i16(0),
-        deserialize_i32 => visit_i32(0), deserialize_i64 => visit_i64(0), deserialize_i128 => visit_i128(0),
-        deserialize_u8 => visit_u8(0), deserialize_u16 => visit_u16(0), deserialize_u32 => visit_u32(0),
-        deserialize_u64 => visit_u64(0), deserialize_u128 => visit_u128(0), deserialize_f32 => visit_f32(0.0),
-        deserialize_f64 => visit_f64(0.0), deserialize_char => visit_char('0'), deserialize_str => visit_str(""),
-        deserialize_string => visit_str(""), deserialize_bytes => visit_bytes(&[]),
-        deserialize_byte_buf => visit_bytes(&[]),
+        deserialize_ignored_any => visit_unit(p),
+        deserialize_unit => visit_unit(p),
+        deserialize_bool => visit_bool(p => p.number() == 1),
+        deserialize_i8 => visit_i8(p => p.number().cast_signed()),
+        deserialize_i16 => visit_i16(p => p.number().into()),
+        deserialize_i32 => visit_i32(p => p.number().into()),
+        deserialize_i64 => visit_i64(p => p.number().into()),
+        deserialize_i128 => visit_i128(p => p.number().into()),
+        deserialize_u8 => visit_u8(p => p.number()),
+        deserialize_u16 => visit_u16(p => p.number().into()),
+        deserialize_u32 => visit_u32(p => p.number().into()),
+        deserialize_u64 => visit_u64(p => p.number().into()),
+        deserialize_u128 => visit_u128(p => p.number().into()),
+        deserialize_f32 => visit_f32(p => p.number().into()),
+        deserialize_f64 => visit_f64(p => p.number().into()),
+        deserialize_char => visit_char(p => ['1', 'a'][p.choice().min(1)]),
+        deserialize_str => visit_str(p => p.text()),
+        deserialize_string => visit_str(p => p.text()),
+        deserialize_bytes => visit_bytes(p => BYTES[p.choice().min(BYTES.len() - 1)]),
+        deserialize_byte_buf => visit_bytes(p => BYTES[p.choice().min(BYTES.len() - 1)]),
     );
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stopped> {
@@ -182,7 +331,7 @@ impl<'de> Deserializer<'de> for &mut Probe {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stopped> {
         self.note("option")?;
-        if self.is_recursive() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.has_some() { self.deeper(|probe| visitor.visit_some(probe)) } else { visitor.visit_none() }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -191,19 +340,20 @@ impl<'de> Deserializer<'de> for &mut Probe {
         visitor: V,
     ) -> Result<V::Value, Stopped> {
         self.note("newtype struct")?;
-        self.named(name, |probe| visitor.visit_newtype_struct(probe))
+        self.note(name)?;
+        self.deeper(|probe| visitor.visit_newtype_struct(probe))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stopped> {
         self.note("seq")?;
-        let left = usize::from(!self.is_recursive());
-        visitor.visit_seq(Elements { probe: self, left })
+        let left = usize::from(self.has_some());
+        self.deeper(|probe| visitor.visit_seq(Elements { probe, left }))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stopped> {
         self.note("tuple")?;
         self.hasher.write_u64(len as u64);
-        visitor.visit_seq(Elements { probe: self, left: len })
+        self.deeper(|probe| visitor.visit_seq(Elements { probe, left: len }))
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -213,13 +363,14 @@ impl<'de> Deserializer<'de> for &mut Probe {
         visitor: V,
     ) -> Result<V::Value, Stopped> {
         self.note("tuple struct")?;
-        self.named(name, |probe| probe.deserialize_tuple(len, visitor))
+        self.note(name)?;
+        self.deserialize_tuple(len, visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stopped> {
         self.note("map")?;
-        let left = usize::from(!self.is_recursive());
-        visitor.visit_map(Elements { probe: self, left })
+        let left = usize::from(self.has_some());
+        self.deeper(|probe| visitor.visit_map(Elements { probe, left }))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -231,7 +382,7 @@ impl<'de> Deserializer<'de> for &mut Probe {
         self.note("struct")?;
         self.note_names(fields)?;
         add(&mut self.names.fields, name, fields);
-        self.named(name, |probe| visitor.visit_seq(Elements { probe, left: fields.len() }))
+        self.deeper(|probe| visitor.visit_seq(Elements { probe, left: fields.len() }))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -242,11 +393,8 @@ impl<'de> Deserializer<'de> for &mut Probe {
     ) -> Result<V::Value, Stopped> {
         self.note("enum")?;
         self.note_names(variants)?;
-        add(&mut self.names.variants, name, variants);
-        self.widest = self.widest.max(variants.len());
-        let last = variants.len().checked_sub(1).ok_or_else(|| Stopped::custom("no variants"))?;
-        let variant = variants[self.variant.min(last)];
-        self.named(name, |probe| visitor.visit_enum(Variant { probe, variant }))
+        let variant = self.variant(name, variants)?;
+        self.deeper(|probe| visitor.visit_enum(Variant { probe, variant }))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -320,7 +468,7 @@ impl<'de> VariantAccess<'de> for Contents<'_> {
         self.0.note("struct variant")?;
         self.0.note_names(fields)?;
         add(&mut self.0.names.fields, self.1, fields);
-        visitor.visit_seq(Elements { probe: self.0, left: fields.len() })
+        self.0.deeper(|probe| visitor.visit_seq(Elements { probe, left: fields.len() }))
     }
 }
 

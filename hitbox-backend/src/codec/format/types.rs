@@ -49,7 +49,7 @@ pub(crate) fn own_name<T>() -> &'static str {
     let mut name = type_name::<T>();
     while let Some(inner) = POINTERS.iter().find_map(|pointer| name.strip_prefix(pointer)?.strip_suffix('>'))
     {
-        name = inner;
+        name = inner.strip_prefix("'_, ").unwrap_or(inner);
     }
     if name == "str" { type_name::<String>() } else { name }
 }

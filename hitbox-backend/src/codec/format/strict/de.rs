@@ -6,7 +6,7 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::{NestedOptions, Rules, SOME, TOO_DEEP};
+use super::{I128, MAX_ELEMENTS, NestedOptions, Rules, SOME, TOO_DEEP, U128};
 
 /// A deserializer under rules, or what it hands to visitors.
 pub(in super::super) struct Strict<'r, D> {
@@ -22,7 +22,7 @@ impl<'r, D> Strict<'r, D> {
     }
 
     fn checked<V>(&self, visitor: V) -> Checked<'r, V> {
-        Checked { inner: visitor, rules: self.rules, in_some: self.in_some, is_any: false }
+        Checked { in_some: self.in_some, ..Checked::<V>::around(self.rules, visitor) }
     }
 
     /// Whether an option or unit that is read here was put into an extension.
@@ -48,11 +48,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
 
     forward!(
         deserialize_bool(), deserialize_i8(), deserialize_i16(), deserialize_i32(), deserialize_i64(),
-        deserialize_i128(), deserialize_u8(), deserialize_u16(), deserialize_u32(), deserialize_u64(),
-        deserialize_u128(), deserialize_f32(), deserialize_f64(), deserialize_char(), deserialize_str(),
+        deserialize_u8(), deserialize_u16(), deserialize_u32(), deserialize_u64(),
+        deserialize_char(), deserialize_str(),
         deserialize_string(), deserialize_bytes(), deserialize_byte_buf(), deserialize_seq(),
-        deserialize_tuple(len: usize), deserialize_tuple_struct(name: &'static str, len: usize),
-        deserialize_map(), deserialize_struct(name: &'static str, fields: &'static [&'static str]),
+        deserialize_tuple(len: usize), deserialize_map(),
         deserialize_enum(name: &'static str, variants: &'static [&'static str]), deserialize_identifier(),
         deserialize_newtype_struct(name: &'static str),
     );
@@ -60,6 +59,52 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = Checked { is_any: true, ..self.checked(visitor) };
         self.inner.deserialize_any(visitor)
+    }
+
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        if self.rules.nested_options == NestedOptions::Extension {
+            return self.deserialize_any(visitor);
+        }
+        let visitor = self.checked(visitor);
+        self.inner.deserialize_i128(visitor)
+    }
+
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        if self.rules.nested_options == NestedOptions::Extension {
+            return self.deserialize_any(visitor);
+        }
+        let visitor = self.checked(visitor);
+        self.inner.deserialize_u128(visitor)
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let visitor = Checked { wanted: Wanted::F32, ..self.checked(visitor) };
+        self.inner.deserialize_f32(visitor)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let visitor = Checked { wanted: Wanted::F64, ..self.checked(visitor) };
+        self.inner.deserialize_f64(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let visitor = Checked { wanted: Wanted::Tuple(len), ..self.checked(visitor) };
+        self.inner.deserialize_tuple_struct(name, len, visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let visitor = Checked { wanted: Wanted::Struct, ..self.checked(visitor) };
+        self.inner.deserialize_struct(name, fields, visitor)
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -100,8 +145,20 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
     }
 
     fn is_human_readable(&self) -> bool {
-        self.inner.is_human_readable()
+        self.rules.is_named() || self.inner.is_human_readable()
     }
+}
+
+/// What a type asks for, where formats give more than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Anything,
+    F32,
+    F64,
+    /// So many fields without names.
+    Tuple(usize),
+    /// Fields with names.
+    Struct,
 }
 
 /// A visitor, seed or access under rules.
@@ -111,6 +168,7 @@ struct Checked<'r, V> {
     in_some: bool,
     /// Whether the format says what comes: an extension is an option with a value.
     is_any: bool,
+    wanted: Wanted,
 }
 
 impl<'r, V> Checked<'r, V> {
@@ -119,7 +177,15 @@ impl<'r, V> Checked<'r, V> {
     }
 
     fn around<U>(rules: Rules<'r>, inner: U) -> Checked<'r, U> {
-        Checked { inner, rules, in_some: false, is_any: false }
+        Checked { inner, rules, in_some: false, is_any: false, wanted: Wanted::Anything }
+    }
+
+    /// A number that is read as one of less precision is another number. JSON has but one kind of them.
+    fn check_exact<E: Error>(&self, exact: impl Fn(Wanted) -> bool) -> Result<(), E> {
+        match self.rules.nested_options == NestedOptions::Extension && !exact(self.wanted) {
+            true => Err(E::custom("a number has more digits than its type holds")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -142,11 +208,44 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Checked<'_, V> {
     }
 
     forward_visit!(
-        visit_bool: bool, visit_i8: i8, visit_i16: i16, visit_i32: i32, visit_i64: i64, visit_i128: i128,
-        visit_u8: u8, visit_u16: u16, visit_u32: u32, visit_u64: u64, visit_u128: u128, visit_f32: f32,
-        visit_f64: f64, visit_char: char, visit_str: &str, visit_borrowed_str: &'de str, visit_string: String,
+        visit_bool: bool, visit_i8: i8, visit_i16: i16, visit_i128: i128, visit_u8: u8, visit_u16: u16,
+        visit_u128: u128, visit_f32: f32, visit_char: char, visit_str: &str, visit_borrowed_str: &'de str, visit_string: String,
         visit_bytes: &[u8], visit_borrowed_bytes: &'de [u8], visit_byte_buf: Vec<u8>,
     );
+
+    fn visit_i32<E: Error>(self, value: i32) -> Result<V::Value, E> {
+        self.check_exact(|wanted| wanted != Wanted::F32 || (value as f32) as i64 == i64::from(value))?;
+        self.inner.visit_i32(value)
+    }
+
+    fn visit_u32<E: Error>(self, value: u32) -> Result<V::Value, E> {
+        self.check_exact(|wanted| wanted != Wanted::F32 || (value as f32) as u64 == u64::from(value))?;
+        self.inner.visit_u32(value)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<V::Value, E> {
+        self.check_exact(|wanted| match wanted {
+            Wanted::F32 => (value as f32) as i128 == i128::from(value),
+            Wanted::F64 => (value as f64) as i128 == i128::from(value),
+            _ => true,
+        })?;
+        self.inner.visit_i64(value)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
+        self.check_exact(|wanted| match wanted {
+            Wanted::F32 => (value as f32) as u128 == u128::from(value),
+            Wanted::F64 => (value as f64) as u128 == u128::from(value),
+            _ => true,
+        })?;
+        self.inner.visit_u64(value)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
+        let is_exact = value.is_nan() || f64::from(value as f32) == value;
+        self.check_exact(|wanted| wanted != Wanted::F32 || is_exact)?;
+        self.inner.visit_f64(value)
+    }
 
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
         self.inner.visit_none()
@@ -166,7 +265,12 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Checked<'_, V> {
         if !(self.is_any && rules.nested_options == NestedOptions::Extension) {
             return self.inner.visit_newtype_struct(Strict { inner, rules, in_some: self.in_some });
         }
-        let payload = payload_of(inner)?;
+        let payload = match extension(inner)? {
+            (SOME, payload) => payload,
+            (I128, bytes) => return self.inner.visit_i128(i128::from_be_bytes(integer(bytes)?)),
+            (U128, bytes) => return self.inner.visit_u128(u128::from_be_bytes(integer(bytes)?)),
+            (number, _) => return Err(not_ours(number)),
+        };
         let mut within = rmp_serde::Deserializer::from_read_ref(payload);
         let within = Strict::new(&mut within, rules);
         match self.in_some {
@@ -178,7 +282,16 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Checked<'_, V> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
         let rules = self.deeper()?;
-        self.inner.visit_seq(Self::around(rules, access))
+        let is_by_name = rules.is_named();
+        match self.wanted {
+            Wanted::Struct if is_by_name => return Err(A::Error::custom("fields have no names")),
+            // Fields that were skipped are not those at the end.
+            Wanted::Tuple(len) if is_by_name && access.size_hint().is_some_and(|hint| hint != len) => {
+                return Err(A::Error::custom("there is another number of fields"));
+            }
+            _ => {}
+        }
+        self.inner.visit_seq(Elements { access: Self::around(rules, access), read: 0 })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
@@ -201,16 +314,26 @@ impl<'de, T: DeserializeSeed<'de>> DeserializeSeed<'de> for Checked<'_, T> {
     }
 }
 
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Checked<'_, A> {
+/// The elements of a list, and how many were read.
+struct Elements<'r, A> {
+    access: Checked<'r, A>,
+    read: u64,
+}
+
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
     type Error = A::Error;
 
     #[inline]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
-        self.inner.next_element_seed(Self::around(self.rules, seed))
+        self.read += 1;
+        if self.read > MAX_ELEMENTS {
+            return Err(A::Error::custom("the list is too long"));
+        }
+        self.access.inner.next_element_seed(Checked::<A>::around(self.access.rules, seed))
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint()
+        self.access.inner.size_hint()
     }
 }
 
@@ -254,7 +377,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Checked<'_, A> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.inner.tuple_variant(len, Self::around(self.rules, visitor))
+        let visitor = Self::around(self.rules.shallower(), visitor);
+        self.inner.tuple_variant(len, Checked { wanted: Wanted::Tuple(len), ..visitor })
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -262,7 +386,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Checked<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.inner.struct_variant(fields, Self::around(self.rules, visitor))
+        let visitor = Self::around(self.rules.shallower(), visitor);
+        self.inner.struct_variant(fields, Checked { wanted: Wanted::Struct, ..visitor })
     }
 }
 
@@ -280,10 +405,12 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for InExtension<'_, V> {
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        let rules = self.visitor.deeper()?;
-        let payload = payload_of(inner)?;
+        let payload = match extension(inner)? {
+            (SOME, payload) => payload,
+            (number, _) => return Err(not_ours(number)),
+        };
         let mut within = rmp_serde::Deserializer::from_read_ref(payload);
-        let within = Strict::new(&mut within, rules);
+        let within = Strict::new(&mut within, self.visitor.rules);
         match self.is_option {
             true => within.deserialize_option(self.visitor.inner),
             false => within.deserialize_unit(self.visitor.inner),
@@ -292,11 +419,15 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for InExtension<'_, V> {
     }
 }
 
-/// The bytes of an extension of ours.
-fn payload_of<'de, D: Deserializer<'de>>(extension: D) -> Result<&'de [u8], D::Error> {
-    let (number, payload): (i8, &[u8]) = serde::Deserialize::deserialize(extension)?;
-    match number {
-        SOME => Ok(payload),
-        _ => Err(D::Error::custom(format!("the extension {number} of MessagePack is not ours"))),
-    }
+/// The number and the bytes of an extension.
+fn extension<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(i8, &'de [u8]), D::Error> {
+    serde::Deserialize::deserialize(deserializer)
+}
+
+fn integer<E: Error>(bytes: &[u8]) -> Result<[u8; 16], E> {
+    bytes.try_into().map_err(|_| E::custom("an integer has another length"))
+}
+
+fn not_ours<E: Error>(number: i8) -> E {
+    E::custom(format!("the extension {number} of MessagePack is not ours"))
 }

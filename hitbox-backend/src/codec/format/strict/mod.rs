@@ -26,6 +26,14 @@ pub(super) enum NestedOptions {
 
 /// The number of the MessagePack extension that holds what stands within an option and is an option or unit.
 const SOME: i8 = 83;
+/// Those that hold integers of more than 64 bits, big-endian.
+const I128: i8 = 84;
+const U128: i8 = 85;
+
+/// Longer lists are not announced: a list may say that it is longer than the memory.
+const MAX_HINT: usize = 1 << 16;
+/// Elements of a list in a positional format at most: those without a size take no bytes.
+const MAX_ELEMENTS: u64 = 1 << 29;
 
 /// What a format cannot do by itself.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +43,18 @@ pub(super) struct Rules<'r> {
     pub(super) finite: bool,
     /// What the type consists of when it is read, for formats that write positions.
     pub(super) shape: Option<&'r Shape>,
+    /// Whether serde may buffer parts of the type before it knows what they are: it cannot buffer integers of 128 bits.
+    is_buffered: fn() -> bool,
     depth: u16,
 }
 
 impl<'r> Rules<'r> {
     pub(super) const fn new(nested_options: NestedOptions) -> Self {
-        Self { nested_options, finite: false, shape: None, depth: MAX_DEPTH }
+        Self { nested_options, finite: false, shape: None, is_buffered: || false, depth: MAX_DEPTH }
+    }
+
+    pub(super) const fn buffered_if(self, is_buffered: fn() -> bool) -> Self {
+        Self { is_buffered, ..self }
     }
 
     pub(super) const fn finite(self) -> Self {
@@ -49,6 +63,22 @@ impl<'r> Rules<'r> {
 
     pub(super) const fn positional(self, shape: &'r Shape) -> Self {
         Self { shape: Some(shape), ..self }
+    }
+
+    /// Whether the format writes names. What is read in such a format may have been buffered by serde, which then says that
+    /// it is readable by humans: so it is written like that too.
+    pub(super) const fn is_named(self) -> bool {
+        matches!(self.nested_options, NestedOptions::Extension | NestedOptions::Refused)
+    }
+
+    /// The rules for reading: the innermost empty list counts as a level there.
+    pub(super) const fn reading(self) -> Self {
+        Self { depth: MAX_DEPTH + 2, ..self }
+    }
+
+    /// The rules of the level above: a variant and its fields are one level.
+    const fn shallower(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
     }
 
     /// The rules one level down; nothing if there may be none.

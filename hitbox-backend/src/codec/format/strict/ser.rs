@@ -5,7 +5,7 @@ use serde::ser::{
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::{NestedOptions, Rules, SOME, TOO_DEEP};
+use super::{I128, MAX_HINT, NestedOptions, Rules, SOME, TOO_DEEP, U128};
 
 /// A value that is written under rules.
 pub(in super::super) struct StrictValue<'v, T: ?Sized> {
@@ -64,6 +64,15 @@ impl<'r, S> Strict<'r, S> {
         }
     }
 
+    fn check_unbuffered<E: Error>(&self) -> Result<(), E> {
+        match (self.rules.is_buffered)() {
+            true => Err(E::custom(
+                "serde cannot read integers of 128 bits in flattened, untagged and tagged types",
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn check_finite<E: Error>(&self, is_finite: bool) -> Result<(), E> {
         match self.rules.finite && !is_finite {
             true => Err(E::custom("the format has no numbers that are infinite or NaN")),
@@ -96,9 +105,32 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
 
     forward!(
         serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
-        serialize_i128: i128, serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
-        serialize_u128: u128, serialize_char: char, serialize_str: &str, serialize_bytes: &[u8],
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
+        serialize_char: char, serialize_str: &str, serialize_bytes: &[u8],
     );
+
+    fn serialize_i128(self, value: i128) -> Result<S::Ok, S::Error> {
+        self.check_unbuffered()?;
+        if self.rules.nested_options != NestedOptions::Extension {
+            return self.inner.serialize_i128(value);
+        }
+        match (u64::try_from(value), i64::try_from(value)) {
+            (Ok(value), _) => self.inner.serialize_u64(value),
+            (_, Ok(value)) => self.inner.serialize_i64(value),
+            _ => extension(self.inner, I128, value.to_be_bytes().to_vec()),
+        }
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<S::Ok, S::Error> {
+        self.check_unbuffered()?;
+        if self.rules.nested_options != NestedOptions::Extension {
+            return self.inner.serialize_u128(value);
+        }
+        match u64::try_from(value) {
+            Ok(value) => self.inner.serialize_u64(value),
+            Err(_) => extension(self.inner, U128, value.to_be_bytes().to_vec()),
+        }
+    }
 
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
         self.check_finite(value.is_finite())?;
@@ -126,8 +158,7 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
             _ => {
                 let mut payload = Vec::new();
                 super::super::message_pack_into(&mut payload, &inside).map_err(S::Error::custom)?;
-                let extension = (SOME, Bytes(payload));
-                self.inner.serialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, &extension)
+                extension(self.inner, SOME, payload)
             }
         }
     }
@@ -176,6 +207,7 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        let len = len.filter(|len| *len <= MAX_HINT || !self.rules.is_named());
         Self::map(self.rules, self.inner.serialize_seq(len))
     }
 
@@ -203,6 +235,7 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        let len = len.filter(|len| *len <= MAX_HINT || !self.rules.is_named());
         Self::map(self.rules, self.inner.serialize_map(len))
     }
 
@@ -224,7 +257,7 @@ impl<'r, S: Serializer> Serializer for Strict<'r, S> {
     }
 
     fn is_human_readable(&self) -> bool {
-        self.inner.is_human_readable()
+        self.rules.is_named() || self.inner.is_human_readable()
     }
 }
 
@@ -314,7 +347,11 @@ impl<S: SerializeMap> SerializeMap for Strict<'_, S> {
     }
 }
 
-/// Bytes that are written once.
+fn extension<S: Serializer>(serializer: S, number: i8, payload: Vec<u8>) -> Result<S::Ok, S::Error> {
+    serializer.serialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, &(number, Bytes(payload)))
+}
+
+/// The payload of an extension.
 struct Bytes(Vec<u8>);
 
 impl Serialize for Bytes {
