@@ -121,16 +121,6 @@ impl Expiries {
         }
     }
 
-    /// How many ends there are.
-    pub fn len(&self) -> u64 {
-        self.ends.load(Ordering::Relaxed)
-    }
-
-    /// Whether no entry has an end.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn remove(&self, key: &CacheKey) {
         if self.stripe(key).remove(key) {
             self.ends.fetch_sub(1, Ordering::Relaxed);
