@@ -159,16 +159,16 @@ async fn case_b05_after_a_release_there_is_a_miss_or_the_right_value() {
                 Some("Kept { a: [None, Some(Inner { y: 2, x: 1 })] }"),
             );
             let found = after_a_release!(*cache, &key("variant"),
-                { #[allow(dead_code, reason = "some variants are only read")] enum Kept { A, B(u8) } } Kept::B(1),
-                { #[allow(dead_code, reason = "some variants are only read")] enum Kept { A, Between(u8), B(u8) } });
+                { enum Kept { A, B(u8) } } Kept::B(1),
+                { enum Kept { A, Between(u8), B(u8) } });
             check("a variant inserted", found, Some("B(1)"));
             let found = after_a_release!(*cache, &key("variants"),
-                { #[allow(dead_code, reason = "some variants are only read")] enum Kept { A, B } } Kept::A,
-                { #[allow(dead_code, reason = "some variants are only read")] enum Kept { B, A } });
+                { enum Kept { A, B } } Kept::A,
+                { enum Kept { B, A } });
             check("variants reordered", found, Some("A"));
             let found = after_a_release!(*cache, &key("gone"),
-                { #[allow(dead_code, reason = "some variants are only read")] enum Kept { A, B } } Kept::A,
-                { #[allow(dead_code, reason = "some variants are only read")] enum Kept { B } });
+                { enum Kept { A, B } } Kept::A,
+                { enum Kept { B } });
             check("a variant removed", found, None);
         }
     }
@@ -458,25 +458,25 @@ async fn case_b05_no_part_of_a_type_is_overlooked() {
             assert_eq!(found, right, "{change}, {format:?} {number}");
         };
         let found = after_a_release!(disk, &key("nested"),
-            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B(u8) }
-              #[allow(dead_code, reason = "read")] enum Kept { V(Inner), W } } Kept::V(Inner::B(200)),
-            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B(i16) }
-              #[allow(dead_code, reason = "read")] enum Kept { V(Inner), W } });
+            { enum Inner { A(u8), B(u8) }
+              enum Kept { V(Inner), W } } Kept::V(Inner::B(200)),
+            { enum Inner { A(u8), B(i16) }
+              enum Kept { V(Inner), W } });
         check("an enum within an enum", found, Some("V(B(200))"));
         let found = after_a_release!(disk, &key("results"),
-            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B { x: u8, y: u8 } }
+            { enum Inner { A(u8), B { x: u8, y: u8 } }
               struct Kept { one: Result<u8, Inner>, two: Result<Inner, String> } }
             Kept { one: Ok(1), two: Ok(Inner::B { x: 1, y: 2 }) },
-            { #[allow(dead_code, reason = "read")] enum Inner { A(u8), B { y: u8, x: u8 } }
+            { enum Inner { A(u8), B { y: u8, x: u8 } }
               struct Kept { one: Result<u8, Inner>, two: Result<Inner, String> } });
         check("an enum within results", found, Some("Kept { one: Ok(1), two: Ok(B { y: 2, x: 1 }) }"));
         let found = after_a_release!(disk, &key("behind"),
-            { #[allow(dead_code, reason = "read")] enum Sum { Add(Box<Sum>, Box<Sum>), One(u8) }
-              #[allow(dead_code, reason = "read")] enum Last { A(u8), B }
+            { enum Sum { Add(Box<Sum>, Box<Sum>), One(u8) }
+              enum Last { A(u8), B }
               struct Kept { sum: Sum, last: Last } }
             Kept { sum: Sum::One(1), last: Last::A(200) },
-            { #[allow(dead_code, reason = "read")] enum Sum { Add(Box<Sum>, Box<Sum>), One(u8) }
-              #[allow(dead_code, reason = "read")] enum Last { A(i16), B }
+            { enum Sum { Add(Box<Sum>, Box<Sum>), One(u8) }
+              enum Last { A(i16), B }
               struct Kept { sum: Sum, last: Last } });
         check("a part behind a recursive one", found, Some("Kept { sum: One(1), last: A(200) }"));
         let found = after_a_release!(disk, &key("nonzero"),

@@ -1,37 +1,25 @@
-//! The shape of a type, as its `Deserialize` tells it: names of fields and variants in their order, and the kinds of
-//! values. Formats that write positions instead of names read another shape as another value, so that their records
-//! carry a number made of it.
+//! A source that has whatever a type asks for, and takes note of what that is.
 //!
-//! The type is read from a source that has whatever is asked for: each list and map has one element, each option a
-//! value, and numbers are 1. Enums have another variant each time, so that a type with enums is read often; which
-//! variant is taken depends on nothing but the type, so that every process gets the same number. A type that refuses all this,
-//! or is too large, does not say what it consists of.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! Each list and map has one element, each option a value, and numbers are 1. Enums have another variant each time, so
+//! that a type with enums is read often; which variant is taken depends on nothing but the type, so that every process
+//! gets the same number. A type that refuses a value gets another one.
 
 use std::hash::Hasher;
 
 use serde::de::value::{Error as Stopped, StrDeserializer};
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 use twox_hash::XxHash3_64;
 
-type Names = &'static [&'static str];
+use super::{Names, NamesByType, add};
 
 /// Questions that a type may ask in one reading.
 const MAX_QUESTIONS: usize = 16_384;
-/// Variants of an enum.
-const MAX_VARIANTS: usize = 1_024;
 /// From this level on an option, list or map has something in one case of four, so that types within themselves end.
 const DEEP: usize = 6;
 /// Levels below which nothing is read.
 const MAX_DEPTH: usize = 64;
-/// Readings of a type that has enums or is deep, and further ones for each variant of its largest enum.
-const READINGS: usize = 256;
-const READINGS_PER_VARIANT: usize = 4;
-
 /// Values for types that do not take all.
 const NUMBERS: [u8; 4] = [1, 0, 2, 100];
 const TEXTS: [&str; 9] = [
@@ -47,105 +35,19 @@ const TEXTS: [&str; 9] = [
 ];
 const BYTES: [&[u8]; 5] = [b"1", b"", &[0; 16], &[0; 4], &[0; 32]];
 
-/// What a type is made of.
-#[derive(Debug, Default)]
-pub(super) struct Shape {
-    /// A number that differs for types of other shapes.
-    pub(super) fingerprint: u64,
-    is_whole: bool,
-    names: NamesByType,
+/// How a reading ended.
+pub(super) enum Ending {
+    /// The type had all that it asked for.
+    Whole,
+    /// It was given up, since the type stands within itself too often this time.
+    Endless,
+    /// The type takes none of the values, or panics.
+    Refused,
 }
 
-/// What named types consist of, in the order in which it is read.
-#[derive(Clone, Debug, Default)]
-struct NamesByType {
-    /// Variants of enums.
-    variants: Vec<(&'static str, Names)>,
-    /// How many variants of each of these enums have been read.
-    seen: Vec<usize>,
-    /// Fields of structs, and of variants under their own names.
-    fields: Vec<(&'static str, Names)>,
-    /// Whether a part says by itself what it is: untagged and tagged enums, flattened fields, values of any kind.
-    any: bool,
-}
-
-impl NamesByType {
-    fn are_all_seen(&self) -> bool {
-        self.variants.iter().zip(&self.seen).all(|((_, variants), seen)| *seen >= variants.len())
-    }
-}
-
-fn add(to: &mut Vec<(&'static str, Names)>, name: &'static str, names: Names) {
-    if !to.contains(&(name, names)) {
-        to.push((name, names));
-    }
-}
-
-/// Whether all types of a name fulfil a condition, and there is one.
-fn fits(known: &[(&'static str, Names)], name: &str, condition: impl Fn(Names) -> bool) -> bool {
-    let mut same_name = known.iter().filter(|(known, _)| *known == name).peekable();
-    same_name.peek().is_some() && same_name.all(|(_, names)| condition(names))
-}
-
-impl Shape {
-    /// Reads a type.
-    pub(super) fn of<T: DeserializeOwned>() -> Self {
-        let mut probe = Probe::default();
-        let (mut reading, mut ended) = (0, 0);
-        loop {
-            let before = (probe.hasher.clone(), probe.names.clone());
-            probe.begin(reading);
-            // What the type makes of it is its own; that it panics too.
-            match catch_unwind(AssertUnwindSafe(|| T::deserialize(&mut probe).map(drop))) {
-                Ok(Ok(())) => ended += 1,
-                // A type within itself may have no end this time.
-                Ok(Err(_)) if probe.is_endless => probe.is_endless = false,
-                // The last value was not to its taste: again with another one in its place.
-                Ok(Err(_)) if probe.asked > 0 && probe.take_another() => {
-                    (probe.hasher, probe.names) = before;
-                    continue;
-                }
-                _ => return Self { fingerprint: 0, is_whole: false, names: probe.names },
-            }
-            reading += 1;
-            probe.choices.clear();
-            let wanted = if probe.varies { READINGS + READINGS_PER_VARIANT * probe.widest } else { 1 };
-            if reading >= wanted {
-                let is_whole =
-                    ended * 4 >= reading && probe.widest <= MAX_VARIANTS && probe.names.are_all_seen();
-                return Self { fingerprint: probe.hasher.finish(), is_whole, names: probe.names };
-            }
-        }
-    }
-
-    /// Whether all of the type is known.
-    pub(super) fn is_whole(&self) -> bool {
-        self.is_whole
-    }
-
-    /// Whether a variant that is written at a position is read there.
-    pub(super) fn has_variant_at(&self, name: &str, index: u32, variant: &str) -> bool {
-        fits(&self.names.variants, name, |variants| variants.get(index as usize) == Some(&variant))
-    }
-
-    /// Whether so many fields are read.
-    pub(super) fn has_fields(&self, name: &str, len: usize) -> bool {
-        fits(&self.names.fields, name, |fields| fields.len() == len)
-    }
-
-    /// Whether a part can only be read from a format that says what it is.
-    pub(super) fn needs_names(&self) -> bool {
-        self.names.any
-    }
-}
-
-struct Probe {
+pub(super) struct Probe {
     hasher: XxHash3_64,
-    names: NamesByType,
-    /// The variants of the enum that has the most.
-    widest: usize,
-    /// Whether another reading may find more.
-    varies: bool,
+    pub(super) names: NamesByType,
     left: usize,
     depth: usize,
     /// This reading was given up, since the type stands within itself too often.
@@ -161,8 +63,6 @@ impl Default for Probe {
         Self {
             hasher: XxHash3_64::new(),
             names: NamesByType::default(),
-            widest: 0,
-            varies: false,
             left: 0,
             depth: 0,
             is_endless: false,
@@ -174,6 +74,30 @@ impl Default for Probe {
 }
 
 impl Probe {
+    /// Lets a type read, with other values until it takes them.
+    pub(super) fn read(
+        &mut self,
+        reading: usize,
+        read: impl Fn(&mut Self) -> std::thread::Result<bool>,
+    ) -> Ending {
+        self.choices.clear();
+        loop {
+            let before = (self.hasher.clone(), self.names.clone());
+            self.begin(reading);
+            match read(self) {
+                Ok(true) => return Ending::Whole,
+                Ok(false) if self.is_endless => return Ending::Endless,
+                // The last value was not to its taste: again with another one in its place.
+                Ok(false) if self.take_another() => (self.hasher, self.names) = before,
+                _ => return Ending::Refused,
+            }
+        }
+    }
+
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.hasher.finish()
+    }
+
     fn note(&mut self, kind: &str) -> Result<(), Stopped> {
         self.hasher.write(kind.as_bytes());
         self.hasher.write_u8(0xFF);
@@ -182,7 +106,7 @@ impl Probe {
     }
 
     fn begin(&mut self, reading: usize) {
-        (self.left, self.depth, self.asked) = (MAX_QUESTIONS, 0, 0);
+        (self.left, self.depth, self.asked, self.is_endless) = (MAX_QUESTIONS, 0, 0, false);
         self.random = (reading as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
@@ -236,7 +160,7 @@ impl Probe {
         if self.depth < DEEP {
             return true;
         }
-        self.varies = true;
+        self.names.varies = true;
         self.random().is_multiple_of(4)
     }
 
@@ -254,7 +178,6 @@ impl Probe {
     fn variant(&mut self, name: &'static str, variants: Names) -> Result<&'static str, Stopped> {
         add(&mut self.names.variants, name, variants);
         self.names.seen.resize(self.names.variants.len(), 0);
-        (self.widest, self.varies) = (self.widest.max(variants.len()), true);
         let random = self.random() as usize;
         let known = self.names.variants.iter().position(|known| *known == (name, variants));
         let seen = known.and_then(|known| self.names.seen.get_mut(known));
@@ -469,195 +392,5 @@ impl<'de> VariantAccess<'de> for Contents<'_> {
         self.0.note_names(fields)?;
         add(&mut self.0.names.fields, self.1, fields);
         self.0.deeper(|probe| visitor.visit_seq(Elements { probe, left: fields.len() }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
-
-    use super::Shape;
-
-    macro_rules! shape {
-        ($($item:item)*) => {{
-            #[derive(Deserialize)]
-            #[allow(dead_code)]
-            $($item)*
-            Shape::of::<Value>().fingerprint
-        }};
-    }
-
-    #[test]
-    fn other_shapes_have_other_fingerprints() {
-        let shapes = [
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: u32,
-                }
-            ),
-            shape!(
-                struct Value {
-                    b: u32,
-                    a: u32,
-                }
-            ),
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: i64,
-                }
-            ),
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: Option<u32>,
-                }
-            ),
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: Vec<u32>,
-                }
-            ),
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: Vec<Option<u32>>,
-                }
-            ),
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: u32,
-                    c: u32,
-                }
-            ),
-            shape!(
-                struct Value {
-                    a: u32,
-                }
-            ),
-            shape!(
-                struct Value(u32, u32);
-            ),
-            shape!(
-                struct Value(u32);
-            ),
-            shape!(
-                enum Value {
-                    A,
-                    B,
-                }
-            ),
-            shape!(
-                enum Value {
-                    B,
-                    A,
-                }
-            ),
-            shape!(
-                enum Value {
-                    A,
-                    B,
-                    C,
-                }
-            ),
-            shape!(
-                enum Value {
-                    A(u8),
-                    B,
-                }
-            ),
-            shape!(
-                enum Value {
-                    A(u8),
-                    B(u8),
-                }
-            ),
-            shape!(
-                enum Value {
-                    A(u8),
-                    B(u16),
-                }
-            ),
-            shape!(
-                enum Value {
-                    A(u8),
-                    B { x: u16 },
-                }
-            ),
-            shape!(
-                struct Value {
-                    of: BTreeMap<String, (u8, [u8; 3])>,
-                }
-            ),
-            shape!(
-                struct Value {
-                    of: BTreeMap<String, (u8, [u8; 4])>,
-                }
-            ),
-            shape!(
-                struct Value {
-                    of: BTreeMap<String, (u8, [i8; 3])>,
-                }
-            ),
-            shape!(
-                struct Value {
-                    next: Option<Box<Value>>,
-                    n: u8,
-                }
-            ),
-            shape!(
-                struct Value {
-                    next: Option<Box<Value>>,
-                    n: i8,
-                }
-            ),
-            shape!(
-                enum Value {
-                    Add(Box<Value>, Box<Value>),
-                    One(u8),
-                }
-            ),
-            shape!(
-                enum Value {
-                    Add(Box<Value>, Box<Value>),
-                    One(i8),
-                }
-            ),
-            shape!(
-                enum Value {
-                    One(u8),
-                    Add(Box<Value>, Box<Value>),
-                }
-            ),
-            shape!(
-                struct Value {
-                    list: Vec<Value>,
-                    n: u8,
-                }
-            ),
-            shape!(
-                struct Value {
-                    list: Vec<Value>,
-                    n: u16,
-                }
-            ),
-        ];
-        for (at, shape) in shapes.iter().enumerate() {
-            assert!(!shapes[..at].contains(shape), "shape {at} is that of another");
-        }
-        assert_eq!(
-            shapes[0],
-            shape!(
-                struct Value {
-                    a: u32,
-                    b: u32,
-                }
-            )
-        );
     }
 }
