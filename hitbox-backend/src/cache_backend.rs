@@ -209,7 +209,7 @@ pub trait CacheBackend: Backend {
     }
 
     /// The same for all entries of a namespace and of those within it. Nested ones are joined with `/`, outermost
-    /// first.
+    /// first; a `/` or `%` in a name is written `%2F` or `%25`.
     ///
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).

@@ -54,7 +54,8 @@ pub struct DiskBuilder {
 impl DiskBuilder {
     pub(crate) fn new(folder: &Path) -> Self {
         Self {
-            folder: folder.to_owned(),
+            // A slash at the end would follow a link that stands before it.
+            folder: folder.components().collect(),
             max_bytes: 1 << 30,
             durability: Durability::Os,
             options: LeafOptions::new("disk"),
@@ -80,7 +81,8 @@ impl DiskBuilder {
     /// Opens the folder, makes it if it is not there, and rebuilds the index.
     ///
     /// If a store of this process has the folder whose last handle is gone, this waits until the writes and deletes that
-    /// were given up on it have ended.
+    /// were given up on it have ended. If there are handles, this waits for a second at most: work in the background, such as
+    /// a refill, may have the last one. [`close`](DiskBackend::close) waits for as long as it takes.
     ///
     /// # Errors
     /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the folder is in use, of a newer format,

@@ -35,6 +35,11 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
+    /// Whether nobody has a handle any more: it goes as soon as what it has under way is done.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
     /// Waits until the folder is free.
     pub(crate) async fn released(mut self) {
         // Nothing is ever sent: what ends the wait is that the sender goes with the claim.
@@ -46,8 +51,9 @@ impl Holder {
 #[derive(Debug)]
 pub(crate) enum Taking {
     Taken(Claim),
-    /// A store of this process has it, which goes as soon as what it has under way is done.
-    Ending(Holder),
+    /// A store of this process has it.
+    Held(Holder),
+    /// Another process has it.
     InUse,
 }
 
@@ -67,9 +73,7 @@ impl Claim {
         match (lock.try_lock(), claims.get(&id)) {
             (Ok(()), _) => {}
             (Err(TryLockError::Error(error)), _) => return Err(error),
-            (Err(TryLockError::WouldBlock), Some(holder)) if holder.given_up.load(Ordering::Acquire) => {
-                return Ok(Taking::Ending(holder.clone()));
-            }
+            (Err(TryLockError::WouldBlock), Some(holder)) => return Ok(Taking::Held(holder.clone())),
             (Err(TryLockError::WouldBlock), _) => return Ok(Taking::InUse),
         }
         let claim = Self { id: Mutex::new(id), given_up: given_up.clone(), released: watch::Sender::new(()) };

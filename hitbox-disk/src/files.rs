@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -40,8 +39,8 @@ pub(crate) struct Files {
 /// What came of opening a folder.
 pub(crate) enum Opening {
     Open(Files),
-    /// A store of this process has it, and ends.
-    Ending(Holder),
+    /// A store of this process has it.
+    Held(Holder),
 }
 
 impl Drop for Files {
@@ -60,7 +59,7 @@ impl Files {
         // If the rest fails, the lock goes first.
         let held = match place::lock(&root, folder, given_up)? {
             Locking::Taken(lock, claim) => (lock, claim),
-            Locking::Ending(holder) => return Ok(Opening::Ending(holder)),
+            Locking::Held(holder) => return Ok(Opening::Held(holder)),
         };
         let place = Place::open(&root, folder, durability)?;
         place.clear_temporary(folder)?;
@@ -88,8 +87,8 @@ impl Files {
     /// Makes sure that nobody else can have the folder, even if its lock was removed; says whether it was.
     pub(crate) fn hold(&self) -> BackendResult<bool> {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let metadata = lock.metadata().map_err(|e| io_error("look at the lock of", &self.folder, e))?;
-        let was_removed = metadata.nlink() == 0;
+        // By its name: the file may have another one by now.
+        let was_removed = !place::is_lock(&lock, &self.folder)?;
         if was_removed { self.make_again(lock) } else { self.check_lost() }.map(|()| was_removed)
     }
 
@@ -101,7 +100,7 @@ impl Files {
     fn make_again(&self, mut lock: MutexGuard<'_, File>) -> BackendResult<()> {
         self.check_lost()?;
         let root = trust::root(&self.folder, self.durability)?;
-        if !place::is_lock(&lock, &root, &self.folder)? {
+        if !place::is_lock(&lock, &self.folder)? {
             let Some(new) = place::lock_again(&root, &self.folder, &self.claim)? else {
                 self.is_lost.store(true, Ordering::Release);
                 return self.check_lost();

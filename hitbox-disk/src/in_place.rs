@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::io::IoSliceMut;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 
 use crate::files::name;
 use crate::index::Digest;
@@ -60,7 +61,8 @@ fn open_cached(folder: &File, name: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
     let resolve = ResolveFlags::CACHED | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = File::from(openat2(folder, name, flags, Mode::empty(), resolve).ok()?);
-    file.metadata().ok()?.is_file().then_some(file)
+    let metadata = file.metadata().ok()?;
+    (metadata.is_file() && metadata.uid() == geteuid().as_raw()).then_some(file)
 }
 
 #[cfg(target_os = "linux")]

@@ -257,8 +257,13 @@ impl Objects {
         let (digests, next) = self.index().page(from, limit);
         let mut keys = Vec::with_capacity(digests.len());
         for digest in digests {
+            let start = self.files.start(digest).unwrap_or_else(|error| {
+                // It is no hit either.
+                tracing::warn!(%error, "an object that cannot be read is not listed");
+                None
+            });
             // What is damaged or has been removed meanwhile has no key.
-            let key = self.files.start(digest)?.and_then(|start| CacheKey::from_encoded(&start.key).ok());
+            let key = start.and_then(|start| CacheKey::from_encoded(&start.key).ok());
             keys.extend(key.filter(|key| !key.is_reserved()));
         }
         Ok(Page { keys, next })

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hitbox_backend::core::BackendResult;
-use rustix::fs::{AtFlags, renameat, unlinkat};
+use hitbox_backend::core::{BackendError, BackendResult};
+use rustix::fs::{AtFlags, CWD, renameat, unlinkat};
 
 use crate::builder::Durability;
 use crate::claim::{Claim, GivenUp, Holder, Taking};
@@ -113,23 +113,26 @@ fn check_format(root: &File, folder: &Path) -> BackendResult<bool> {
 /// What came of locking a folder.
 pub(crate) enum Locking {
     Taken(File, Claim),
-    /// By a store of this process that ends.
-    Ending(Holder),
+    /// By a store of this process.
+    Held(Holder),
 }
 
-/// Takes the lock of a folder, or says that it is in use.
+/// Says that a folder is in use.
+pub(crate) fn in_use(folder: &Path) -> BackendError {
+    unusable(format!("{} is in use by another cache or process", folder.display()))
+}
+
+/// Takes the lock of a folder, or says that another process has it.
 pub(crate) fn lock(root: &File, folder: &Path, given_up: &GivenUp) -> BackendResult<Locking> {
     let path = folder.join(LOCK);
     loop {
         let file = trust::lockable(root, LOCK, &path, false)?;
         match Claim::take(&file, given_up).map_err(|e| io_error("lock", &path, e))? {
             // Whoever removed the file meanwhile may have locked another one in its place.
-            Taking::Taken(claim) if is_lock(&file, root, folder)? => return Ok(Locking::Taken(file, claim)),
+            Taking::Taken(claim) if is_lock(&file, folder)? => return Ok(Locking::Taken(file, claim)),
             Taking::Taken(_) => {}
-            Taking::Ending(holder) => return Ok(Locking::Ending(holder)),
-            Taking::InUse => {
-                return Err(unusable(format!("{} is in use by another cache or process", folder.display())));
-            }
+            Taking::Held(holder) => return Ok(Locking::Held(holder)),
+            Taking::InUse => return Err(in_use(folder)),
         }
     }
 }
@@ -138,18 +141,26 @@ pub(crate) fn lock(root: &File, folder: &Path, given_up: &GivenUp) -> BackendRes
 /// did to the folder is not known.
 pub(crate) fn lock_again(root: &File, folder: &Path, claim: &Claim) -> BackendResult<Option<File>> {
     let path = folder.join(LOCK);
-    let file = match trust::lockable(root, LOCK, &path, true) {
-        Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => return Ok(None),
-        file => file?,
-    };
-    let is_taken = claim.take_again(&file).map_err(|e| io_error("lock", &path, e))?;
-    Ok((is_taken && is_lock(&file, root, folder)?).then_some(file))
+    loop {
+        let file = match trust::lockable(root, LOCK, &path, true) {
+            Err(error) if io_kind(&error) == Some(io::ErrorKind::AlreadyExists) => return Ok(None),
+            file => file?,
+        };
+        if !claim.take_again(&file).map_err(|e| io_error("lock", &path, e))? {
+            return Ok(None);
+        }
+        if is_lock(&file, folder)? {
+            return Ok(Some(file));
+        }
+        // It was removed at once: nobody else has it for that.
+    }
 }
 
-/// Whether this is the lock that others find.
-pub(crate) fn is_lock(file: &File, root: &File, folder: &Path) -> BackendResult<bool> {
-    let failed = |e| io_error("look at", &folder.join(LOCK), e);
-    match trust::look(root, LOCK.as_ref()).map_err(failed)? {
+/// Whether this is the lock that others find in the folder.
+pub(crate) fn is_lock(file: &File, folder: &Path) -> BackendResult<bool> {
+    let path = folder.join(LOCK);
+    let failed = |e| io_error("look at", &path, e);
+    match trust::look(CWD, &path).map_err(failed)? {
         Some(stat) => trust::is_same(file, &stat).map_err(failed),
         None => Ok(false),
     }

@@ -1,10 +1,13 @@
 //! The folder as a store: every call that blocks runs on tokio's threads for blocking work.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::select;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 use hitbox_backend::envelope::wire::key_digest;
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, Unusable};
@@ -14,7 +17,11 @@ use crate::claim::{Handle, Holder};
 use crate::files::{Files, Opening};
 use crate::object::Object;
 use crate::objects::Objects;
+use crate::place::in_use;
 use crate::recover::{Recovered, recover};
+
+/// How long an opening waits for a store of this process whose handles may be those of background work alone.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A folder of objects as a store of bytes.
 pub struct DiskStore {
@@ -59,12 +66,13 @@ impl DiskStore {
         let now = options.clock.now();
         // Dropped with this future too.
         let handle = Handle::default();
+        let mut has_waited = false;
         let (objects, damaged, expired, newer) = loop {
-            let (folder, given_up) = (folder.clone(), handle.0.clone());
+            let (root, given_up) = (folder.clone(), handle.0.clone());
             let opening = blocking(move || {
-                let files = match Files::open(&folder, durability, &given_up)? {
+                let files = match Files::open(&root, durability, &given_up)? {
                     Opening::Open(files) => files,
-                    Opening::Ending(holder) => return Ok(Err(holder)),
+                    Opening::Held(holder) => return Ok(Err(holder)),
                 };
                 let Recovered { index, damaged, expired, newer, left } = recover(&files, now)?;
                 if left > 0 {
@@ -75,7 +83,13 @@ impl DiskStore {
             match opening.await? {
                 Ok(opened) => break opened,
                 // Not on a thread that may block: what it waits for may need that.
-                Err(holder) => holder.released().await,
+                Err(holder) if holder.is_ending() => holder.released().await,
+                // Background work may have the last handles, or somebody uses it.
+                Err(_) if has_waited || !options.clock.is_real() => return Err(in_use(&folder)),
+                Err(holder) => {
+                    has_waited = true;
+                    select(pin!(holder.released()), options.clock.sleep(PATIENCE)).await;
+                }
             }
         };
         let (clock, schema) = (options.clock, options.codec.schema);

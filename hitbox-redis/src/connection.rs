@@ -40,6 +40,15 @@ impl Drop for Call<'_> {
     }
 }
 
+/// A line that is being examined, however that ends.
+struct Examination(Arc<Line>);
+
+impl Drop for Examination {
+    fn drop(&mut self) {
+        self.0.examined();
+    }
+}
+
 impl Connection {
     pub(crate) fn new(builder: &RedisBuilder) -> BackendResult<Self> {
         let wrong = |error| {
@@ -102,12 +111,11 @@ impl Connection {
         // On a clock that is driven by hand nobody would know whom it is moved for.
         let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| self.0.clock.is_real());
         let Some(runtime) = runtime else { return line.examined() };
-        let (shared, line) = (Arc::downgrade(&self.0), line.clone());
+        let (shared, examination) = (Arc::downgrade(&self.0), Examination(line.clone()));
         runtime.spawn(async move {
             while let Some(shared) = shared.upgrade()
-                && Self(shared).goes_on_silent(&line).await
+                && Self(shared).goes_on_silent(&examination.0).await
             {}
-            line.examined();
         });
     }
 
@@ -130,7 +138,7 @@ impl Connection {
                 return false;
             }
         };
-        if self.ask(&fresh, shared.connect_timeout + shared.deadline).await != Some(true) {
+        if self.ask(&fresh, shared.connect_timeout.saturating_add(shared.deadline)).await != Some(true) {
             shared.clock.sleep(shared.deadline).await;
             return true;
         }

@@ -6,13 +6,10 @@ use hitbox_backend::store::Page;
 
 use crate::error::is_wrong_type;
 use crate::scripts;
-use crate::store::RedisStore;
+use crate::store::{RedisStore, digest_in_record};
 
 /// Keys that are asked for at a time by what goes through all of them.
 const PAGE: usize = 1_000;
-
-/// What every record begins with.
-const MAGIC: &[u8] = b"HBOX";
 
 impl RedisStore {
     /// A page of the keys of strings that begin with the prefix and are keys of ours, as the server has them and as they
@@ -30,13 +27,9 @@ impl RedisStore {
         Ok((next, keys.collect()))
     }
 
-    /// A page of users' keys that hold a record, each with so many of its first bytes.
-    async fn records(
-        &self,
-        cursor: u64,
-        limit: usize,
-        bytes: usize,
-    ) -> BackendResult<(u64, Vec<(CacheKey, Vec<u8>)>)> {
+    /// A page of users' keys that hold a record, each with its header. A record of another key is one of a store whose
+    /// prefix begins with this one's.
+    async fn records(&self, cursor: u64, limit: usize) -> BackendResult<(u64, Vec<(CacheKey, Vec<u8>)>)> {
         let (next, mut keys) = self.scan(cursor, limit).await?;
         keys.retain(|(_, key)| !key.is_reserved());
         if keys.is_empty() {
@@ -44,13 +37,13 @@ impl RedisStore {
         }
         let mut heads = redis::pipe();
         for (stored, _) in &keys {
-            heads.cmd("GETRANGE").arg(stored).arg(0).arg(bytes - 1);
+            heads.cmd("GETRANGE").arg(stored).arg(0).arg(wire::HEADER_BYTES - 1);
         }
         let heads = self.connection.pipeline::<Vec<u8>>(&mut heads).await?;
         let mut records = Vec::with_capacity(keys.len());
         for ((_, key), head) in keys.into_iter().zip(heads) {
             match head {
-                Ok(head) if head.starts_with(MAGIC) => records.push((key, head)),
+                Ok(head) if wire::is_of_key(&head, &key) => records.push((key, head)),
                 Ok(_) => {}
                 // It has become another type of value since it was listed.
                 Err(error) if is_wrong_type(&error) => {}
@@ -61,7 +54,7 @@ impl RedisStore {
     }
 
     pub(crate) async fn list(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
-        let (next, records) = self.records(cursor, limit, MAGIC.len()).await?;
+        let (next, records) = self.records(cursor, limit).await?;
         let keys = records.into_iter().map(|(key, _)| key).collect();
         Ok(Page { keys, next: (next != 0).then_some(next) })
     }
@@ -69,7 +62,7 @@ impl RedisStore {
     pub(crate) async fn count_records(&self) -> BackendResult<u64> {
         let (now, mut count, mut cursor) = (self.clock.now(), 0, 0);
         loop {
-            let (next, records) = self.records(cursor, PAGE, wire::HEADER_BYTES).await?;
+            let (next, records) = self.records(cursor, PAGE).await?;
             let is_readable =
                 |head: &[u8]| wire::peek_times(head).is_some_and(|entry| entry.is_readable(now));
             count += records.iter().filter(|(_, head)| is_readable(head)).count();
@@ -92,6 +85,9 @@ impl RedisStore {
                 remove.arg(scripts::REMOVE).arg(keys.len());
                 for (stored, _) in &keys {
                     remove.arg(stored);
+                }
+                for (_, key) in &keys {
+                    remove.arg(digest_in_record(key));
                 }
                 self.connection.query::<redis::Value>(&remove).await?;
             }

@@ -4,8 +4,8 @@
 /// The commands that a user of the server has to be allowed, those that scripts run among them.
 pub(crate) const RIGHTS: &str = "+get +mget +set +getrange +unlink +eval +scan +ping";
 
-/// Removes records of ours, and answers with the header of each, or with nothing for what is none: a key that does not
-/// exist, or somebody else's value. The keys' permissions are checked by the server before it begins.
+/// Removes records of ours, each of the key whose digest is in ARGV, and answers with the header of each, or with nothing
+/// for what is none: a key that does not exist, somebody else's value, or a record of another key. The keys' permissions are checked by the server before it begins.
 pub(crate) const REMOVE: &str = r"
 local found = {}
 for i, key in ipairs(KEYS) do
@@ -13,7 +13,7 @@ for i, key in ipairs(KEYS) do
   found[i] = false
   if type(head) == 'table' then
     if not string.find(head.err, 'WRONGTYPE', 1, true) then return head end
-  elseif string.sub(head, 1, 4) == 'HBOX' then
+  elseif string.sub(head, 1, 4) == 'HBOX' and string.sub(head, 81, 96) == ARGV[i] then
     redis.call('UNLINK', key)
     found[i] = head
   end

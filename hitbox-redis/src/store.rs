@@ -65,7 +65,7 @@ impl RedisStore {
 
     fn unlink(&self, key: &CacheKey) -> Cmd {
         let mut command = redis::cmd("EVAL");
-        command.arg(scripts::REMOVE).arg(1).arg(self.key(key));
+        command.arg(scripts::REMOVE).arg(1).arg(self.key(key)).arg(digest_in_record(key));
         command
     }
 
@@ -90,6 +90,11 @@ impl fmt::Debug for RedisStore {
             .field("database", &self.connection.database())
             .finish_non_exhaustive()
     }
+}
+
+/// The digest of a key as it stands in its records.
+pub(crate) fn digest_in_record(key: &CacheKey) -> Vec<u8> {
+    wire::key_digest(key).to_le_bytes().to_vec()
 }
 
 fn entry_of(bytes: Option<Vec<u8>>) -> Option<CacheValue<Raw>> {

@@ -144,9 +144,13 @@ async fn case_b06_the_first_value_that_a_format_cannot_carry_is_in_the_log() {
         let refused = disk.set(&key, CacheValue::new(f64::NAN), &mut CacheContext::new()).await;
         assert_eq!(refused.expect_err("JSON has no NaN").kind(), ErrorKind::Codec);
     }
+    // Another type is another line.
+    let key = CacheKey::builder("b06").part("n", 9).build();
+    disk.set(&key, CacheValue::new(Some(())), &mut CacheContext::new()).await.expect_err("JSON has one null");
     let lines = log.take();
     let told: Vec<_> = lines.iter().filter(|line| line.contains("cannot store a value")).collect();
-    assert_eq!(told.len(), 1, "{lines:?}");
+    assert_eq!(told.len(), 2, "{lines:?}");
+    assert!(told[0].contains("f64") && told[1].contains("Option<()>"), "they say which: {told:?}");
     assert!(told[0].contains("NaN"), "it says why: {}", told[0]);
-    assert_eq!(hitbox_backend::Backend::layout(&disk).statistics()[0].errors, 3);
+    assert_eq!(hitbox_backend::Backend::layout(&disk).statistics()[0].errors, 4);
 }

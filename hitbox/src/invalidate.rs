@@ -42,6 +42,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     /// The same for all entries of a namespace of the backend and of those within it; nested ones are joined with `/`.
+    /// A `/` or `%` in a name is written `%2F` or `%25`.
     ///
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).

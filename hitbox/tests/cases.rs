@@ -514,3 +514,30 @@ async fn case_c15_tags_are_the_stores_and_everything_is_the_namespaces() {
         assert_eq!(two.get(1).await.expect("a read"), None, "a tag of the store");
     }
 }
+
+#[tokio::test]
+async fn case_c15_a_namespace_without_a_name_is_the_whole_store() {
+    for backend in [
+        moka().namespace("").shared(),
+        moka().namespace("").namespace("x").shared(),
+        moka().namespace("x").namespace("").shared(),
+        two().namespace("").shared(),
+    ] {
+        let cache = numbers(backend.clone(), "unnamed");
+        for _ in 0..2 {
+            cache.insert(1, 7).await.expect("a write");
+            cache.clear().await.expect("a clear");
+            assert_eq!(cache.get(1).await.expect("a read"), None);
+        }
+        cache.insert(1, 7).await.expect("a write");
+        assert_eq!(cache.invalidate_matching("*").await.expect("an invalidation"), 1);
+    }
+    // Names are escaped, so that one with a slash is no path.
+    let store = moka().shared();
+    let cache = numbers(store.clone().namespace("a/b").shared(), "unnamed");
+    cache.insert(1, 7).await.expect("a write");
+    store.flush_namespace("a/b").await.expect("a flush");
+    assert_eq!(cache.get(1).await.expect("a read"), Some(7));
+    store.flush_namespace("a%2Fb").await.expect("a flush");
+    assert_eq!(cache.get(1).await.expect("a read"), None);
+}

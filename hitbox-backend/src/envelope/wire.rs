@@ -245,6 +245,11 @@ pub fn identity_of(start: &[u8]) -> Option<u64> {
     Head::parse(start).map(|head| head.identity)
 }
 
+/// Whether the record that starts like this is one of this key.
+pub fn is_of_key(start: &[u8], key: &CacheKey) -> bool {
+    Head::parse(start).is_some_and(|head| head.digest == key_digest(key))
+}
+
 /// Where the identity of a record stands in it.
 pub const IDENTITY: std::ops::Range<usize> = IDENTITY_AT..IDENTITY_AT + 8;
 

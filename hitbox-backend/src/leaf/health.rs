@@ -1,13 +1,18 @@
 //! One line in the log when the store of a leaf fails, and one when it is back.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hitbox_core::{BackendError, BackendLabel, Clock, ErrorKind};
 
 /// A store that comes and goes is told of once in so long.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// Errors of formats that are told of, each once.
+const MAX_CODEC_ERRORS: usize = 64;
 
 /// What has been told of a store.
 #[derive(Debug, Default)]
@@ -18,8 +23,8 @@ pub(super) struct Health {
     is_told: AtomicBool,
     /// Monotonic milliseconds when one was last told of, and one more; 0 before the first.
     told_at: AtomicU64,
-    /// A value that the format cannot carry has been told of.
-    is_codec_told: AtomicBool,
+    /// What has been told of values that the format cannot carry. Each error names its type.
+    codec_errors: Mutex<BTreeSet<String>>,
 }
 
 /// Whether such an error says that the store is out of order, and not that it refused one entry.
@@ -37,11 +42,11 @@ const fn is_outage(kind: ErrorKind) -> bool {
 
 impl Health {
     pub(super) fn failed(&self, path: BackendLabel, clock: &dyn Clock, error: &BackendError) {
-        if error.kind() == ErrorKind::Codec && !self.is_codec_told.swap(true, Ordering::Relaxed) {
+        if error.kind() == ErrorKind::Codec && self.is_codec_news(error) {
             let cause = error.source().map(ToString::to_string);
             tracing::warn!(
                 backend = %path, %error, cause,
-                "a cache layer cannot store a value in its format, so that it is loaded each time; further ones are counted"
+                "a cache layer cannot store a value in its format and does without it; further ones count as errors of the layer"
             );
         }
         if !is_outage(error.kind()) {
@@ -58,6 +63,11 @@ impl Health {
             self.told_at.store(now, Ordering::Relaxed);
             tracing::warn!(backend = %path, %error, "a cache layer fails; it is passed by until it is back");
         }
+    }
+
+    fn is_codec_news(&self, error: &BackendError) -> bool {
+        let mut told = self.codec_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MAX_CODEC_ERRORS && told.insert(error.to_string())
     }
 
     #[inline]

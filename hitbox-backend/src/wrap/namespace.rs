@@ -111,6 +111,8 @@ impl KeyMap for InNamespace {
     /// Everything is this namespace, and namespaces are within it. Tags are the store's.
     fn scope(&self, scope: &Scope) -> Scope {
         match scope.kind {
+            // Without a name it is all of the store.
+            _ if self.0.is_empty() => scope.clone(),
             ScopeKind::Everything => Scope::namespace(self.path("")),
             ScopeKind::Namespace => Scope::namespace(self.path(&scope.name)),
             _ => scope.clone(),

@@ -117,6 +117,9 @@ pub(super) fn in_namespace(key: &CacheKey, namespace: &str) -> CacheKey {
 /// The path of a namespace within another. Segments are escaped and joined with a slash: `a` around `b` differs from
 /// `a/b`.
 pub(super) fn join_namespace(outer: &str, path: &str) -> String {
+    if outer.is_empty() {
+        return path.to_owned();
+    }
     let mut joined = outer.replace('%', "%25").replace('/', "%2F");
     if !path.is_empty() {
         joined.push('/');

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         threads::disk_05_rejects_io_on_the_callers_thread
         cases::case_f03_what_is_removed_is_made_again
         cases::case_f03_removed_under_writers
+        cases::case_f03_a_lock_that_is_removed_at_once_is_made_again
         cases::case_f03_two_stores_never_share_a_folder
         cases::case_f04_nobody_else_may_read_or_write
         cases::case_f04_what_others_own_is_refused
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         cases::case_f05_what_is_no_file_beside_objects
         cases::case_f08_folders_are_synchronised_too
         cases::case_f20_opens_again_once_the_last_handle_is_gone
+        cases::case_f20_waits_for_handles_of_background_work
         cases::case_f20_waits_for_what_was_given_up_on_no_thread
         cases::case_f22_each_key_is_listed_once_under_hits
         cases::case_f28_a_full_file_system_puts_others_out

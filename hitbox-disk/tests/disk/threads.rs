@@ -105,7 +105,15 @@ fn check(store: Store) -> Verdict {
 }
 
 pub(crate) fn disk_05_no_blocking_on_async_threads() -> Verdict {
-    check(Store::Disk)
+    // The kernel may keep a page that it is told to drop. A store that reads where it must not does so each time.
+    let mut verdict = Ok(());
+    for _ in 0..8 {
+        verdict = check(Store::Disk);
+        if !verdict.as_ref().is_err_and(|why| why.starts_with("a read ended")) {
+            return verdict;
+        }
+    }
+    verdict
 }
 
 pub(crate) fn disk_05_rejects_io_on_the_callers_thread() -> Verdict {

@@ -138,3 +138,20 @@ async fn case_c05_writes_replace_what_is_foreign() {
     redis.set_if_newer(&key(5), entry(51_u64), 1).await.expect("a write");
     assert_eq!(get(&redis, 5).await.expect("a read"), Some(51));
 }
+
+#[tokio::test]
+async fn case_c04_a_prefix_within_another_has_records_of_its_own() {
+    let server = RedisServer::start();
+    let with = |prefix: &str| RedisBackend::builder(&server.url()).prefix(prefix).build().expect("redis");
+    let (outer, inner) = (with("shop:"), with("shop:eu:2:"));
+    for redis in [&outer, &inner] {
+        redis.set(&key(1), entry(1_u64), &mut CacheContext::new()).await.expect("a write");
+    }
+    assert_eq!((count(&outer).await, count(&inner).await), (1, 1));
+    let removed = outer.invalidate_matching(KeyPattern::glob("**")).await;
+    assert_eq!(removed.expect("an invalidation"), 1);
+    outer.set(&key(1), entry(1_u64), &mut CacheContext::new()).await.expect("a write");
+    outer.erase().await.expect("an erasure");
+    assert_eq!(get(&outer, 1).await.expect("a read"), None);
+    assert_eq!(get(&inner, 1).await.expect("a read"), Some(1));
+}

@@ -86,6 +86,17 @@ async fn case_f01_a_deaf_connection_is_replaced_whatever_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_f01_a_deaf_connection_is_replaced_whatever_connecting_may_take() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(server.port());
+    let builder = RedisBackend::builder(&proxy.url()).deadline(DEADLINE).connect_timeout(Duration::MAX);
+    let redis = builder.build().expect("redis");
+    redis.ping().await.expect("an answer");
+    proxy.deafen();
+    failures_before_an_answer("ping", async || redis.ping().await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_f01_a_deaf_connection_is_replaced_if_callers_are_cut_elsewhere() {
     let server = RedisServer::start();
     let proxy = Proxy::before(server.port());

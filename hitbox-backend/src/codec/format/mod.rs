@@ -134,7 +134,7 @@ impl Format {
         let rules = self.rules::<T>();
         if rules.shape.is_some_and(|shape| !shape.is_whole()) {
             let message = format!(
-                "{} does not say what it consists of, as a format without names needs to know",
+                "{} does not say what it consists of, as a format without names needs to know; one with names carries it",
                 std::any::type_name::<T>()
             );
             return Err(BackendError::new(ErrorKind::Codec, message));
@@ -149,23 +149,23 @@ impl Format {
         let value = &StrictValue::new(value, rules);
         match self {
             #[cfg(feature = "bitcode")]
-            Self::Bitcode => bitcode::serialize(value).map_err(failed),
-            Self::Json => serde_json::to_vec(value).map_err(failed),
+            Self::Bitcode => bitcode::serialize(value).map_err(unwritten::<T>),
+            Self::Json => serde_json::to_vec(value).map_err(unwritten::<T>),
             Self::MessagePack => {
                 let mut bytes = Vec::with_capacity(128);
                 match list_of_bytes {
-                    Some(list) => {
-                        rmp_serde::Serializer::new(&mut bytes).serialize_bytes(list).map_err(failed)?
-                    }
-                    None => message_pack_into(&mut bytes, value).map_err(failed)?,
+                    Some(list) => rmp_serde::Serializer::new(&mut bytes)
+                        .serialize_bytes(list)
+                        .map_err(unwritten::<T>)?,
+                    None => message_pack_into(&mut bytes, value).map_err(unwritten::<T>)?,
                 }
                 Ok(bytes)
             }
-            Self::Postcard => postcard::to_stdvec(value).map_err(failed),
+            Self::Postcard => postcard::to_stdvec(value).map_err(unwritten::<T>),
             #[cfg(feature = "rkyv")]
-            Self::Rkyv => rkyv::encode(value).map_err(failed),
+            Self::Rkyv => rkyv::encode(value).map_err(unwritten::<T>),
             Self::Opaque => Err(only_bytes()),
-            Self::Custom(custom) => custom.encode(value).map_err(failed),
+            Self::Custom(custom) => custom.encode(value).map_err(unwritten::<T>),
         }
     }
 
@@ -279,6 +279,11 @@ fn unpanicked<R>(work: impl FnOnce() -> BackendResult<R>) -> BackendResult<R> {
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
     BackendError::new(ErrorKind::Codec, "the value and its bytes do not fit").with_source(error)
+}
+
+fn unwritten<T>(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
+    let message = format!("a value of type {} cannot be written in this format", std::any::type_name::<T>());
+    BackendError::new(ErrorKind::Codec, message).with_source(error)
 }
 
 fn only_bytes() -> BackendError {

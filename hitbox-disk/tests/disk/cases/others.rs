@@ -78,6 +78,12 @@ pub(crate) fn case_f04_what_others_own_is_refused() -> Verdict {
         let folder = place.path().join("store");
         let disk = opened(&folder).await?;
         let object = write_and_find(&disk, &folder, 1, Bytes::from_static(b"body")).await?;
+        // While the store has the folder: one that it has not read yet, so that it is not open.
+        chown(&object, Some(SOMEBODY), None).expect("root may");
+        if get(&disk, 1).await?.is_some() {
+            return Err("an object that was given to another user is served".to_owned());
+        }
+        chown(&object, Some(0), None).expect("root may");
         disk.close().await;
         let shelf = object.parent().expect("a folder").to_owned();
         let owned = [folder.clone(), folder.join("objects"), folder.join("tmp"), folder.join("LOCK"), shelf];
@@ -119,10 +125,13 @@ pub(crate) fn case_f04_links_are_never_followed() -> Verdict {
                     let link = if name.is_empty() { folder.clone() } else { folder.join(name) };
                     fs::create_dir_all(link.parent().expect("a folder")).expect("a folder");
                     symlink(&theirs, &link).expect("a link");
-                    // It may refuse, or do without.
-                    if let Ok(disk) = DiskBackend::builder(&folder).durability(durability).open().await {
-                        for number in 0..20 {
-                            set(&disk, number, Bytes::from_static(b"body")).await?;
+                    // It may refuse, or do without. A slash at the end would follow a link that stands before it.
+                    for path in [folder.clone(), folder.join(""), folder.join(".")] {
+                        let builder = DiskBackend::builder(&path).durability(durability);
+                        if let Ok(disk) = builder.open().await {
+                            for number in 0..20 {
+                                set(&disk, number, Bytes::from_static(b"body")).await?;
+                            }
                         }
                     }
                     let is_as_it_was = if to_a_folder {

@@ -136,15 +136,22 @@ async fn is_lost(disk: &DiskBackend, folder: &Path) -> Verdict {
 
 pub(crate) fn case_f03_two_stores_never_share_a_folder() -> Verdict {
     block_on(async {
-        for (what, is_closed) in [("", false), ("LOCK", false), ("", true), ("LOCK", true)] {
+        let ways = ["", "LOCK", "LOCK moved", "LOCK linked"];
+        for (what, is_closed) in ways.into_iter().flat_map(|what| [(what, false), (what, true)]) {
             let place = tempfile::tempdir().expect("a temporary folder");
             let folder = place.path().join("store");
             let disk = opened(&folder).await?;
             set(&disk, 1, BODY).await?;
             get(&disk, 1).await?;
-            let gone = folder.join(what);
-            if what.is_empty() { fs::remove_dir_all(gone) } else { fs::remove_file(gone) }
-                .expect("it can be removed");
+            let (lock, elsewhere) = (folder.join("LOCK"), place.path().join("elsewhere"));
+            match what {
+                "" => fs::remove_dir_all(&folder),
+                "LOCK moved" => fs::rename(lock, elsewhere),
+                // As snapshots of folders do that share files.
+                "LOCK linked" => fs::hard_link(&lock, elsewhere).and_then(|()| fs::remove_file(lock)),
+                _ => fs::remove_file(lock),
+            }
+            .expect("it can be removed");
             let other = opened(&folder).await?;
             let theirs = Bytes::from_static(b"theirs");
             set(&other, 1, theirs.clone()).await?;
@@ -165,5 +172,32 @@ pub(crate) fn case_f03_two_stores_never_share_a_folder() -> Verdict {
             }
         }
         Ok(())
+    })
+}
+
+/// A lock that is removed as soon as it is made is nobody else's.
+pub(crate) fn case_f03_a_lock_that_is_removed_at_once_is_made_again() -> Verdict {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    block_on(async {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let folder = place.path().join("store");
+        let disk = opened(&folder).await?;
+        let is_done = Arc::new(AtomicBool::new(false));
+        let (lock, remove) = (folder.join("LOCK"), is_done.clone());
+        let remover = std::thread::spawn(move || {
+            while !remove.load(Ordering::Relaxed) {
+                // It is not there most of the time.
+                drop(fs::remove_file(&lock));
+            }
+        });
+        for number in 0..300 {
+            // It may be removed more often than a write is tried.
+            drop(set(&disk, number, BODY).await);
+        }
+        is_done.store(true, Ordering::Relaxed);
+        remover.join().expect("it does not panic");
+        set(&disk, 1, BODY).await?;
+        is_refused(&folder, "in use", &folder).await
     })
 }

@@ -108,3 +108,30 @@ pub(crate) fn case_f20_waits_for_what_was_given_up_on_no_thread() -> Verdict {
         Ok(())
     })
 }
+
+/// A task has the last handle, and ends while the folder is being opened.
+pub(crate) fn case_f20_waits_for_handles_of_background_work() -> Verdict {
+    block_on(async {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        for round in 0..20 {
+            let disk = opened(place.path()).await?;
+            set(&disk, 1, Bytes::from_static(b"body")).await?;
+            let mut opening = Box::pin(opened(place.path()));
+            let first =
+                std::future::poll_fn(|context| std::task::Poll::Ready(opening.as_mut().poll(context)));
+            if first.await.is_ready() {
+                return Err(format!("round {round}: two stores have the folder"));
+            }
+            let work = tokio::spawn(async move {
+                for _ in 0..1_000 {
+                    get(&disk, 1).await?;
+                    tokio::task::yield_now().await;
+                }
+                Ok::<_, String>(())
+            });
+            drop(opening.await.map_err(|why| format!("round {round}: {why}"))?);
+            work.await.expect("it does not panic")?;
+        }
+        Ok(())
+    })
+}

@@ -180,9 +180,9 @@ impl<'r, V> Checked<'r, V> {
         Checked { inner, rules, in_some: false, is_any: false, wanted: Wanted::Anything }
     }
 
-    /// A number that is read as one of less precision is another number. JSON has but one kind of them.
+    /// A number that is read as one of less precision is another number.
     fn check_exact<E: Error>(&self, exact: impl Fn(Wanted) -> bool) -> Result<(), E> {
-        match self.rules.nested_options == NestedOptions::Extension && !exact(self.wanted) {
+        match self.rules.is_named() && !exact(self.wanted) {
             true => Err(E::custom("a number has more digits than its type holds")),
             false => Ok(()),
         }
@@ -242,7 +242,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Checked<'_, V> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        let is_exact = value.is_nan() || f64::from(value as f32) == value;
+        // JSON has the shortest digits of a float, which are those of another double.
+        let is_exact = self.rules.finite || value.is_nan() || f64::from(value as f32) == value;
         self.check_exact(|wanted| wanted != Wanted::F32 || is_exact)?;
         self.inner.visit_f64(value)
     }
