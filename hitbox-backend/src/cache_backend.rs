@@ -16,7 +16,8 @@ use crate::backend::Backend;
 use crate::completion::{Batch, Completion};
 use crate::envelope::Cacheable;
 use crate::operation::{
-    Condition, Invalidation, InvalidationTarget, LeafSet, Maintenance, ReadOptions, Removal, Write, status_of,
+    Condition, Invalidation, InvalidationTarget, LeafSet, Maintenance, ReadOptions, Removal, TimeChange,
+    Write, WriteOptions, status_of,
 };
 use crate::receipt::{DeleteStatus, Receipt, Receipts};
 use crate::stats::{EntryCount, Statistics};
@@ -58,15 +59,22 @@ pub trait CacheBackend: Backend {
             let answer = self.try_read(key, &ReadOptions::NORMAL);
             if let Some((value, found)) = typed::live_hit::<T>(&answer) {
                 context.record(status_of(found.freshness), ResponseSource::Backend(found.label), found.mode);
-                return Ok(Some(found.value.around(value.clone())));
+                let entry = found.value.around(value.clone());
+                if entry.has_details() {
+                    drop(answer);
+                    note_read(self, key, &entry).await;
+                }
+                return Ok(Some(entry));
             }
-            match typed::settle_try(self, answer) {
-                Ok(copy) => Ok(report(copy, context)),
+            let copy = match typed::settle_try(self, answer) {
+                Ok(copy) => report(copy, context),
                 Err(asked) => {
                     let options = ReadOptions { skip: asked, ..ReadOptions::NORMAL };
-                    Ok(report(typed::read(self, key, options).await?, context))
+                    report(typed::read(self, key, options).await?, context)
                 }
-            }
+            };
+            note_reads(self, [(key, copy.as_ref())]).await;
+            Ok(copy)
         }
     }
 
@@ -81,13 +89,15 @@ pub trait CacheBackend: Backend {
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<Option<CacheValue<T>>>> + Send {
         async move {
-            match typed::try_read(self, key, &options) {
-                Ok(copy) => Ok(report(copy, context)),
+            let copy = match typed::try_read(self, key, &options) {
+                Ok(copy) => report(copy, context),
                 Err(asked) => {
                     let skip = options.skip.union(asked);
-                    Ok(report(typed::read(self, key, ReadOptions { skip, ..options }).await?, context))
+                    report(typed::read(self, key, ReadOptions { skip, ..options }).await?, context)
                 }
-            }
+            };
+            note_reads(self, [(key, copy.as_ref())]).await;
+            Ok(copy)
         }
     }
 
@@ -152,6 +162,8 @@ pub trait CacheBackend: Backend {
             for (index, copy) in typed::read_batch::<T, Self>(self, keys, open, &ReadOptions::NORMAL).await {
                 values[index] = copy.map(|copy| copy.and_then(Decoded::into_entry));
             }
+            let found = values.iter().map(|value| value.as_ref().ok().and_then(Option::as_ref));
+            note_reads(self, keys.iter().zip(found)).await;
             values
         }
     }
@@ -357,6 +369,34 @@ fn report<T>(copy: Option<Decoded<T>>, context: &mut CacheContext) -> Option<Cac
     };
     context.record(status_of(copy.freshness), ResponseSource::Backend(copy.label), copy.mode);
     copy.into_entry()
+}
+
+/// Notes that entries with an idle time are read. What a layer misses of it is no error of the read.
+async fn note_reads<'e, T: 'e, B: Backend + ?Sized>(
+    backend: &B,
+    found: impl IntoIterator<Item = (&'e CacheKey, Option<&'e CacheValue<T>>)>,
+) {
+    let idle =
+        found.into_iter().filter_map(|(key, entry)| Some((key, entry?)).filter(|(_, e)| e.has_details()));
+    let notes: Batch<Write> = idle.filter_map(|(key, entry)| note_of(backend, key, entry)).collect();
+    if !notes.is_empty() {
+        drop(backend.write(notes).await);
+    }
+}
+
+/// The same for one of them.
+#[inline(never)]
+async fn note_read<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: &CacheValue<T>) {
+    if let Some(note) = note_of(backend, key, entry) {
+        drop(backend.write(Batch::one(note)).await);
+    }
+}
+
+fn note_of<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: &CacheValue<T>) -> Option<Write> {
+    let layout = backend.layout();
+    let change = TimeChange::of_read(entry, layout.clock().now())?;
+    let options = WriteOptions::of(&layout.begin_maintenance_write(key));
+    Some(Write::times(key.clone(), change).with_options(options))
 }
 
 async fn invalidate<B: Backend + ?Sized>(backend: &B, target: InvalidationTarget) -> BackendResult<Receipt> {

@@ -181,7 +181,7 @@ impl Layout {
 
     /// The right to store what a load of this key brings, in all leaves.
     pub fn load_permit(&self, key: &CacheKey) -> LoadPermit {
-        LoadPermit::new(self.queues(key))
+        LoadPermit::new(self.queues(key), self.clock().now())
     }
 
     /// The right to fill all leaves but these, if nothing is written to the key from now on.
@@ -222,6 +222,11 @@ impl Layout {
     #[inline]
     pub(crate) fn is_dirty(&self, key: &CacheKey) -> bool {
         self.0.leaves.iter().any(|leaf| leaf.is_dirty(key))
+    }
+
+    /// Whether some store has not recorded all invalidations.
+    pub fn has_unrecorded(&self) -> bool {
+        self.0.leaves.iter().any(|leaf| leaf.handle.coherence().epochs.has_unrecorded())
     }
 
     /// Whether some leaf has copies that must not be served.
@@ -273,7 +278,7 @@ impl LeafInfo {
 
     /// What the store had of this key before the write of this ticket is not served any more.
     pub fn mark_dirty(&self, key: &CacheKey, ticket: &WriteTicket) {
-        self.handle.coherence().mark_dirty(&self.key(key), ticket);
+        self.handle.coherence().mark_dirty(&self.key(key), ticket, &**self.handle.clock());
     }
 
     pub(crate) fn mark_clean(&self, key: &CacheKey, ticket: &WriteTicket) {

@@ -4,24 +4,29 @@
 //! The work list is the tables of dirty keys themselves. So the last state wins by itself, and nothing that was written
 //! meanwhile is overwritten: the write takes its slot among the writes of its key before it looks.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hitbox_core::{Accept, BackendResult, CacheKey, CacheValue, Clock, Offload, Refused, Task, TaskKind};
 
 use crate::backend::Backend;
 use crate::completion::Batch;
 use crate::envelope::Raw;
 use crate::layout::{Layout, LeafInfo};
-use crate::operation::{LeafSet, Maintenance, ReadOptions, Removal, Write, WriteOptions};
+use crate::operation::{
+    Condition, LeafPosition, LeafSet, Maintained, Maintenance, ReadOptions, Removal, Write, WriteOptions,
+};
+use crate::receipt::{LeafOutcome, Receipt};
 
 /// The pause after an attempt that failed, at first.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Pauses double up to here.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Dirty keys that are taken from a leaf at a time.
-const KEYS: usize = 256;
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Dirty keys of a leaf that are brought up to date at a time.
+const AT_ONCE: usize = 16;
 
 /// The copy that lives longest in any leaf, which is what the others were made of: an upper one may have been capped.
 ///
@@ -58,6 +63,15 @@ fn all_but(layout: &Layout, set: LeafSet) -> LeafSet {
     others.map(LeafSet::of).fold(LeafSet::EMPTY, LeafSet::union)
 }
 
+/// The leaves with such a line in a receipt.
+fn leaves_with(layout: &Layout, receipt: &Receipt, is_meant: impl Fn(&LeafOutcome) -> bool) -> LeafSet {
+    let is_named = |leaf: &&LeafInfo| {
+        receipt.leaves().iter().any(|line| line.label == leaf.path() && is_meant(&line.outcome))
+    };
+    let named = layout.leaves().iter().filter(is_named);
+    named.map(|leaf| LeafSet::of(leaf.position())).fold(LeafSet::EMPTY, LeafSet::union)
+}
+
 /// Gives every dirty leaf the present state of a key; whether no leaf is dirty any more.
 pub(crate) async fn reconcile_key<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> bool {
     let layout = backend.layout();
@@ -73,15 +87,30 @@ pub(crate) async fn reconcile_key<B: Backend + ?Sized>(backend: &B, key: &CacheK
         return false;
     }
     let Ok(found) = longest_copy(backend, key, true).await else { return false };
+    let mut open = LeafSet::EMPTY;
     if let Some(entry) = found {
         let options = WriteOptions::of(&ticket).skipping(all_but(layout, dirty));
-        let write = Write::new(key.clone(), entry).with_options(options);
-        drop(backend.write(Batch::one(write)).await);
+        let write = Write::new(key.clone(), entry).with_condition(Condition::Repair).with_options(options);
+        let receipt = backend.write(Batch::one(write)).await.into_one().unwrap_or_default();
+        let superseded = leaves_with(layout, &receipt, |outcome| matches!(outcome, LeafOutcome::Superseded));
+        if !superseded.is_empty() {
+            // Another process has written since: what this one has is older.
+            let options = WriteOptions::of(&ticket).skipping(dirty);
+            drop(backend.remove(Batch::one(Removal::new(key.clone()).with_options(options))).await);
+            let leaves = layout.leaves().iter().filter(|leaf| superseded.contains(leaf.position()));
+            leaves.for_each(|leaf| leaf.mark_clean(key, &ticket));
+        }
+        // Another process may have written what would be removed there.
+        let is_open =
+            |outcome: &LeafOutcome| matches!(outcome, LeafOutcome::Failed(_) | LeafOutcome::Unknown(_));
+        let shared = layout.leaves().iter().filter(|leaf| leaf.capabilities().shared);
+        let shared = shared.map(|leaf| LeafSet::of(leaf.position())).fold(LeafSet::EMPTY, LeafSet::union);
+        open = leaves_with(layout, &receipt, is_open).intersection(shared);
     }
     // What cannot be written there, or is nowhere else, is removed.
     let dirty = dirty_leaves(layout, key);
-    if !dirty.is_empty() {
-        let options = WriteOptions::of(&ticket).skipping(all_but(layout, dirty));
+    if !open.covers(dirty) {
+        let options = WriteOptions::of(&ticket).skipping(all_but(layout, dirty).union(open));
         drop(backend.remove(Batch::one(Removal::new(key.clone()).with_options(options))).await);
     }
     dirty_leaves(layout, key).is_empty()
@@ -115,40 +144,44 @@ pub struct Reconciler {
 }
 
 /// The daemon that runs; dropped, it makes room for another.
-struct Running {
-    flag: Arc<AtomicBool>,
-    is_mine: bool,
-}
+pub(crate) struct Running(Arc<AtomicBool>);
 
 impl Running {
     /// Unless another runs.
-    fn start(&mut self) -> bool {
-        self.is_mine = !self.flag.swap(true, Ordering::AcqRel);
-        self.is_mine
-    }
-
-    fn stop(&mut self) {
-        if std::mem::take(&mut self.is_mine) {
-            self.flag.store(false, Ordering::Release);
-        }
+    pub(crate) fn start(flag: &Arc<AtomicBool>) -> Option<Self> {
+        (!flag.swap(true, Ordering::AcqRel)).then(|| Self(flag.clone()))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop();
+        self.0.store(false, Ordering::Release);
     }
+}
+
+/// Invalidations that are recorded at a time.
+const CHUNK: usize = 500;
+
+/// Has the layers record the invalidations that they have not; whether all are recorded.
+pub(crate) async fn record<B: Backend + ?Sized>(backend: &B) -> bool {
+    while backend.layout().has_unrecorded() {
+        let done = backend.maintain(&Maintenance::Record { limit: CHUNK }).await;
+        if !done.and_then(Maintained::into_recorded).is_ok_and(|left| left > 0) {
+            break;
+        }
+    }
+    !backend.layout().has_unrecorded()
+}
+
+fn is_behind(layout: &Layout) -> bool {
+    layout.has_dirty() || layout.has_unrecorded()
 }
 
 impl Reconciler {
     /// Has the owner's leaves brought up to date in the background, unless that is under way. The daemon ends when
     /// nothing is dirty, or when nobody else holds the owner.
     pub fn wake<O: Reconciles>(owner: &Arc<O>, offload: &dyn Offload, clock: &Arc<dyn Clock>) {
-        let flag = owner.reconciler().is_running.clone();
-        let mut running = Running { flag, is_mine: false };
-        if !running.start() {
-            return;
-        }
+        let Some(running) = Running::start(&owner.reconciler().is_running) else { return };
         let task = Task::new(TaskKind::RECONCILE, run(Arc::downgrade(owner), clock.clone(), running));
         if let Err(Refused { why, .. }) = offload.register(task.daemon()) {
             // The next failure tries again; the refused task has made room for it.
@@ -157,30 +190,86 @@ impl Reconciler {
     }
 }
 
+/// When keys that could not be brought up to date are tried again, by leaf: each waits for itself, so that one that can never
+/// be written keeps no other from it.
+#[derive(Debug, Default)]
+struct Schedule(HashMap<(LeafPosition, CacheKey), Retry>);
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    /// On the monotonic clock.
+    at: Duration,
+    pause: Duration,
+}
+
+impl Schedule {
+    fn is_due(&self, leaf: LeafPosition, key: &CacheKey, now: Duration) -> bool {
+        // Nothing is cloned unless some have failed.
+        self.0.is_empty() || self.0.get(&(leaf, key.clone())).is_none_or(|retry| retry.at <= now)
+    }
+
+    fn failed(&mut self, leaf: LeafPosition, key: CacheKey, now: Duration) {
+        let retry = self.0.entry((leaf, key)).or_insert(Retry { at: now, pause: SHORTEST_PAUSE });
+        retry.at = now + retry.pause;
+        retry.pause = (retry.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What came of one round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Nothing that was tried has failed.
+    Clean,
+    /// Something has been brought up to date, or all that is left waits.
+    Going,
+    /// Whatever was tried has failed.
+    Stuck,
+}
+
+impl Round {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Clean, other) | (other, Self::Clean) => other,
+            (Self::Stuck, Self::Stuck) => Self::Stuck,
+            _ => Self::Going,
+        }
+    }
+}
+
 async fn run<O: Reconciles>(owner: Weak<O>, clock: Arc<dyn Clock>, mut running: Running) {
-    let mut pause = SHORTEST_PAUSE;
+    let flag = running.0.clone();
+    let (mut pause, mut schedule) = (SHORTEST_PAUSE, Schedule::default());
     loop {
         clock.sleep(pause).await;
         let Some(owner) = owner.upgrade() else { return };
         if Arc::strong_count(&owner) == 1 {
             return;
         }
-        let is_clean = reconcile(&*owner).await;
-        if !owner.expression().layout().has_dirty() {
-            running.stop();
+        let mut round = reconcile(&*owner, &clock, &mut schedule).await;
+        if !record(owner.expression()).await {
+            round = round.and(Round::Stuck);
+        }
+        if !is_behind(owner.expression().layout()) {
+            drop(running);
             // Somebody may have failed in between, and left it to this daemon.
-            if !owner.expression().layout().has_dirty() || !running.start() {
+            if !is_behind(owner.expression().layout()) {
                 return;
             }
+            let Some(again) = Running::start(&flag) else { return };
+            running = again;
         }
-        pause = if is_clean { Duration::ZERO } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = match round {
+            Round::Clean => Duration::ZERO,
+            Round::Going => SHORTEST_PAUSE,
+            Round::Stuck => (pause * 2).min(LONGEST_PAUSE),
+        };
     }
 }
 
-/// One attempt for every leaf that is dirty; whether all succeeded.
-async fn reconcile<O: Reconciles>(owner: &O) -> bool {
+/// One attempt for every leaf that is dirty.
+async fn reconcile<O: Reconciles>(owner: &O, clock: &Arc<dyn Clock>, schedule: &mut Schedule) -> Round {
     let backend = owner.expression();
-    let mut all = true;
+    let mut round = Round::Clean;
     for leaf in backend.layout().leaves() {
         let coherence = leaf.handle().coherence();
         if !coherence.has_dirty() {
@@ -188,22 +277,60 @@ async fn reconcile<O: Reconciles>(owner: &O) -> bool {
         }
         // Another owner of the store may be at it.
         let Some(_reconciling) = coherence.begin_reconcile() else {
-            all = false;
+            round = round.and(Round::Stuck);
             continue;
         };
-        if coherence.is_all_dirty() {
-            all &= erase(backend, leaf).await;
-            continue;
+        let of_leaf = if !coherence.is_all_dirty() {
+            reconcile_leaf(owner, leaf, clock, schedule).await
+        } else if erase(backend, leaf).await {
+            Round::Clean
+        } else {
+            Round::Stuck
+        };
+        round = round.and(of_leaf);
+    }
+    let is_dirty = |position: &LeafPosition, key: &CacheKey| {
+        backend.layout().leaf(*position).is_some_and(|leaf| leaf.handle().coherence().is_dirty(key))
+    };
+    schedule.0.retain(|(position, key), _| is_dirty(position, key));
+    round
+}
+
+/// Those dirty keys of a leaf whose time has come, some at once, until none is left or the leaf takes nothing.
+async fn reconcile_leaf<O: Reconciles>(
+    owner: &O,
+    leaf: &LeafInfo,
+    clock: &Arc<dyn Clock>,
+    schedule: &mut Schedule,
+) -> Round {
+    let (backend, position) = (owner.expression(), leaf.position());
+    let mut round = Round::Clean;
+    loop {
+        let now = clock.monotonic();
+        let is_due = |key: &CacheKey| schedule.is_due(position, key, now);
+        // Keys of other parts of the store are theirs to bring up to date.
+        let keys =
+            leaf.handle().coherence().some_dirty(AT_ONCE, |key| is_due(key) && leaf.outward(key).is_some());
+        if keys.is_empty() {
+            let is_waiting = round == Round::Clean && leaf.handle().coherence().has_dirty();
+            return if is_waiting { Round::Going } else { round };
         }
-        for key in coherence.some_dirty(KEYS) {
-            // Keys of other parts of the store are theirs to bring up to date.
-            let Some(key) = leaf.outward(&key) else { continue };
-            if !reconcile_key(backend, &key).await {
-                all = false;
-                break;
+        let tried = keys.iter().filter_map(|key| leaf.outward(key));
+        let done = join_all(tried.map(async |key| {
+            let is_done = reconcile_key(backend, &key).await;
+            if is_done {
+                owner.reconciled(&key);
             }
-            owner.reconciled(&key);
+            is_done
+        }));
+        let done = done.await;
+        let is_any = done.contains(&true);
+        let failed = keys.into_iter().zip(&done).filter(|(_, is_done)| !**is_done);
+        failed.for_each(|(key, _)| schedule.failed(position, key, now));
+        let of_batch = if is_any { Round::Going } else { Round::Stuck };
+        round = if done.iter().all(|is_done| *is_done) { round } else { round.and(of_batch) };
+        if !is_any {
+            return round;
         }
     }
-    all
 }

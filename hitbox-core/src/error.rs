@@ -33,6 +33,8 @@ pub enum ErrorKind {
     AllLayers,
     /// Too much work is under way.
     Overloaded,
+    /// The store has no room for an entry of its class, and keeps what it has.
+    NotAdmitted,
     /// The operating system refused an operation on a file.
     Io,
     /// The store answered what it should not.
@@ -57,6 +59,7 @@ impl ErrorKind {
             Self::RequiredLayer => "required_layer",
             Self::AllLayers => "all_layers",
             Self::Overloaded => "overloaded",
+            Self::NotAdmitted => "not_admitted",
             Self::Io => "io",
             Self::Protocol => "protocol",
             Self::Configuration => "configuration",

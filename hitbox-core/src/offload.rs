@@ -118,4 +118,10 @@ pub trait Offload: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Refused`] holds the task and the reason.
     fn register(&self, task: Task) -> Result<(), Refused>;
+
+    /// Completes when nothing that it has taken is under way; tasks that go on for as long as there is anything to do are
+    /// not waited for. Dropping the future changes nothing. By default it completes at once.
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hitbox_backend::core::BackendResult;
 use hitbox_backend::internal::Event;
+use hitbox_backend::store::Store;
 use hitbox_backend::wrap::Wrapper;
 use hitbox_backend::{Backend, Leaf};
 
@@ -35,12 +36,17 @@ impl DiskBackend {
         Ok(Self(leaf))
     }
 
-    /// Waits until this is the only handle and no call is under way, then releases the folder: after this
-    /// it can be opened again. Handles that compositions hold count; drop them first.
+    /// Waits for the calls that are under way, and releases the folder: after this it can be opened again. Other handles,
+    /// those that compositions hold among them, find nothing any more, and their writes fail. A lock that the system does
+    /// not release is told of in the log; it ends with the process.
     pub async fn close(self) {
-        let holder = self.0.store().holder();
-        drop(self);
-        holder.released().await;
+        let handles = Arc::strong_count(self.0.store()) - 1;
+        if handles > 0 {
+            tracing::info!(backend = %self.0.handle().path(), handles, "closing a store that has other handles");
+        }
+        if let Err(error) = self.0.store().close().await {
+            tracing::warn!(backend = %self.0.handle().path(), %error, "the folder of a cache is not released");
+        }
     }
 }
 

@@ -42,7 +42,7 @@ impl Holder {
 
     /// Waits until the folder is free.
     pub(crate) async fn released(mut self) {
-        // Nothing is ever sent: what ends the wait is that the sender goes with the claim.
+        // That the sender goes with the claim ends the wait too.
         let _ = self.released.changed().await;
     }
 }
@@ -100,6 +100,12 @@ impl Claim {
 
     pub(crate) fn holder(&self) -> Holder {
         Holder { given_up: self.given_up.clone(), released: self.released.subscribe() }
+    }
+
+    /// The folder is free, though the store is still there.
+    pub(crate) fn release(&self) {
+        self.leave();
+        self.released.send_replace(());
     }
 
     fn id(&self) -> MutexGuard<'_, Id> {

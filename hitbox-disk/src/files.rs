@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use hitbox_backend::core::BackendResult;
+use hitbox_backend::core::{BackendError, BackendResult, ErrorKind};
 use rustix::fs::{AtFlags, renameat, unlinkat};
 use rustix::io::Errno;
 
@@ -33,6 +34,7 @@ pub(crate) struct Files {
     lock: Mutex<File>,
     /// Somebody else has the folder now, for good.
     is_lost: AtomicBool,
+    is_closed: AtomicBool,
     claim: Claim,
 }
 
@@ -45,6 +47,9 @@ pub(crate) enum Opening {
 
 impl Drop for Files {
     fn drop(&mut self) {
+        if self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
         // A child that is being started has the file open too until it runs its program.
         if let Err(error) = self.lock.get_mut().unwrap_or_else(PoisonError::into_inner).unlock() {
             tracing::debug!(folder = %self.folder.display(), %error, "the lock ends when its file is closed");
@@ -71,13 +76,9 @@ impl Files {
             handles: Handles::new(),
             lock: Mutex::new(lock),
             is_lost: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             claim,
         }))
-    }
-
-    /// This store, for those who wait until it is gone.
-    pub(crate) fn holder(&self) -> Holder {
-        self.claim.holder()
     }
 
     fn place(&self) -> Arc<Place> {
@@ -87,9 +88,13 @@ impl Files {
     /// Makes sure that nobody else can have the folder, even if its lock was removed; says whether it was.
     pub(crate) fn hold(&self) -> BackendResult<bool> {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_lost()?;
         // By its name: the file may have another one by now.
         let was_removed = !place::is_lock(&lock, &self.folder)?;
-        if was_removed { self.make_again(lock) } else { self.check_lost() }.map(|()| was_removed)
+        if was_removed {
+            self.make_again(lock)?;
+        }
+        Ok(was_removed)
     }
 
     /// Makes what is missing of the folder.
@@ -114,8 +119,31 @@ impl Files {
         Ok(())
     }
 
+    /// The folder is not this store's any more.
+    fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire) || self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// From here on nothing is read or changed; says whether that is news.
+    pub(crate) fn begin_close(&self) -> bool {
+        !self.is_closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Lets others have the folder. Nothing may be under way.
+    pub(crate) fn release(&self) -> BackendResult<()> {
+        self.handles.close_all();
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let unlocked = lock.unlock();
+        self.claim.release();
+        unlocked.map_err(|e| io_error("unlock", &self.folder, e))
+    }
+
     fn check_lost(&self) -> BackendResult<()> {
-        if !self.is_lost.load(Ordering::Acquire) {
+        if self.is_closed.load(Ordering::Acquire) {
+            let message = format!("{} was closed", self.folder.display());
+            return Err(BackendError::new(ErrorKind::Closed, message));
+        }
+        if !self.is_lost() {
             return Ok(());
         }
         let folder = self.folder.display();
@@ -132,7 +160,7 @@ impl Files {
 
     /// The object that this write made, if reading it is known to need no waiting.
     pub(crate) fn read_in_place(&self, digest: Digest, sequence: u64, bytes: u64) -> Option<Vec<u8>> {
-        if self.is_lost.load(Ordering::Acquire) {
+        if self.is_lost() {
             return None;
         }
         self.handles.read(&self.place().objects, digest, sequence, bytes)
@@ -140,12 +168,20 @@ impl Files {
 
     /// The file of an object; nothing if there is none, or something else has its name.
     fn file(&self, digest: Digest) -> io::Result<Option<File>> {
-        if self.is_lost.load(Ordering::Acquire) {
+        self.file_by(digest, |shelf, name| trust::read(shelf, name))
+    }
+
+    fn file_by(
+        &self,
+        digest: Digest,
+        open: impl Fn(&File, &Path) -> io::Result<Option<File>>,
+    ) -> io::Result<Option<File>> {
+        if self.is_lost() {
             return Ok(None);
         }
         let (shelf, name) = shelf_and_name(digest);
         match trust::existing(&self.place().objects, &shelf) {
-            Ok(shelf) => trust::read(&shelf, name.as_ref()),
+            Ok(shelf) => open(&shelf, name.as_ref()),
             // A link is no folder of the store's.
             Err(error) if trust::is_nothing(error.kind()) || is_link(&error) => Ok(None),
             Err(error) => Err(error),
@@ -161,6 +197,21 @@ impl Files {
             Ok(Some(bytes))
         };
         read().map_err(|e| io_error("read", &self.path(digest), e))
+    }
+
+    /// Overwrites some bytes of an object in its place; says whether there is one. A reader may see a part of them.
+    pub(crate) fn overwrite(&self, digest: Digest, bytes: &[u8], at: u64) -> BackendResult<bool> {
+        let overwrite = || {
+            let Some(file) = self.file_by(digest, |shelf, name| trust::change(shelf, name))? else {
+                return Ok(false);
+            };
+            file.write_all_at(bytes, at)?;
+            if self.durability == Durability::Sync {
+                file.sync_data()?;
+            }
+            Ok(true)
+        };
+        overwrite().map_err(|e| io_error("write into", &self.path(digest), e))
     }
 
     /// What an object says without its payload; nothing if there is none.

@@ -34,9 +34,15 @@ pub(crate) struct Entry {
 impl Entry {
     /// The entry that an operation puts there.
     pub(crate) fn new(bytes: u64, value: &CacheValue<()>, pinned: bool, sequence: u64) -> Self {
+        let mut entry = Self { bytes, drop_at: 0, expires: 0, pinned, sequence, read_since: false };
+        entry.set_times(value);
+        entry
+    }
+
+    fn set_times(&mut self, value: &CacheValue<()>) {
         let millis = |end: Option<Timestamp>| end.map_or(u64::MAX, Timestamp::as_millis);
-        let (drop_at, expires) = (millis(value.drop_at()), millis(value.lifetime().expire()));
-        Self { bytes, drop_at, expires: expires.min(drop_at), pinned, sequence, read_since: false }
+        self.drop_at = millis(value.drop_at());
+        self.expires = millis(value.lifetime().expire()).min(self.drop_at);
     }
 }
 
@@ -84,6 +90,11 @@ impl Index {
         }
     }
 
+    /// Whether no operation is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     fn applied(&mut self, digest: Digest, sequence: u64) {
         if let Some(under_way) = self.under_way.get_mut(&digest) {
             under_way.applied = under_way.applied.max(sequence);
@@ -113,6 +124,13 @@ impl Index {
         if self.queue.len() > 2 * self.entries.len() + 1024 {
             let Self { queue, entries, .. } = self;
             queue.retain(|(digest, sequence)| entries.get(digest).is_some_and(|e| e.sequence == *sequence));
+        }
+    }
+
+    /// The entry has other times now.
+    pub(crate) fn change_times(&mut self, digest: Digest, value: &CacheValue<()>) {
+        if let Some(entry) = self.entries.get_mut(&digest) {
+            entry.set_times(value);
         }
     }
 

@@ -22,6 +22,12 @@ mod start;
 mod store;
 mod trust;
 
+/// Whether bytes are the start of an object that this release understands. For fuzzing.
+#[cfg(fuzzing)]
+pub fn is_start(bytes: &[u8]) -> bool {
+    matches!(start::Start::parse(bytes), start::Look::Entry(start) if !start.record.is_empty())
+}
+
 pub use backend::DiskBackend;
 pub use builder::{DiskBuilder, Durability};
 pub use store::DiskStore;

@@ -4,20 +4,21 @@
 //! removal of one file, so that file and index change together).
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use bytes::Bytes;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
-use hitbox_backend::store::{Occupancy, Page};
+use hitbox_backend::envelope::wire;
+use hitbox_backend::store::{Occupancy, Page, TimeChange};
 
 use crate::error::io_kind;
 use crate::files::Files;
 use crate::index::{Digest, Entry, Index};
 use crate::object::{self, Object};
 use crate::pinned::Pinned;
-use crate::start::is_pinned;
+use crate::start::{Start, is_pinned};
 
 const SHELVES: usize = 64;
 /// How often a write is tried again.
@@ -27,8 +28,12 @@ const TRIES: u32 = 8;
 pub(crate) struct Objects {
     pub(crate) files: Files,
     index: Mutex<Index>,
+    /// Told when no operation is under way.
+    idle: Condvar,
     pub(crate) pinned: Pinned,
     shelves: [Mutex<()>; SHELVES],
+    /// Changes of objects in their place, by shelf: odd while one is made.
+    changes: [AtomicU64; SHELVES],
     max_bytes: u64,
     evicted: AtomicU64,
     expired: AtomicU64,
@@ -48,7 +53,11 @@ pub(crate) struct Operation<'a> {
 
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
-        self.store.index().end(self.digest);
+        let mut index = self.store.index();
+        index.end(self.digest);
+        if index.is_idle() {
+            self.store.idle.notify_all();
+        }
     }
 }
 
@@ -59,7 +68,9 @@ impl Objects {
             files,
             pinned,
             index: Mutex::new(index),
+            idle: Condvar::new(),
             shelves: std::array::from_fn(|_| Mutex::new(())),
+            changes: std::array::from_fn(|_| AtomicU64::new(0)),
             max_bytes,
             evicted: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -79,6 +90,16 @@ impl Objects {
         self.shelves[digest as usize % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn changes_of(&self, digest: Digest) -> &AtomicU64 {
+        &self.changes[digest as usize % SHELVES]
+    }
+
+    /// Whether what has been read since `changes` were counted is no mix of what was and what is.
+    fn is_unchanged(&self, digest: Digest, changes: u64) -> bool {
+        fence(Ordering::Acquire);
+        changes.is_multiple_of(2) && self.changes_of(digest).load(Ordering::Relaxed) == changes
+    }
+
     /// Gives the next operation on a key its place in the order.
     pub(crate) fn begin(&self, digest: Digest) -> u64 {
         self.index().begin(digest)
@@ -89,6 +110,21 @@ impl Objects {
         Operation { store: self, digest, sequence }
     }
 
+    /// Work that is no operation on a key, and must have ended before the folder is released.
+    fn work(&self) -> Operation<'_> {
+        self.resume(0, self.begin(0))
+    }
+
+    /// Waits for what is under way, and releases the folder.
+    pub(crate) fn close(&self) -> BackendResult<()> {
+        if !self.files.begin_close() {
+            return Ok(());
+        }
+        let idle = self.idle.wait_while(self.index(), |index| !index.is_idle());
+        drop(idle.unwrap_or_else(PoisonError::into_inner));
+        self.files.release()
+    }
+
     pub(crate) fn holds(&self, digest: Digest) -> bool {
         self.index().get(digest).is_some()
     }
@@ -96,7 +132,11 @@ impl Objects {
     /// The record of this key, if it can be had without waiting; nothing if there is none.
     pub(crate) fn read_in_place(&self, digest: Digest, key: &[u8]) -> Poll<Option<Bytes>> {
         let Some(entry) = self.index().touch(digest) else { return Poll::Ready(None) };
+        let changes = self.changes_of(digest).load(Ordering::Acquire);
         let file = self.files.read_in_place(digest, entry.sequence, entry.bytes);
+        if !self.is_unchanged(digest, changes) {
+            return Poll::Pending;
+        }
         match file.map(|file| object::decode(key, file)) {
             Some(Object::Record(record)) => Poll::Ready(Some(record)),
             // What else it may be is looked at where it can be put right.
@@ -107,7 +147,13 @@ impl Objects {
     /// The object under this name.
     pub(crate) fn read(&self, digest: Digest, key: &[u8]) -> BackendResult<Option<Object>> {
         let Some(entry) = self.index().get(digest) else { return Ok(None) };
-        let Some(file) = self.files.read(digest)? else {
+        let changes = self.changes_of(digest).load(Ordering::Acquire);
+        let mut file = self.files.read(digest)?;
+        if !self.is_unchanged(digest, changes) {
+            let _shelf = self.shelf(digest);
+            file = self.files.read(digest)?;
+        }
+        let Some(file) = file else {
             // Evicted or overwritten since; or somebody removed the file.
             let _shelf = self.shelf(digest);
             if self.files.read(digest)?.is_none() {
@@ -129,6 +175,8 @@ impl Objects {
         key: &[u8],
         record: Option<&[u8]>,
     ) -> BackendResult<()> {
+        let _work = self.work();
+        self.hold()?;
         let _shelf = self.shelf(digest);
         let Some(entry) = self.index().get(digest) else { return Ok(()) };
         let Some(file) = self.files.read(digest)? else { return Ok(()) };
@@ -286,6 +334,36 @@ impl Objects {
             .map(|start| start.entry))
     }
 
+    /// Changes the times of the entry of this key in its file. A crash in between may leave a header that fails its
+    /// checksum: then the entry is lost, as any may be.
+    pub(crate) fn change_times(
+        &self,
+        operation: &Operation<'_>,
+        key: &[u8],
+        schema: u32,
+        change: &TimeChange,
+    ) -> BackendResult<Option<CacheValue<()>>> {
+        self.hold()?;
+        let Operation { digest, sequence, .. } = *operation;
+        let _shelf = self.shelf(digest);
+        if self.index().is_superseded(digest, sequence) || !self.holds(digest) {
+            return Ok(None);
+        }
+        let start = self.files.start(digest)?.filter(|start| start.key == key && start.schema == schema);
+        let Some(Start { entry, record, .. }) = start else { return Ok(None) };
+        let entry = match change.apply(entry) {
+            Ok(entry) => entry,
+            Err(entry) => return Ok(Some(entry)),
+        };
+        let Some(header) = wire::with_times(&record, &entry) else { return Ok(None) };
+        let _changing = Changing::begin(self.changes_of(digest));
+        if !self.files.overwrite(digest, &header, object::file_len(key, &[]))? {
+            return Ok(None);
+        }
+        self.index().change_times(digest, &entry);
+        Ok(Some(entry))
+    }
+
     /// Entries that a normal read may see at `now`.
     pub(crate) fn visible(&self, now: u64) -> u64 {
         let (mut all, mut from) = (0, Some(0));
@@ -308,6 +386,8 @@ impl Objects {
 
     /// Removes entries whose time is over; says how many, and whether more are left.
     pub(crate) fn sweep(&self, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
+        let _work = self.work();
+        self.hold()?;
         let mut swept_to = self.swept_to.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, mut start, mut has_turned) = (*swept_to, *swept_to, false);
         let mut dropped = 0;
@@ -336,6 +416,22 @@ impl Objects {
         Occupancy::new(index.len() as u64, index.bytes())
             .with_bounds(None, Some(self.max_bytes))
             .with_dropped(count(&self.evicted), count(&self.expired))
+    }
+}
+
+/// A change of an object in its place; ends when dropped.
+struct Changing<'a>(&'a AtomicU64);
+
+impl<'a> Changing<'a> {
+    fn begin(changes: &'a AtomicU64) -> Self {
+        changes.fetch_add(1, Ordering::AcqRel);
+        Self(changes)
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Start {
     /// The encoding of its key.
     pub(crate) key: Vec<u8>,
     pub(crate) entry: CacheValue<()>,
+    /// Header and attributes of its record; nothing if they are of no use to this release.
+    pub(crate) record: Vec<u8>,
     /// The schema version of its record.
     pub(crate) schema: u32,
     /// The length of the file.
@@ -32,41 +34,54 @@ pub(crate) enum Look {
 
 impl Start {
     /// Reads the start of a file.
-    pub(crate) fn read(mut file: File) -> io::Result<Look> {
+    pub(crate) fn read(file: File) -> io::Result<Look> {
         let metadata = file.metadata()?;
+        Ok(match Self::parse(file) {
+            Look::Entry(start) => {
+                let (bytes, modified) = (metadata.len(), metadata.modified().ok());
+                Look::Entry(Self { bytes, modified, ..start })
+            }
+            other => other,
+        })
+    }
+
+    /// The same for the bytes of one. What cannot be read counts as not there.
+    pub(crate) fn parse(mut file: impl Read) -> Look {
         let mut start = vec![0; HEAD_BYTES];
         if file.read_exact(&mut start).is_err() {
-            return Ok(Look::Damaged);
+            return Look::Damaged;
         }
         let head = match Head::parse(&start) {
             Ok(Some(head)) => head,
-            Ok(None) => return Ok(Look::Damaged),
-            Err(Newer) => return Ok(Look::Newer),
+            Ok(None) => return Look::Damaged,
+            Err(Newer) => return Look::Newer,
         };
         let mut key = Vec::new();
         let read_key = Read::by_ref(&mut file).take(head.key_len as u64).read_to_end(&mut key);
         if read_key.is_ok() && !head.verifies(&start, &key) {
-            return Ok(Look::Damaged);
+            return Look::Damaged;
         }
         let mut record = Vec::with_capacity(wire::HEADER_BYTES);
         let mut read = read_key.and_then(|_| grow(&mut file, &mut record, wire::HEADER_BYTES));
         if let Some(Err(wanted)) = wire::peek(&record) {
             read = read.and_then(|_| grow(&mut file, &mut record, wanted));
         }
+        let schema = wire::schema_of(&record).unwrap_or(0);
         let entry = match (read, wire::peek(&record)) {
             (Ok(_), Some(Ok(entry))) => entry,
-            _ if record.len() < wire::HEADER_BYTES => return Ok(Look::Damaged),
+            _ if record.len() < wire::HEADER_BYTES => return Look::Damaged,
             // Of no use to this release, and left as it is.
-            _ => CacheValue::new(()),
+            _ => {
+                record.clear();
+                CacheValue::new(())
+            }
         };
-        let schema = wire::schema_of(&record).unwrap_or(0);
-        let (bytes, modified) = (metadata.len(), metadata.modified().ok());
-        Ok(Look::Entry(Self { key, entry, schema, bytes, modified }))
+        Look::Entry(Self { key, entry, record, schema, bytes: 0, modified: None })
     }
 }
 
 /// Reads on until there are `wanted` bytes, or the file ends.
-fn grow(file: &mut File, into: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
+fn grow(file: &mut impl Read, into: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
     let more = wanted.saturating_sub(into.len()) as u64;
     file.take(more).read_to_end(into)
 }

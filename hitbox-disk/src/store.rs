@@ -10,10 +10,12 @@ use async_trait::async_trait;
 use futures_util::future::select;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 use hitbox_backend::envelope::wire::key_digest;
-use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, Unusable};
+use hitbox_backend::store::{
+    Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, TimeChange, Unusable,
+};
 
 use crate::builder::DiskBuilder;
-use crate::claim::{Handle, Holder};
+use crate::claim::Handle;
 use crate::files::{Files, Opening};
 use crate::object::Object;
 use crate::objects::Objects;
@@ -97,11 +99,6 @@ impl DiskStore {
         Ok(Opened { store, damaged, expired, newer })
     }
 
-    /// This store, for those who wait until it is gone.
-    pub(crate) fn holder(&self) -> Holder {
-        self.objects.files.holder()
-    }
-
     /// Runs `work` on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
@@ -181,6 +178,19 @@ impl Store for DiskStore {
         Ok(found.map_or(Peek::Absent, Peek::Entry))
     }
 
+    /// A few bytes of the file.
+    async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
+        let (key, digest, schema, change) = (key.clone(), key_digest(key), self.schema, *change);
+        if !self.objects.holds(digest) {
+            return Ok(Peek::Absent);
+        }
+        let sequence = self.objects.begin(digest);
+        let changed = self.run(move |objects| {
+            objects.change_times(&objects.resume(digest, sequence), key.as_encoded(), schema, &change)
+        });
+        Ok(changed.await?.map_or(Peek::Absent, Peek::Entry))
+    }
+
     async fn discard(&self, key: &CacheKey, damaged: &CacheValue<Raw>) -> BackendResult<()> {
         let (key, digest, record) = (key.clone(), key_digest(key), Raw::record_bytes(damaged));
         self.run(move |objects| objects.remove_damaged(digest, key.as_encoded(), record.as_deref())).await
@@ -203,6 +213,11 @@ impl Store for DiskStore {
         let now = self.now();
         let (dropped, cut_short) = self.run(move |objects| objects.sweep(now, limit)).await?;
         Ok(Sweep { dropped, cut_short })
+    }
+
+    /// Waits for the calls that are under way; then the folder can be opened again.
+    async fn close(&self) -> BackendResult<()> {
+        self.run(Objects::close).await
     }
 
     fn occupancy(&self) -> Option<Occupancy> {

@@ -53,12 +53,21 @@ fn check(path: &Path, stat: &Stat, wanted: FileType) -> BackendResult<()> {
 
 /// Opens a file to read if it is one of this user. Anything else is as good as nothing.
 pub(crate) fn read(at: impl AsFd, name: &Path) -> io::Result<Option<File>> {
+    open_file(at, name, OFlags::RDONLY)
+}
+
+/// The same to change it in its place.
+pub(crate) fn change(at: impl AsFd, name: &Path) -> io::Result<Option<File>> {
+    open_file(at, name, OFlags::RDWR)
+}
+
+fn open_file(at: impl AsFd, name: &Path, access: OFlags) -> io::Result<Option<File>> {
     let is_ours = |stat: &Stat| kind(stat) == FileType::RegularFile && stat.st_uid == geteuid().as_raw();
     // Opening a device can do things, so it is looked at first; and again in case that it was exchanged.
     if !look(&at, name)?.is_some_and(|stat| is_ours(&stat)) {
         return Ok(None);
     }
-    let file = match openat(at, name, OFlags::RDONLY | CAREFUL, Mode::empty()) {
+    let file = match openat(at, name, access | CAREFUL, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(error) if is_nothing(error.kind()) || error == rustix::io::Errno::LOOP => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -30,8 +30,8 @@ impl MokaBuilder {
         self
     }
 
-    // moka's node and queues, and the table of ends.
-    memory_setters!("moka", 320);
+    // moka's node and queues.
+    memory_setters!("moka", 352);
 
     /// The backend.
     ///

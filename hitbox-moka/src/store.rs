@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use hitbox_backend::core::{
-    BackendError, BackendResult, CacheKey, CacheValue, Clock, KeyHasher, Priority, Timestamp,
+    BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, KeyHasher, Priority, Timestamp,
 };
 use hitbox_backend::store::memory::{Bound, Expiries, page_of};
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
@@ -26,6 +26,8 @@ pub struct MokaStore {
     bound: Bound,
     /// moka weighs in 32 bits: in units that make the whole bound fit.
     unit: u64,
+    /// Bytes that were written since moka last put others out for them, which it does when it has time.
+    unsettled: AtomicU64,
     clock: Arc<dyn Clock>,
     counts: Counts,
     expiries: Expiries,
@@ -63,14 +65,34 @@ impl MokaStore {
         };
         let cache = builder.build_with_hasher(BuildHasherDefault::default());
         let classes = priorities.then(Classes::default);
-        Self { cache, bound, unit, clock, counts: Counts::default(), expiries: Expiries::default(), classes }
+        let unsettled = AtomicU64::new(0);
+        Self {
+            cache,
+            bound,
+            unit,
+            unsettled,
+            clock,
+            counts: Counts::default(),
+            expiries: Expiries::default(),
+            classes,
+        }
     }
 
-    /// An entry that is larger than the whole store: moka would take it and put it out again.
-    fn check_size(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<()> {
-        let Bound::Bytes(limit, _) = self.bound else { return Ok(()) };
+    /// The bytes of an entry, if they are what is bound. One that is larger than the whole store is refused: moka would take
+    /// it and put it out again.
+    fn size_of(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<u64> {
+        let Bound::Bytes(limit, _) = self.bound else { return Ok(0) };
         let size = self.bound.weight(key, value);
-        if size > limit { Err(BackendError::too_large("an entry", size, limit)) } else { Ok(()) }
+        if size > limit { Err(BackendError::too_large("an entry", size, limit)) } else { Ok(size) }
+    }
+
+    /// An entry of this size was written: others are put out for it, at the latest when a 64th of the bound is over.
+    #[inline]
+    fn settle(&self, size: u64) {
+        if size > 0 && self.unsettled.fetch_add(size, Ordering::Relaxed) + size >= self.bound.max() / 64 {
+            self.unsettled.store(0, Ordering::Relaxed);
+            self.cache.run_pending_tasks();
+        }
     }
 
     /// Stores an entry; makes room for it first, if classes decide who goes. Whether it is stored.
@@ -85,22 +107,27 @@ impl MokaStore {
             Bound::Bytes(..) => self.bound.weight(key, &value).div_ceil(self.unit),
             _ => 1,
         };
-        let mut classes = classes.lock();
-        // What is replaced gives its room back.
-        self.count_if_new(key);
-        self.cache.invalidate(key);
+        let mut queues = classes.lock();
         self.cache.run_pending_tasks();
-        while self.cache.weighted_size() + weight > self.bound.max() / self.unit {
-            let Some(victim) = classes.victim(class, key) else {
-                classes.forget(key);
-                return false;
-            };
+        // What is replaced gives its room back, and is there until then: an overwrite is no miss.
+        let max = (self.bound.max() / self.unit) + queues.weight_of(key);
+        let needed = (self.cache.weighted_size() + weight).saturating_sub(max);
+        if needed > queues.yields(class, key) {
+            if self.cache.remove(key).is_some() {
+                self.count_removed(1);
+            }
+            queues.forget(key);
+            return false;
+        }
+        self.count_if_new(key);
+        while self.cache.weighted_size() + weight > max {
+            let Some(victim) = classes.victim(&mut queues, class, key) else { break };
             self.cache.invalidate(&victim);
             self.expiries.forget(&victim);
             self.cache.run_pending_tasks();
         }
         self.cache.insert(key.clone(), value);
-        classes.note(key, class);
+        queues.note(key, class, weight);
         true
     }
 
@@ -163,12 +190,14 @@ impl MokaStore {
     }
 
     fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.check_size(key, &value)?;
+        let size = self.size_of(key, &value)?;
         let end = value.drop_at();
         if !self.insert(key, value) {
             self.expiries.forget(key);
-            return Ok(());
+            let message = "entries of higher priority take all the room";
+            return Err(BackendError::new(ErrorKind::NotAdmitted, message));
         }
+        self.settle(size);
         self.expiries.schedule(key, end);
         if end.is_some() {
             // Ends of entries that moka has put out do not pile up.
@@ -183,6 +212,14 @@ impl MokaStore {
         Ok(())
     }
 
+    #[inline]
+    fn look_up(&self, key: &CacheKey) -> Option<CacheValue<Raw>> {
+        if let Some(classes) = &self.classes {
+            classes.touch(key);
+        }
+        self.cache.get(key)
+    }
+
     fn take(&self, key: &CacheKey) -> DeleteStatus {
         let Some(held) = self.cache.remove(key) else { return DeleteStatus::Missing };
         self.count_removed(1);
@@ -194,7 +231,7 @@ impl MokaStore {
 #[async_trait]
 impl Store for MokaStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(self.cache.get(key))
+        Ok(self.look_up(key))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
@@ -211,7 +248,7 @@ impl Store for MokaStore {
 
     #[inline]
     fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
-        Poll::Ready(self.cache.get(key))
+        Poll::Ready(self.look_up(key))
     }
 
     fn try_write(
@@ -246,10 +283,25 @@ impl Store for MokaStore {
     async fn erase(&self) -> BackendResult<()> {
         self.cache.run_pending_tasks();
         self.count_removed(self.cache.entry_count());
-        self.expiries.clear();
-        self.cache.invalidate_all();
+        self.abandon();
         self.cache.run_pending_tasks();
         Ok(())
+    }
+
+    fn reclaim(&self) {
+        let now = self.clock.now();
+        if self.expiries.is_due(now) {
+            self.drop_due(now, DROPS_PER_WRITE);
+        }
+    }
+
+    /// moka drops them by and by.
+    fn abandon(&self) {
+        self.expiries.clear();
+        if let Some(classes) = &self.classes {
+            classes.lock().clear();
+        }
+        self.cache.invalidate_all();
     }
 
     /// Drops entries whose time is over and does moka's pending maintenance.

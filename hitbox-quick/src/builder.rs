@@ -20,7 +20,7 @@ impl QuickBuilder {
         Self { bound: Bound::Entries(100_000), options: LeafOptions::new("quick") }
     }
 
-    // The node with its links and the remembered ghosts, and the table of ends.
+    // The node with its links and the remembered ghosts.
     memory_setters!("quick", 256);
 
     /// The backend.

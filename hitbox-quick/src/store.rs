@@ -19,6 +19,10 @@ pub struct QuickStore {
     bound: Bound,
     clock: Arc<dyn Clock>,
     dropped: Arc<Dropped>,
+    /// Raised when all entries that are there are invalidated.
+    generation: AtomicU64,
+    /// The generation up to which invalidated entries have been dropped.
+    swept_to: AtomicU64,
 }
 
 /// An entry with its weight, which is asked for again and again.
@@ -26,6 +30,7 @@ pub struct QuickStore {
 struct Weighed {
     value: CacheValue<Raw>,
     weight: u64,
+    generation: u64,
 }
 
 #[derive(Clone)]
@@ -83,7 +88,7 @@ impl QuickStore {
             BuildHasherDefault::default(),
             Evictions(dropped.clone()),
         );
-        Self { cache, bound, clock, dropped }
+        Self { cache, bound, clock, dropped, generation: AtomicU64::new(0), swept_to: AtomicU64::new(0) }
     }
 
     /// Drops entries that are over, at most about `limit`.
@@ -107,7 +112,8 @@ impl QuickStore {
             return Err(BackendError::too_large("an entry", weight, limit));
         }
         let end = value.drop_at();
-        self.cache.insert(key.clone(), Weighed { value, weight });
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.cache.insert(key.clone(), Weighed { value, weight, generation });
         self.dropped.expiries.schedule(key, end);
         if end.is_some() && self.clock.is_real() {
             let now = self.clock.now();
@@ -180,8 +186,24 @@ impl Store for QuickStore {
         Ok(())
     }
 
-    /// Drops entries whose time is over.
+    fn reclaim(&self) {
+        let now = self.clock.now();
+        if self.dropped.expiries.is_due(now) {
+            self.drop_due(now, DROPS_PER_WRITE);
+        }
+    }
+
+    /// A sweep drops them.
+    fn abandon(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Drops entries whose time is over, and all that were there when all were invalidated.
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        if self.swept_to.swap(generation, Ordering::Relaxed) != generation {
+            self.cache.retain(|_, entry| entry.generation >= generation);
+        }
         Ok(self.drop_due(self.clock.now(), limit))
     }
 

@@ -2,7 +2,8 @@
 //! where the server has forgotten it, and needs no right but `EVAL`.
 
 /// The commands that a user of the server has to be allowed, those that scripts run among them.
-pub(crate) const RIGHTS: &str = "+get +mget +set +getrange +unlink +eval +scan +ping";
+pub(crate) const RIGHTS: &str =
+    "+get +mget +set +getrange +setrange +pexpireat +persist +unlink +eval +scan +ping";
 
 /// Removes records of ours, each of the key whose digest is in ARGV, and answers with the header of each, or with nothing
 /// for what is none: a key that does not exist, somebody else's value, or a record of another key. The keys' permissions are checked by the server before it begins.
@@ -19,6 +20,15 @@ for i, key in ipairs(KEYS) do
   end
 end
 return found
+";
+
+/// Replaces the header of a record (ARGV 1, by ARGV 2) if it is still the one that was read, and says when the record ends
+/// (ARGV 3, or never). The value does not travel.
+pub(crate) const SET_HEADER: &str = r"
+if redis.call('GETRANGE', KEYS[1], 0, 143) ~= ARGV[1] then return 0 end
+redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
+if ARGV[3] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], ARGV[3]) end
+return 1
 ";
 
 /// Removes a record if it is still the one that was found damaged.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, Lifetime};
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
 use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{
-    Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, Sweep,
+    Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, Sweep, TimeChange,
 };
 use redis::Cmd;
 
@@ -25,6 +25,16 @@ pub struct RedisStore {
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     schema: u32,
+}
+
+/// What there is under a key without its value.
+enum Start {
+    /// A record of ours: its header and attributes, and what they say.
+    Record(Vec<u8>, CacheValue<()>),
+    /// No record that this leaf can use.
+    Nothing,
+    /// It was another one each time.
+    Changing,
 }
 
 /// Records that are overwritten while they are looked at, in a row.
@@ -48,7 +58,7 @@ impl RedisStore {
     }
 
     /// When the server may drop an entry. Redis keeps times in signed 64 bits.
-    fn end_of(&self, value: &CacheValue<Raw>) -> Option<u64> {
+    fn end_of<T>(&self, value: &CacheValue<T>) -> Option<u64> {
         let end = value.drop_at().filter(|_| self.clock.is_real())?;
         Some((end + self.settings.skew_margin).as_millis().min(i64::MAX as u64))
     }
@@ -74,6 +84,26 @@ impl RedisStore {
         let now = self.clock.now();
         let was_alive = |head: &Vec<u8>| !wire::peek_times(head).is_some_and(|entry| entry.is_gone(now));
         DeleteStatus::of(u32::from(found.iter().flatten().any(was_alive)))
+    }
+
+    /// What a record says without its value, in one round trip unless it has attributes.
+    async fn start(&self, key: &CacheKey) -> BackendResult<Start> {
+        let mut wanted = wire::HEADER_BYTES;
+        // It may be overwritten by one with more in between.
+        for _ in 0..MAX_CONFLICTS {
+            let mut range = redis::cmd("GETRANGE");
+            range.arg(self.key(key)).arg(0).arg(wanted - 1);
+            let start = match self.connection.query::<Vec<u8>>(&range).await {
+                Err(error) if is_wrong_type(&error) => return Ok(Start::Nothing),
+                answer => answer?,
+            };
+            match wire::peek_for(key, &start, self.schema) {
+                Some(Ok(entry)) => return Ok(Start::Record(start, entry)),
+                Some(Err(more)) if more > wanted => wanted = more,
+                _ => return Ok(Start::Nothing),
+            }
+        }
+        Ok(Start::Changing)
     }
 
     async fn get(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
@@ -176,24 +206,39 @@ impl Store for RedisStore {
         self.count_records().await
     }
 
-    /// Header and attributes, in one round trip unless there are attributes.
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        let mut wanted = wire::HEADER_BYTES;
-        // It may be overwritten by one with more in between.
+        Ok(match self.start(key).await? {
+            Start::Record(_, entry) => Peek::Entry(entry),
+            Start::Nothing => Peek::Absent,
+            Start::Changing => Peek::Unknown,
+        })
+    }
+
+    /// Replaces the header of the record, which is read first: two round trips, whatever the value's size.
+    async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
         for _ in 0..MAX_CONFLICTS {
-            let mut range = redis::cmd("GETRANGE");
-            range.arg(self.key(key)).arg(0).arg(wanted - 1);
-            let start = match self.connection.query::<Vec<u8>>(&range).await {
-                Err(error) if is_wrong_type(&error) => return Ok(Peek::Absent),
-                answer => answer?,
+            let (start, entry) = match self.start(key).await? {
+                Start::Record(start, entry) => (start, entry),
+                Start::Nothing => return Ok(Peek::Absent),
+                Start::Changing => break,
             };
-            match wire::peek_for(key, &start, self.schema) {
-                Some(Ok(entry)) => return Ok(Peek::Entry(entry)),
-                Some(Err(more)) if more > wanted => wanted = more,
-                _ => return Ok(Peek::Absent),
+            let entry = match change.apply(entry) {
+                Ok(entry) => entry,
+                Err(entry) => return Ok(Peek::Entry(entry)),
+            };
+            let Some(header) = wire::with_times(&start, &entry) else { return Ok(Peek::Absent) };
+            let end = self.end_of(&entry).map_or_else(String::new, |end| end.to_string());
+            let mut command = redis::cmd("EVAL");
+            command.arg(scripts::SET_HEADER).arg(1).arg(self.key(key));
+            command.arg(&start[..wire::HEADER_BYTES]).arg(&header[..]).arg(&end);
+            match self.connection.query::<i64>(&command).await {
+                Ok(0) => {}
+                // Somebody has put another type of value there since.
+                Err(error) if is_wrong_type(&error) => return Ok(Peek::Absent),
+                changed => return changed.map(|_| Peek::Entry(entry)),
             }
         }
-        Ok(Peek::Unknown)
+        Err(BackendError::new(ErrorKind::Overloaded, "the stored entry changes all the time"))
     }
 
     async fn write_if(

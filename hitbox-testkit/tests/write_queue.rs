@@ -144,7 +144,7 @@ impl World {
 
     /// A load, which is shared while it is under way and stored at its end.
     async fn load(self: Arc<Self>, version: u64) {
-        let permit = Arc::new(LoadPermit::new(self.queues()));
+        let permit = Arc::new(LoadPermit::new(self.queues(), hitbox_core::Timestamp::from_millis(0)));
         self.history.loads(version, self.history.begin());
         *self.flight.lock().expect("no panic") = Some((permit.clone(), version));
         pause().await;

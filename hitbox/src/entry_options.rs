@@ -48,11 +48,12 @@ impl EntryOptions {
         self
     }
 
-    /// What callers are told beside the value, if there is anything.
+    /// What is kept beside the value for those who wait for a load, if there is anything.
     pub(crate) fn details(&self) -> Option<Arc<Details>> {
         let mut details = Details::default();
         details.metadata.clone_from(&self.metadata);
         details.version = self.version;
+        details.scopes.clone_from(&self.scopes);
         (details != Details::default()).then(|| Arc::new(details))
     }
 

@@ -131,9 +131,24 @@ impl<E: Clone> Flights<E> {
         permit: impl FnOnce() -> LoadPermit,
     ) -> Role<E> {
         let mut flights = lock(&self.shard(key).flights);
-        // What it brings may carry a tag that was invalidated since it began.
+        if let Some(waiting) = flights.get(key).and_then(|flight| Waiting::of(flight, last_invalidation)) {
+            return Role::Waiter(waiting);
+        }
+        let (completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
+        Role::Leader(completion, waiting)
+    }
+
+    /// The same for a call that cannot wait twice: it leads anew where something was invalidated since the load under way
+    /// began.
+    pub(crate) fn join_in_time(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        last_invalidation: u64,
+        permit: impl FnOnce() -> LoadPermit,
+    ) -> Role<E> {
+        let mut flights = lock(&self.shard(key).flights);
         let known = flights.get(key).filter(|flight| flight.last_invalidation == last_invalidation);
-        if let Some(waiting) = known.and_then(Waiting::of) {
+        if let Some(waiting) = known.and_then(|flight| Waiting::of(flight, last_invalidation)) {
             return Role::Waiter(waiting);
         }
         let (completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
@@ -156,8 +171,7 @@ impl<E: Clone> Flights<E> {
         permit: impl FnOnce() -> LoadPermit,
     ) -> Option<LoadCompletion<E>> {
         let mut flights = lock(&self.shard(key).flights);
-        let known = flights.get(key).filter(|flight| flight.last_invalidation == last_invalidation);
-        if known.is_some_and(|flight| flight.may_be_joined()) {
+        if flights.get(key).is_some_and(|flight| flight.may_be_joined()) {
             return None;
         }
         let (mut completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
@@ -192,7 +206,7 @@ impl<E: Clone> Flights<E> {
             is_in_background: false,
             has_ended: false,
         };
-        (completion, Waiting { flight })
+        (completion, Waiting { flight, is_late: false })
     }
 }
 
@@ -281,10 +295,13 @@ impl<E: Clone> Flight<E> {
 /// Somebody who waits for a flight. Dropping it ends the interest.
 pub(crate) struct Waiting<E: Clone> {
     pub(crate) flight: Arc<Flight<E>>,
+    /// Something was invalidated after the load had begun, and before this call came: it must not be given what the load
+    /// brings if that carries it.
+    pub(crate) is_late: bool,
 }
 
 impl<E: Clone> Waiting<E> {
-    fn of(flight: &Arc<Flight<E>>) -> Option<Self> {
+    fn of(flight: &Arc<Flight<E>>, last_invalidation: u64) -> Option<Self> {
         if !flight.permit.is_current() {
             return None;
         }
@@ -294,7 +311,9 @@ impl<E: Clone> Waiting<E> {
         }
         interest.waiting += 1;
         drop(interest);
-        Some(Self { flight: flight.clone() })
+        // What it brings may carry a tag that was invalidated since it began: that is known when it has brought it.
+        let is_late = flight.last_invalidation != last_invalidation;
+        Some(Self { flight: flight.clone(), is_late })
     }
 
     /// Waits for the end.

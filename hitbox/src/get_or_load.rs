@@ -231,7 +231,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             let _edge =
                 cycle::wait_for(waiting.flight.id, key).map_err(|keys| LoadError::of_cycle(key, &keys))?;
             match self.wait(&mut wait, &waiting, inline, is_leader).await {
-                Waited::Ended(Ended::Complete(Ok(result))) => return Ok(self.loaded(key, result, is_leader)),
+                Waited::Ended(Ended::Complete(Ok(result))) if self.may_take(key, &waiting, &result) => {
+                    return Ok(self.loaded(key, result, is_leader));
+                }
+                Waited::Ended(Ended::Complete(Ok(_))) => self.flights.leave(key, &waiting.flight),
                 Waited::Ended(Ended::Complete(Err(error))) => {
                     if is_leader && let Some(panic) = waiting.flight.take_panic() {
                         std::panic::resume_unwind(panic);
@@ -253,6 +256,18 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 Waited::TimedOut => return Err(self.timed_out(key)),
             }
         }
+    }
+
+    /// Whether a call may have what a load has brought that it has waited for: not if it came after an invalidation of what
+    /// that carries.
+    pub(crate) fn may_take(
+        &self,
+        key: &CacheKey,
+        waiting: &Waiting<LoadEnd<V>>,
+        result: &LoadResult<V>,
+    ) -> bool {
+        let scopes = result.details.as_ref().map_or(&[][..], |details| &details.scopes);
+        !waiting.is_late || !self.backend.layout().is_superseded(key, scopes, &waiting.flight.permit)
     }
 
     pub(crate) fn timed_out(&self, key: &CacheKey) -> LoadError {

@@ -11,7 +11,7 @@ use futures_util::future::{Shared as SharedFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use hitbox_backend::internal::{self, Decoded};
 use hitbox_backend::{Backend, Cacheable};
-use hitbox_core::{BackendResult, BoxFuture, CacheKey};
+use hitbox_core::{BackendResult, BoxFuture, CacheKey, Freshness};
 
 use crate::cache::Cache;
 use crate::cycle::{self, LoadId};
@@ -22,7 +22,7 @@ use crate::flight::{Ended, LoadCompletion, Role, Waiting};
 use crate::key::ToKey;
 use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, LoaderFn};
 use crate::loaded::Loaded;
-use crate::settings::{AfterTimeout, LifetimeOverride};
+use crate::settings::{AfterTimeout, LifetimeOverride, OnStale};
 use crate::shared::{READ, Shared};
 use crate::timeouts::{Timeouts, result_of};
 
@@ -94,22 +94,96 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         let asked: Vec<CacheKey> = keys.keys().cloned().collect();
         let completions: Vec<u64> = asked.iter().map(|key| shared.flights.completions(key)).collect();
         let mut values = Values { keys, found: HashMap::with_capacity(asked.len()), pending: HashMap::new() };
-        let look: BoxFuture<'_, Copies<V>> = Box::pin(shared.read_many(&asked));
-        let (copies, late) = match timeouts.look.bound(look).await {
+        let absent = shared.settings.absent.is_some();
+        let look: BoxFuture<'_, Copies<V>> = Box::pin(shared.read_many(&asked, READ.with_absent(absent)));
+        let (copies, mut late) = match timeouts.look.bound(look).await {
             Ok(copies) => (copies, None),
             Err(late) => (asked.iter().map(|_| Ok(None)).collect(), Some(late)),
         };
-        let mut led = Vec::new();
+        let (mut open, mut behind) = (Vec::new(), Vec::new());
         for ((key, completions), copy) in asked.iter().zip(completions).zip(copies) {
-            let copy = shared.if_possible(key, copy);
-            if let Some(value) = copy.and_then(|copy| copy.entry.into_data()) {
-                values.put(key, Some(value));
-                continue;
+            match shared.if_possible(key, copy) {
+                // What is known to be absent is left out.
+                Some(copy) if copy.freshness == Freshness::Fresh => values.put(key, copy.entry.into_data()),
+                Some(copy) if shared.settings.on_stale != OnStale::Reload => {
+                    behind.extend(shared.begin_reload(key).map(|completion| (key, completion)));
+                    shared.put_stale(&mut values, key, copy);
+                }
+                copy => match shared.instead_of_load(key, copy, &mut timeouts).await {
+                    Some(older) => shared.put_stale(&mut values, key, older),
+                    None => open.push((key, completions)),
+                },
             }
-            let permit = || shared.backend.layout().load_permit(key);
-            let (waiting, is_leader) = match shared.flights.join(key, shared.last_invalidation(), permit) {
+        }
+        let mut loader = Some(loader);
+        while !open.is_empty() || !behind.is_empty() {
+            let led = shared.join_all(open, &mut values);
+            let led = shared.loaded_since(led, &mut values, &mut timeouts).await;
+            let led: Vec<_> = led.into_iter().chain(behind.drain(..)).collect();
+            let inline = match (led.first(), loader.take()) {
+                (None, unused) => {
+                    loader = unused;
+                    Vec::new()
+                }
+                (Some(_), Some(loader)) => shared.load_together(led, &values.keys, loader),
+                // It has been used for the other keys.
+                (Some((key, _)), None) => return Err(LoadError::new(LoadErrorKind::Cancelled, key)),
+            };
+            let left = shared.wait_for_all(&asked, &mut values, inline, late.take(), &mut timeouts).await?;
+            let is_left = |key: &&CacheKey| left.contains(*key);
+            open = asked.iter().filter(is_left).map(|key| (key, shared.flights.completions(key))).collect();
+        }
+        Ok(values.found)
+    }
+}
+
+impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
+    fn put_stale<K: Eq + Hash + Clone>(&self, values: &mut Values<K, V>, key: &CacheKey, copy: Decoded<V>) {
+        count(&self.events.counts.stale_served);
+        self.events.tell(|| CacheEvent::StaleServed { key });
+        values.put(key, copy.entry.into_data());
+    }
+
+    /// The right to reload a key in the background whose stale copy is served, unless that is under way or has just failed.
+    fn begin_reload(self: &Arc<Self>, key: &CacheKey) -> Option<LoadCompletion<LoadEnd<V>>> {
+        let is_wanted = self.settings.on_stale == OnStale::ServeAndReload;
+        if !is_wanted || self.throttle.is_on(key, || self.monotonic()) {
+            return None;
+        }
+        let permit = || self.backend.layout().load_permit(key);
+        self.flights.lead_unless_under_way(key, self.last_invalidation(), permit)
+    }
+
+    /// The older copy that is served since a load has failed just now.
+    async fn instead_of_load(
+        &self,
+        key: &CacheKey,
+        copy: Option<Decoded<V>>,
+        timeouts: &mut Timeouts,
+    ) -> Option<Decoded<V>> {
+        if !self.throttle.is_on(key, || self.monotonic()) {
+            return None;
+        }
+        match copy {
+            Some(copy) => Some(copy),
+            None => timeouts.look.bound(Box::pin(self.fallback(key))).await.unwrap_or(None),
+        }
+    }
+
+    /// Joins or leads the flights of these keys. Says which it leads.
+    fn join_all<'k, K: Eq + Hash + Clone>(
+        self: &Arc<Self>,
+        open: Vec<(&'k CacheKey, u64)>,
+        values: &mut Values<K, V>,
+    ) -> Vec<(&'k CacheKey, LoadCompletion<LoadEnd<V>>, u64)> {
+        let mut led = Vec::new();
+        for (key, completions) in open {
+            let permit = || self.backend.layout().load_permit(key);
+            // The loader is called once: a flight that may turn out to be of no use is not joined.
+            let (waiting, is_leader) = match self.flights.join_in_time(key, self.last_invalidation(), permit)
+            {
                 Role::Waiter(waiting) => {
-                    count(&shared.events.counts.coalesced);
+                    count(&self.events.counts.coalesced);
                     (waiting, false)
                 }
                 Role::Leader(completion, waiting) => {
@@ -119,14 +193,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             };
             values.pending.insert(key.clone(), Pending { waiting: Arc::new(waiting), is_leader });
         }
-        let led = shared.loaded_since(led, &mut values, &mut timeouts).await;
-        let inline = shared.load_together(led, &values.keys, loader);
-        shared.wait_for_all(&asked, &mut values, inline, late, timeouts).await?;
-        Ok(values.found)
+        led
     }
-}
 
-impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// Completes those of the flights whose value has been stored since the batch was read. The others are to be loaded.
     async fn loaded_since<'k, K: Eq + Hash + Clone>(
         self: &Arc<Self>,
@@ -197,15 +266,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     /// Waits for all flights, at most as long as the call may. Meanwhile it performs the loads that are this call's to
-    /// do, and reads what may be served instead.
+    /// do, and reads what may be served instead. Says whose leader went away.
     async fn wait_for_all<K: Eq + Hash + Clone>(
         self: &Arc<Self>,
         asked: &[CacheKey],
         values: &mut Values<K, V>,
         inline: Vec<BoxFuture<'_, ()>>,
         mut late: Option<BoxFuture<'_, Copies<V>>>,
-        mut timeouts: Timeouts,
-    ) -> Result<(), LoadError> {
+        timeouts: &mut Timeouts,
+    ) -> Result<Vec<CacheKey>, LoadError> {
+        let mut left = Vec::new();
         let mut inline: Option<BoxFuture<'_, ()>> = (!inline.is_empty()).then(|| {
             let all = join_all(inline);
             Box::pin(async move { drop(all.await) }) as BoxFuture<'_, ()>
@@ -234,7 +304,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             }
                             return Err(error);
                         }
-                        Ended::Abandoned => return Err(LoadError::new(LoadErrorKind::Cancelled, &key)),
+                        Ended::Abandoned => left.push(key),
                     }
                 }
                 () = result_of(&mut inline) => inline = None,
@@ -267,7 +337,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 }
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Copies that a read has found while the keys were being loaded.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use hitbox_backend::internal::longest_copy;
 use hitbox_backend::operation::Batch;
-use hitbox_backend::operation::{Condition, Removal, Write, WriteOptions};
+use hitbox_backend::operation::{Condition, Removal, TimeChange, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, DeleteStatus, Raw, Receipt};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 
@@ -86,13 +85,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self.throttle.end(key);
         // Loads that are under way do not make it fresh again.
         let ticket = self.backend.layout().begin_write(key);
-        ticket.first().await;
-        let Some(copy) = longest_copy(&*self.backend, key, false).await? else { return Ok(false) };
-        let lifetime = copy.lifetime().with_stale(self.now());
-        let write =
-            Write::new(key.clone(), copy.with_lifetime(lifetime)).with_options(WriteOptions::of(&ticket));
+        let write = Write::times(key.clone(), TimeChange::stale_from(self.now()));
+        let write = write.with_options(WriteOptions::of(&ticket));
         let receipt = self.backend.write(Batch::one(write)).await.into_one().unwrap_or_default();
         self.record_failures(key, &receipt, &ticket);
-        receipt.into_result().map(|_| true)
+        // A copy that could not be reached is not served.
+        let found = receipt.stored() + receipt.removed();
+        if found > 0 { Ok(true) } else { receipt.into_result().map(|_| false) }
     }
 }

@@ -29,7 +29,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Cancellation
     /// Compositions finish it in their offload; a leaf alone hides the entries, and may not have recorded it.
     pub async fn invalidate_tags(&self, tags: &[&str]) -> BackendResult<Receipt> {
-        self.shared.backend.invalidate_tags(tags).await
+        self.shared.record_later(self.shared.backend.invalidate_tags(tags).await)
     }
 
     /// The same for entries that depend on one of these ([`Entry::depends_on`](crate::Entry::depends_on),
@@ -38,7 +38,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).
     pub async fn invalidate_dependencies(&self, names: &[&str]) -> BackendResult<Receipt> {
-        self.shared.backend.invalidate_dependencies(names).await
+        self.shared.record_later(self.shared.backend.invalidate_dependencies(names).await)
     }
 
     /// The same for all entries of a namespace of the backend and of those within it; nested ones are joined with `/`.
@@ -47,7 +47,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).
     pub async fn flush_namespace(&self, name: &str) -> BackendResult<Receipt> {
-        self.shared.backend.flush_namespace(name).await
+        self.shared.record_later(self.shared.backend.flush_namespace(name).await)
     }
 
     /// The same for all entries of the layers, also those of other caches over them; over a
@@ -56,7 +56,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Errors
     /// As [`invalidate_tags`](Self::invalidate_tags).
     pub async fn clear(&self) -> BackendResult<Receipt> {
-        self.shared.backend.clear().await
+        self.shared.record_later(self.shared.backend.clear().await)
     }
 
     /// Removes the entries of a key and of all keys of this cache that begin with its parts, from all layers; says how

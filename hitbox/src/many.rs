@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hitbox_backend::internal::{self, Decoded, WriteTicket};
 use hitbox_backend::operation::Batch;
-use hitbox_backend::operation::{Removal, Write, WriteOptions};
+use hitbox_backend::operation::{ReadOptions, Removal, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, CacheKey};
 
@@ -24,7 +24,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// Leaves nothing.
     pub async fn get_many<K: ToKey>(&self, keys: &[K]) -> Vec<BackendResult<Option<V>>> {
         let keys: Vec<CacheKey> = keys.iter().map(|key| self.key(key).into_owned()).collect();
-        let found = self.shared.read_many(&keys).await;
+        let found = self.shared.read_many(&keys, READ).await;
         let value = |copy: Option<Decoded<V>>| copy.and_then(|copy| copy.entry.into_data());
         found.into_iter().map(|found| found.map(value)).collect()
     }
@@ -90,9 +90,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     pub(crate) async fn read_many(
         self: &Arc<Self>,
         keys: &[CacheKey],
+        options: ReadOptions,
     ) -> Vec<BackendResult<Option<Decoded<V>>>> {
         self.reconcile_if_dirty();
-        let copies = internal::read_many(&*self.backend, keys, &READ).await;
+        let copies = internal::read_many(&*self.backend, keys, &options).await;
         for (key, copy) in keys.iter().zip(&copies) {
             if let Ok(Some(copy)) = copy {
                 self.touch(key, copy);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hitbox_backend::internal::{Reconciler, Reconciles, WriteTicket};
 use hitbox_backend::{Backend, Cacheable, LeafOutcome, Receipt};
-use hitbox_core::CacheKey;
+use hitbox_core::{BackendResult, CacheKey};
 
 use crate::events::{CacheEvent, count};
 use crate::shared::Shared;
@@ -49,6 +49,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         if self.backend.layout().has_dirty() {
             self.reconcile();
         }
+    }
+
+    /// Has layers record in the background what they have not taken of an invalidation.
+    pub(crate) fn record_later<T>(self: &Arc<Self>, invalidated: BackendResult<T>) -> BackendResult<T> {
+        if self.backend.layout().has_unrecorded() {
+            self.reconcile();
+        }
+        invalidated
     }
 
     #[cold]

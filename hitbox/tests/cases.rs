@@ -517,12 +517,15 @@ async fn case_c15_tags_are_the_stores_and_everything_is_the_namespaces() {
 
 #[tokio::test]
 async fn case_c15_a_namespace_without_a_name_is_the_whole_store() {
-    for backend in [
+    for (at, backend) in [
         moka().namespace("").shared(),
         moka().namespace("").namespace("x").shared(),
         moka().namespace("x").namespace("").shared(),
         two().namespace("").shared(),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let cache = numbers(backend.clone(), "unnamed");
         for _ in 0..2 {
             cache.insert(1, 7).await.expect("a write");
@@ -530,7 +533,7 @@ async fn case_c15_a_namespace_without_a_name_is_the_whole_store() {
             assert_eq!(cache.get(1).await.expect("a read"), None);
         }
         cache.insert(1, 7).await.expect("a write");
-        assert_eq!(cache.invalidate_matching("*").await.expect("an invalidation"), 1);
+        assert_eq!(cache.invalidate_matching("*").await.expect("an invalidation"), 1, "of the {at}. backend");
     }
     // Names are escaped, so that one with a slash is no path.
     let store = moka().shared();

@@ -2,12 +2,13 @@
 //! a copy is not served until it has been overwritten or removed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hitbox_core::CacheKey;
+use hitbox_core::{CacheKey, CacheValue, Timestamp};
 
-/// If there are more dirty keys than this, some tens of megabytes, the whole store is dirty until it has been erased.
+/// If there are more dirty keys than this, some tens of megabytes, the whole store is dirty until it has been erased; in one
+/// that other processes share, what is older than that is ignored.
 const MAX_KEYS: usize = 1 << 17;
 
 /// The count that stands for "the whole store".
@@ -18,6 +19,10 @@ pub(crate) struct DirtyKeys {
     /// Keys in the table. Every read looks at it, without the lock.
     count: AtomicUsize,
     table: Mutex<Table>,
+    /// Other processes write to the store too.
+    is_shared: bool,
+    /// Entries that were made earlier are outdated: milliseconds since the epoch.
+    ignored_before: AtomicU64,
     /// Somebody is cleaning them up.
     is_reconciled: AtomicBool,
 }
@@ -37,8 +42,15 @@ pub(crate) struct Erasing {
 }
 
 impl DirtyKeys {
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { is_shared, ..Self::default() }
+    }
+
     /// What the store had before the write with this number is outdated.
-    pub(super) fn mark_dirty(&self, key: &CacheKey, number: u64) {
+    ///
+    /// Too many of them in a store that others share: all that was made before `now` is outdated for this process, and the
+    /// store keeps it for others.
+    pub(super) fn mark_dirty(&self, key: &CacheKey, number: u64, now: impl FnOnce() -> Timestamp) {
         let mut table = self.lock();
         if self.is_all() {
             table.unnamed += 1;
@@ -46,12 +58,22 @@ impl DirtyKeys {
         }
         let by = table.keys.entry(key.clone()).or_insert(number);
         *by = number.max(*by);
-        if table.keys.len() > MAX_KEYS {
+        if table.keys.len() > MAX_KEYS && self.is_shared {
+            table.keys = HashMap::new();
+            self.ignored_before.store(now().as_millis(), Ordering::Release);
+            self.count.store(0, Ordering::Release);
+        } else if table.keys.len() > MAX_KEYS {
             table.keys = HashMap::new();
             self.count.store(ALL, Ordering::Release);
         } else {
             self.count.store(table.keys.len(), Ordering::Release);
         }
+    }
+
+    /// Whether an entry is outdated by its age: it was made before too many keys were dirty.
+    pub(super) fn ignores<T>(&self, entry: &CacheValue<T>) -> bool {
+        let before = self.ignored_before.load(Ordering::Acquire);
+        before > 0 && entry.created().is_none_or(|created| created.as_millis() <= before)
     }
 
     #[inline(always)]
@@ -107,9 +129,9 @@ impl DirtyKeys {
         self.lock().keys.len()
     }
 
-    /// Up to `limit` of them, in no order.
-    pub(super) fn some(&self, limit: usize) -> Vec<CacheKey> {
-        self.lock().keys.keys().take(limit).cloned().collect()
+    /// Up to `limit` of those that are wanted, in no order.
+    pub(super) fn some(&self, limit: usize, is_wanted: impl Fn(&CacheKey) -> bool) -> Vec<CacheKey> {
+        self.lock().keys.keys().filter(|key| is_wanted(key)).take(limit).cloned().collect()
     }
 
     /// The right to clean up, which one has at a time.
@@ -123,5 +145,31 @@ impl DirtyKeys {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hitbox_core::{CacheKey, CacheValue, Timestamp};
+
+    use super::{DirtyKeys, MAX_KEYS};
+
+    fn made_at(millis: u64) -> CacheValue<()> {
+        CacheValue::new(()).with_created(Some(Timestamp::from_millis(millis)))
+    }
+
+    #[test]
+    fn case_e09_a_shared_store_is_not_erased_when_too_much_is_dirty() {
+        let dirty = DirtyKeys::new(true);
+        let mark = |number: u64| {
+            let key = CacheKey::builder("k").part("n", number).build();
+            dirty.mark_dirty(&key, number, || Timestamp::from_millis(1_000));
+        };
+        (0..MAX_KEYS as u64).for_each(mark);
+        assert!(dirty.is_any() && !dirty.is_all() && !dirty.ignores(&made_at(1)));
+        mark(MAX_KEYS as u64);
+        assert!(!dirty.is_all(), "it would be erased");
+        assert!(dirty.ignores(&made_at(1_000)) && dirty.ignores(&CacheValue::new(())));
+        assert!(!dirty.ignores(&made_at(1_001)), "what is written later is served");
     }
 }

@@ -19,15 +19,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind};
+use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind, Timestamp};
 
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
-pub(crate) use super::tokens::EpochHome;
+pub(crate) use super::tokens::{EpochHome, Recorded};
 use super::tokens::{Recording, Table, Token, own_scopes, unique};
 pub(crate) use validity::Validity;
 
 /// Between two attempts to record what a store did not take.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// So much longer than entries their scopes' records live: clocks differ.
+pub(crate) const MARGIN: Duration = Duration::from_secs(10);
+
+/// The end of an entry, however often it is read.
+pub(crate) fn end_of<T>(value: &CacheValue<T>) -> Option<Timestamp> {
+    value.lifetime().drop_at()
+}
+
+/// The record of "everything", which all entries have, has no end.
+fn until_of(scope: &Scope, until: Option<Timestamp>) -> Option<Timestamp> {
+    until.filter(|_| scope.kind != ScopeKind::Everything)
+}
 
 /// What a write makes of its entry.
 #[derive(Debug)]
@@ -53,6 +66,8 @@ pub(crate) struct Epochs {
     unrecorded: AtomicUsize,
     /// Monotonic milliseconds before which it is not asked again to record them.
     not_before: AtomicU64,
+    /// One at a time has it record what it has not.
+    recorder: tokio::sync::Mutex<()>,
     table: RwLock<Table>,
 }
 
@@ -65,6 +80,7 @@ impl Epochs {
             latest: AtomicU64::new(logical_clock::now()),
             unrecorded: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
+            recorder: tokio::sync::Mutex::new(()),
             table: RwLock::default(),
         }
     }
@@ -114,7 +130,8 @@ impl Epochs {
         let is_due = |token: &Token| {
             let age = now.saturating_sub(token.asked);
             let is_recorded = token.recording == Recording::Done;
-            home == EpochHome::Shared && is_recorded && (age > staleness_bound || staleness_bound.is_zero())
+            let is_old = age > staleness_bound || staleness_bound.is_zero() || token.is_doubtful;
+            home == EpochHome::Shared && is_recorded && is_old
         };
         let by_key = key.into_iter().flat_map(own_scopes);
         let needed = by_key.chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
@@ -180,18 +197,40 @@ impl Epochs {
     }
 
     /// Takes note of what the store answered to a question that began with this number. `None` stands for no epoch.
-    pub(crate) fn merge(&self, read_sequence: u64, now: Duration, found: &[(Scope, Option<Epoch>)]) {
+    pub(crate) fn merge(&self, read_sequence: u64, now: Duration, found: &[(Scope, Option<Recorded>)]) {
         let is_shared = self.home == EpochHome::Shared;
         let mut table = self.write();
         table.make_room(&self.latest, found.len());
-        for (scope, epoch) in found {
-            let merged = Token { epoch: *epoch, asked: now, ..Token::UNSET };
+        for (scope, recorded) in found {
+            let epoch = recorded.map(|recorded| recorded.epoch);
+            let renewed = recorded.and_then(|recorded| recorded.renewed);
+            let until = recorded.and_then(|recorded| recorded.until);
+            let merged = Token { epoch, renewed, until, asked: now, is_learned: true, ..Token::UNSET };
             let token = match table.known(scope) {
-                // What has been changed here since is newer than the answer.
-                Some(known) if known.sequence > read_sequence || known.recording != Recording::Done => {
+                // What has been changed here is newer than the answer.
+                Some(known) if known.recording != Recording::Done => continue,
+                // It is the same still. That is no change: answers to questions that began before may be newer.
+                Some(known) if known.epoch == epoch => {
+                    let asked = known.asked.max(now);
+                    if let Some(token) = table.known_mut(scope) {
+                        (token.asked, token.until, token.is_doubtful) = (asked, until, false);
+                    }
                     continue;
                 }
-                Some(known) if known.epoch == *epoch => Token { asked: now, ..known },
+                // What this process has written since is newer than the answer; and who had none yet was asked earlier.
+                Some(known) if known.sequence > read_sequence && (!known.is_learned || epoch.is_none()) => {
+                    continue;
+                }
+                // Nobody knows which of two answers is newer: neither is believed, and the store is asked again.
+                Some(known) if known.sequence > read_sequence => {
+                    let changed = logical_clock::tick();
+                    self.latest.store(changed, Ordering::Release);
+                    Token { epoch: None, changed, is_doubtful: true, ..known }
+                }
+                // Somebody has given it its first epoch, which ends nothing.
+                Some(known) if known.epoch.is_none() && renewed.is_none() => {
+                    Token { changed: known.changed, known: logical_clock::tick(), ..merged }
+                }
                 // Somebody else has changed it.
                 Some(_) => {
                     let changed = logical_clock::tick();
@@ -208,8 +247,8 @@ impl Epochs {
         self.refresh(&table);
     }
 
-    /// Gives those of these scopes an epoch that have none; says which, for the store to record.
-    pub(crate) fn create(&self, now: Duration, scopes: &[Scope]) -> Vec<Scope> {
+    /// Gives those of these scopes an epoch that have none; says which, for the store to record until then.
+    pub(crate) fn create(&self, now: Duration, scopes: &[Scope], until: Option<Timestamp>) -> Vec<Scope> {
         let mut table = self.write();
         let mut created = Vec::new();
         for scope in scopes {
@@ -222,6 +261,7 @@ impl Epochs {
             let token = Token {
                 epoch: Some(epoch),
                 changed,
+                until: until_of(scope, until),
                 asked: now,
                 recording: Recording::First,
                 ..Token::UNSET
@@ -248,16 +288,18 @@ impl Epochs {
     }
 
     /// Gives a scope a new epoch. Nothing that carries it is stored before [`Self::end`].
-    pub(crate) fn begin(&self, scope: &Scope, now: Duration) -> Epoch {
+    pub(crate) fn begin(&self, scope: &Scope, now: Duration, until: Timestamp) -> Epoch {
         let epoch = unique();
         let mut table = self.write();
         table.make_room(&self.latest, 1);
-        let is_open = |token: Token| token.recording == Recording::Open;
         let recording = if self.is_in_store() { Recording::Open } else { Recording::Done };
-        if recording == Recording::Open && !table.known(scope).is_some_and(is_open) {
-            self.unrecorded.fetch_add(1, Ordering::AcqRel);
+        if recording == Recording::Open {
+            table.open.insert((scope.kind as u8, scope.name.clone()));
+            self.unrecorded.store(table.open.len(), Ordering::Release);
         }
-        let token = Token { epoch: Some(epoch), changed: UNDER_WAY, asked: now, recording, ..Token::UNSET };
+        let until = until_of(scope, Some(until));
+        let token =
+            Token { epoch: Some(epoch), changed: UNDER_WAY, until, asked: now, recording, ..Token::UNSET };
         table.put(scope, token);
         self.latest.store(logical_clock::tick(), Ordering::Release);
         self.refresh(&table);
@@ -278,12 +320,56 @@ impl Epochs {
     /// The store has recorded this epoch.
     pub(crate) fn recorded(&self, scope: &Scope) {
         let mut table = self.write();
-        if let Some(token) = table.known_mut(scope)
-            && token.epoch == Some(scope.epoch)
-            && std::mem::replace(&mut token.recording, Recording::Done) == Recording::Open
-        {
-            self.unrecorded.fetch_sub(1, Ordering::AcqRel);
+        let Some(known) = table.known(scope).filter(|known| known.epoch == Some(scope.epoch)) else { return };
+        // Questions that began before this may be answered with what was there.
+        table.put(scope, Token { recording: Recording::Done, ..known });
+        if known.recording == Recording::Open {
+            table.open.remove(&(scope.kind as u8, scope.name.clone()));
+            self.unrecorded.store(table.open.len(), Ordering::Release);
         }
+    }
+
+    /// Those scopes of an entry whose record in the store ends before the entry may, with their epochs.
+    pub(crate) fn ending_before<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> Vec<Scope> {
+        let scopes = value.details().map_or(&[][..], |details| &details.scopes);
+        if !self.is_in_store() || (scopes.is_empty() && !key.has_namespace()) {
+            return Vec::new();
+        }
+        let (home, end) = (self.home, end_of(value));
+        let is_short = |until: Timestamp| end.is_none_or(|end| until < end + MARGIN);
+        let table = self.read();
+        let all = own_scopes(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
+        let short = all.filter_map(|(kind, name)| {
+            let token = table.token(kind, name, home)?;
+            is_short(token.until?).then_some(Scope { epoch: token.epoch?, ..Scope::new(kind, name) })
+        });
+        short.collect()
+    }
+
+    /// The store has the record of this epoch until then.
+    pub(crate) fn prolonged(&self, scope: &Scope, until: Option<Timestamp>) {
+        if let Some(token) = self.write().known_mut(scope)
+            && token.epoch == Some(scope.epoch)
+        {
+            token.until = until;
+        }
+    }
+
+    /// The store does not have this epoch any more. When the scope was changed last is not forgotten.
+    pub(crate) fn lose(&self, scope: &Scope) {
+        let mut table = self.write();
+        if let Some(known) = table.known(scope)
+            && known.epoch == Some(scope.epoch)
+            && known.recording == Recording::Done
+        {
+            table.put(scope, Token { epoch: None, is_doubtful: true, ..known });
+        }
+        self.refresh(&table);
+    }
+
+    /// Until when the record of a scope has to be there.
+    pub(crate) fn until(&self, scope: &Scope) -> Option<Timestamp> {
+        self.read().known(scope)?.until
     }
 
     /// Somebody else has changed these epochs in the store: it is asked again for them.
@@ -304,9 +390,31 @@ impl Epochs {
         self.unrecorded.load(Ordering::Acquire) != 0
     }
 
-    /// What the store has to record still.
-    pub(crate) fn unrecorded(&self) -> Vec<Scope> {
-        if self.has_unrecorded() { self.read().open() } else { Vec::new() }
+    /// The right to have the store record what it has not.
+    pub(crate) async fn recorder(&self) -> impl Drop + Send {
+        self.recorder.lock().await
+    }
+
+    /// How many epochs the store has to record still.
+    pub(crate) fn count_unrecorded(&self) -> usize {
+        self.unrecorded.load(Ordering::Acquire)
+    }
+
+    /// Some of what the store has to record still.
+    pub(crate) fn unrecorded(&self, limit: usize) -> Vec<Scope> {
+        if self.has_unrecorded() { self.read().open(limit) } else { Vec::new() }
+    }
+
+    /// Forgets what the store has to record still, since "everything" is about to be invalidated, which says as much.
+    pub(crate) fn forget_unrecorded(&self) {
+        let mut table = self.write();
+        for (kind, name) in std::mem::take(&mut table.open) {
+            table.tokens[usize::from(kind)].remove(&name);
+        }
+        table.minimum = logical_clock::tick();
+        self.latest.store(table.minimum, Ordering::Release);
+        self.unrecorded.store(0, Ordering::Release);
+        self.refresh(&table);
     }
 
     /// Whether the store may be asked again to record what it has not: now and then.
@@ -326,6 +434,7 @@ impl Epochs {
         let mut table = self.write();
         if self.is_in_store() {
             table.tokens = Default::default();
+            table.open.clear();
             self.unrecorded.store(0, Ordering::Release);
         }
         table.minimum = logical_clock::tick();

@@ -5,6 +5,7 @@
 //! the stripe's lock. A permit that is taken while its key is being written ends with that write. What it brings may be
 //! shared until then, and is never stored.
 
+use hitbox_core::Timestamp;
 use smallvec::SmallVec;
 
 use super::logical_clock::StartedAt;
@@ -18,13 +19,13 @@ pub struct LoadPermit {
 }
 
 impl LoadPermit {
-    /// Takes a permit in each of these queues.
-    pub fn new(queues: QueueSet) -> Self {
+    /// Takes a permit in each of these queues, at this time.
+    pub fn new(queues: QueueSet, now: Timestamp) -> Self {
         let permit = |(queue, hash): (Arc<WriteQueue>, u64)| {
             let id = queue.take_permit(hash);
             (queue, hash, id)
         };
-        let started = StartedAt::load();
+        let started = StartedAt::load(now);
         Self { stores: queues.0.into_iter().map(permit).collect(), started }
     }
 

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hitbox_core::Timestamp;
+
 static TICKS: AtomicU64 = AtomicU64::new(1);
 
 /// The number of the last invalidation of the process.
@@ -25,16 +27,23 @@ pub(crate) struct StartedAt {
     /// It brings what was read or loaded before it. If nobody knows whether that was valid ever since, it is not
     /// stored.
     pub(crate) from_read: bool,
+    /// The time of a load's start: what was invalidated well before is no concern of it.
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl StartedAt {
     /// A write starts now and brings something new.
     pub(crate) fn write() -> Self {
-        Self { tick: now(), from_read: false }
+        Self { tick: now(), from_read: false, at: None }
     }
 
-    /// A load or refill starts now.
-    pub(crate) fn load() -> Self {
-        Self { tick: now(), from_read: true }
+    /// A refill starts now, or a write that brings what is stored elsewhere.
+    pub(crate) fn read() -> Self {
+        Self { tick: now(), from_read: true, at: None }
+    }
+
+    /// A load starts now.
+    pub(crate) fn load(at: Timestamp) -> Self {
+        Self { at: Some(at), ..Self::read() }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod filter;
 pub(crate) mod load_permit;
 pub(crate) mod logical_clock;
 pub(crate) mod refill_permit;
+mod slow_writes;
 mod stripe;
 mod tokens;
 pub(crate) mod write_queue;
@@ -19,13 +20,14 @@ pub(crate) mod sync {
 
 use std::sync::{Arc, OnceLock};
 
-use hitbox_core::CacheKey;
+use hitbox_core::{CacheKey, CacheValue, Clock};
 
 use dirty::DirtyKeys;
 use epochs::{EpochHome, Epochs};
 use filter::{Filter, Noted};
 pub use load_permit::LoadPermit;
 pub use refill_permit::RefillPermit;
+use slow_writes::SlowWrites;
 pub(crate) use stripe::WriteKind;
 pub use write_queue::WriteTicket;
 pub(crate) use write_queue::{QueueSet, WriteQueue};
@@ -36,6 +38,7 @@ pub struct Coherence {
     pub(crate) queue: Arc<WriteQueue>,
     pub(crate) dirty: DirtyKeys,
     pub(crate) epochs: Epochs,
+    pub(crate) slow_writes: SlowWrites,
     /// Which keys the store may have, if somebody wants to know.
     filter: OnceLock<Arc<Filter>>,
 }
@@ -44,17 +47,18 @@ impl Coherence {
     pub(crate) fn new(home: EpochHome) -> Self {
         Self {
             queue: Arc::new(WriteQueue::new()),
-            dirty: DirtyKeys::default(),
+            dirty: DirtyKeys::new(home == EpochHome::Shared),
             epochs: Epochs::new(home),
+            slow_writes: SlowWrites::default(),
             filter: OnceLock::new(),
         }
     }
 
     /// What this store had before the write of this ticket is not served until it has been overwritten or removed.
-    pub fn mark_dirty(&self, key: &CacheKey, ticket: &WriteTicket) {
+    pub fn mark_dirty(&self, key: &CacheKey, ticket: &WriteTicket, clock: &dyn Clock) {
         let hash = key.process_hash();
         if let Some(number) = ticket.number(&self.queue, hash) {
-            self.dirty.mark_dirty(key, number);
+            self.dirty.mark_dirty(key, number, || clock.now());
             // What has been written later is not taken for failed.
             if self.queue.is_overtaken(hash, number) {
                 self.dirty.mark_clean(key, number);
@@ -78,6 +82,11 @@ impl Coherence {
         self.dirty.has(key)
     }
 
+    /// Whether this entry of the store must not be served, whatever its key.
+    pub(crate) fn ignores<T>(&self, entry: &CacheValue<T>) -> bool {
+        self.dirty.ignores(entry)
+    }
+
     /// Whether any copy of this store must not be served.
     #[inline]
     pub(crate) fn has_dirty(&self) -> bool {
@@ -94,9 +103,9 @@ impl Coherence {
         self.dirty.len()
     }
 
-    /// Up to `limit` dirty keys, in no order.
-    pub(crate) fn some_dirty(&self, limit: usize) -> Vec<CacheKey> {
-        self.dirty.some(limit)
+    /// Up to `limit` dirty keys that are wanted, in no order.
+    pub(crate) fn some_dirty(&self, limit: usize, is_wanted: impl Fn(&CacheKey) -> bool) -> Vec<CacheKey> {
+        self.dirty.some(limit, is_wanted)
     }
 
     /// The right to clean the store up, if nobody has it.

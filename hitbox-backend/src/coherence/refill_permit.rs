@@ -15,7 +15,7 @@ pub struct RefillPermit {
 
 impl Default for RefillPermit {
     fn default() -> Self {
-        Self { stores: SmallVec::new(), started: StartedAt::load() }
+        Self { stores: SmallVec::new(), started: StartedAt::read() }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Stripe {
 pub(super) struct Permit {
     pub(super) hash: u64,
     pub(super) id: u64,
-    /// It was taken while its key was being written. It ends with that write and never becomes a write.
+    /// It was taken while its key was being written, by a call that had no answer yet. It ends with that write and never becomes a write.
     pub(super) late: bool,
 }
 
@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub(super) number: u64,
     /// This store has been written; the ticket goes on in others.
     pub(super) done: bool,
+    /// Its caller has been answered: whoever comes later comes after it.
+    pub(super) acknowledged: bool,
     /// This store has what a later write brought.
     pub(super) overtaken: bool,
     pub(super) kind: WriteKind,
@@ -58,7 +60,15 @@ impl Stripe {
         if kind == WriteKind::Change && !self.permits.is_empty() {
             self.permits.retain(|permit| permit.hash != hash);
         }
-        self.slots.push(Slot { hash, number, done: false, overtaken: false, kind, waker: None });
+        self.slots.push(Slot {
+            hash,
+            number,
+            done: false,
+            acknowledged: false,
+            overtaken: false,
+            kind,
+            waker: None,
+        });
         number
     }
 

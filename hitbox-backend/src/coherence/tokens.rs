@@ -1,17 +1,30 @@
 //! The table of a store's epochs: a token per scope, and the one number that the epochs of a key's own scopes make.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox_core::{CacheKey, Epoch, Scope, ScopeKind};
+use hitbox_core::{CacheKey, Epoch, Scope, ScopeKind, Timestamp};
 use twox_hash::XxHash3_64;
 
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
 
 /// Tags and dependencies that a table holds. When there are more it forgets them all.
 const MAX_TOKENS: usize = 1 << 18;
+
+/// By how much the clocks of processes that share a store may differ.
+const SKEW: Duration = Duration::from_secs(1);
+
+/// What a store has for a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) epoch: Epoch,
+    /// When it was given to end an older one; `None` for a first.
+    pub(crate) renewed: Option<Timestamp>,
+    /// Until when the record lives; `None` for ever.
+    pub(crate) until: Option<Timestamp>,
+}
 
 /// Where the truth about a store's epochs is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +41,8 @@ pub(crate) enum EpochHome {
 pub(super) struct Table {
     /// By family.
     pub(super) tokens: [HashMap<Box<str>, Token>; 4],
+    /// Those that the store has not recorded, by family and name.
+    pub(super) open: BTreeSet<(u8, Box<str>)>,
     /// Those that entries were stored in.
     pub(super) namespaces: HashSet<Box<str>>,
     /// The epoch of tags and dependencies that were never invalidated, where the truth is here.
@@ -46,8 +61,16 @@ pub(super) struct Token {
     pub(super) changed: u64,
     /// The logical time since which it is known.
     pub(super) known: u64,
+    /// When it was given to end an older one; `None` for a first, which ends nothing.
+    pub(super) renewed: Option<Timestamp>,
+    /// Until when the store has its record; `None` for ever.
+    pub(super) until: Option<Timestamp>,
     /// When the store was asked, on the monotonic clock.
     pub(super) asked: Duration,
+    /// The store has to be asked again, whenever that was.
+    pub(super) is_doubtful: bool,
+    /// Somebody else has given it: the store said so.
+    pub(super) is_learned: bool,
     pub(super) recording: Recording,
     /// Its place among the changes of the table: what the store answered to an earlier question is older.
     pub(super) sequence: u64,
@@ -72,13 +95,23 @@ impl Token {
         epoch: None,
         changed: 0,
         known: 0,
+        renewed: None,
+        until: None,
         asked: Duration::ZERO,
+        is_doubtful: false,
+        is_learned: false,
         recording: Recording::Done,
         sequence: 0,
     };
 
+    /// Whether its scope was invalidated since something started, as far as can be known. What another process has
+    /// invalidated is known by the time of that; clocks may differ by [`SKEW`].
     pub(super) fn is_since(&self, started: StartedAt) -> bool {
-        self.changed > started.tick || (started.from_read && self.known > started.tick)
+        let is_before = |renewed| started.at.is_some_and(|at| renewed + SKEW <= at);
+        self.changed > started.tick
+            || (started.from_read
+                && self.known > started.tick
+                && self.renewed.is_some_and(|renewed| !is_before(renewed)))
     }
 }
 
@@ -118,14 +151,15 @@ impl Table {
         self.tokens[scope.kind as usize].insert(scope.name.clone(), token);
     }
 
-    /// What the store is to be asked again to record.
-    pub(super) fn open(&self) -> Vec<Scope> {
-        let all =
-            KINDS.iter().flat_map(|kind| self.tokens[*kind as usize].iter().map(move |item| (*kind, item)));
-        let open =
-            all.filter(|(_, (_, token))| token.recording == Recording::Open && token.changed != UNDER_WAY);
-        open.filter_map(|(kind, (name, token))| Some(Scope { kind, name: name.clone(), epoch: token.epoch? }))
-            .collect()
+    /// Some of what the store is to be asked again to record.
+    pub(super) fn open(&self, limit: usize) -> Vec<Scope> {
+        let all = self.open.iter().filter_map(|(kind, name)| {
+            let token = self.tokens[usize::from(*kind)].get(name)?;
+            let kind = KINDS.into_iter().find(|known| *known as u8 == *kind)?;
+            let scope = Scope { kind, name: name.clone(), epoch: token.epoch? };
+            (token.changed != UNDER_WAY).then_some(scope)
+        });
+        all.take(limit).collect()
     }
 
     /// What is known of a scope; where the truth is here, that is everything.

@@ -132,7 +132,8 @@ impl WriteQueue {
 
     pub(super) fn take_permit(&self, hash: u64) -> u64 {
         let mut stripe = self.stripe(hash);
-        let is_changing = |slot: &Slot| slot.hash == hash && slot.kind == WriteKind::Change;
+        let is_changing =
+            |slot: &Slot| slot.hash == hash && slot.kind == WriteKind::Change && !slot.acknowledged;
         let late = stripe.drains > 0 || stripe.slots.iter().any(is_changing);
         let id = stripe.next;
         stripe.next += 1;
@@ -146,6 +147,12 @@ impl WriteQueue {
 
     pub(super) fn return_permit(&self, hash: u64, id: u64) {
         self.stripe(hash).permits.retain(|permit| permit.hash != hash || permit.id != id);
+    }
+
+    fn acknowledge(&self, hash: u64, number: u64) {
+        if let Some(slot) = self.stripe(hash).slots.iter_mut().find(|slot| slot.number == number) {
+            slot.acknowledged = true;
+        }
     }
 
     fn done(&self, hash: u64, number: u64) {
@@ -292,7 +299,7 @@ impl WriteTicket {
     pub fn begin(queues: QueueSet, kind: WriteKind) -> Arc<Self> {
         let started = match kind {
             WriteKind::Change => StartedAt::write(),
-            WriteKind::Maintenance => StartedAt::load(),
+            WriteKind::Maintenance => StartedAt::read(),
         };
         let mut ticket = Self::starting(started);
         if let Err(queues) = ticket.enter_few(queues, kind) {
@@ -410,6 +417,12 @@ impl WriteTicket {
             }
         }
         true
+    }
+
+    /// The caller is about to be answered, though some stores have not been written yet: what is loaded from here on is
+    /// stored after it.
+    pub(crate) fn acknowledge(&self) {
+        self.slots.iter().for_each(|slot| slot.queue.acknowledge(slot.hash, slot.number));
     }
 
     /// Waits until everybody who came earlier has written, in every store. What is read from then on is what this

@@ -104,9 +104,13 @@ impl Composition {
     /// have what it brought.
     pub(super) fn mark_unfinished(&self, progress: &Progress, key: &CacheKey, options: &WriteOptions) {
         let state = progress.lock();
-        for layer in Layer::BOTH.into_iter().filter(|layer| !state.ended[*layer]) {
-            self.mark_layer_dirty(layer, key, options);
+        let mut open = Layer::BOTH.into_iter().filter(|layer| !state.ended[*layer]).peekable();
+        if open.peek().is_some()
+            && let Some(ticket) = &options.ticket
+        {
+            ticket.acknowledge();
         }
+        open.for_each(|layer| self.mark_layer_dirty(layer, key, options));
     }
 
     /// Nobody knows what the leaves of this layer have.

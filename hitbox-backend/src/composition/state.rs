@@ -1,7 +1,7 @@
 //! What a composition consists of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hitbox_core::{BackendLabel, CacheKey, Freshness, Offload, Subject};
 
@@ -38,6 +38,8 @@ pub(super) struct Composition {
     pub(super) refill: Refill,
     /// Monotonic milliseconds before which dirty keys are left alone, after an attempt that failed.
     pub(super) reconcile_from: AtomicU64,
+    /// Invalidations are being recorded in the background.
+    pub(super) is_recording: Arc<AtomicBool>,
 }
 
 fn capabilities(layers: &Pair<Arc<dyn Backend>>, blueprint: &Blueprint, refill: &Refill) -> Capabilities {
@@ -82,6 +84,7 @@ impl CompositionBackend {
             offload: blueprint.offload.clone(),
             refill,
             reconcile_from: AtomicU64::new(0),
+            is_recording: Arc::default(),
             blueprint,
         });
         let weak: std::sync::Weak<Composition> = Arc::downgrade(&composition);

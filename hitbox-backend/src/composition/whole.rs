@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use futures_util::future::join;
-use hitbox_core::{BackendError, BackendResult, ErrorKind, Operation};
+use hitbox_core::{BackendError, BackendResult, ErrorKind, Operation, Refused, Task, TaskKind};
 
 use super::state::Composition;
-use super::{Layer, Pair, receipts};
+use super::{CompositionBackend, Layer, Pair, receipts};
 use crate::backend::Backend;
 use crate::completion::{Batch, Completion};
 use crate::leaf::drain;
 use crate::operation::{Invalidation, InvalidationTarget, Maintained, Maintenance};
 use crate::receipt::Receipt;
+use crate::reconcile::{self, Running};
 use crate::store::{Page, Sweep};
 
 impl Composition {
@@ -30,8 +31,34 @@ impl Composition {
             };
             let Pair { l1, l2 } = &this.layers;
             let (l1, l2) = join(call(&**l1, &what), call(&**l2, &what)).await;
+            if this.layout.has_unrecorded() {
+                this.record_later();
+            }
             receipts::join_removes(l1, l2)
         })
+    }
+
+    /// Has the layers record in the background what they have not, until they have.
+    fn record_later(self: &Arc<Self>) {
+        let Some(running) = Running::start(&self.is_recording) else { return };
+        let (weak, clock) = (Arc::downgrade(self), self.layout.clock().clone());
+        let work = async move {
+            let _running = running;
+            let mut pause = reconcile::SHORTEST_PAUSE;
+            loop {
+                clock.sleep(pause).await;
+                let Some(this) = weak.upgrade() else { return };
+                let backend = CompositionBackend(this);
+                if reconcile::record(&backend).await {
+                    return;
+                }
+                pause = (pause * 2).min(reconcile::LONGEST_PAUSE);
+            }
+        };
+        if let Err(Refused { why, .. }) = self.offload.register(Task::new(TaskKind::RECONCILE, work).daemon())
+        {
+            tracing::debug!(?why, "invalidations are recorded as reads and writes go on");
+        }
     }
 
     pub(super) async fn maintain(&self, work: &Maintenance) -> BackendResult<Maintained> {
@@ -44,7 +71,12 @@ impl Composition {
                 let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
                 both(l1, l2)
             }
-            Maintenance::Sweep { .. } | Maintenance::Count => {
+            Maintenance::Close => {
+                self.offload.idle().await;
+                let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
+                both(l1, l2)
+            }
+            Maintenance::Sweep { .. } | Maintenance::Count | Maintenance::Record { .. } => {
                 let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
                 both(l1, l2)
             }
@@ -81,6 +113,7 @@ fn both(l1: BackendResult<Maintained>, l2: BackendResult<Maintained>) -> Backend
         (Ok(Maintained::Counted(l1)), Ok(Maintained::Counted(l2))) => {
             Ok(Maintained::Counted([l1, l2].concat()))
         }
+        (Ok(Maintained::Recorded(l1)), Ok(Maintained::Recorded(l2))) => Ok(Maintained::Recorded(l1 + l2)),
         (Ok(done), Ok(_)) => Ok(done),
         (Err(l1), Err(l2)) => Err(BackendError::all_layers(vec![l1, l2])),
         (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),

@@ -76,7 +76,8 @@ impl Composition {
         }
         // Who leaves leaves out waits for all others: there is no order among them, and no race to be won by a leaf that
         // is left out.
-        if !write.options.skip.is_empty() || matches!(write.content, Content::Metadata(_)) {
+        if !write.options.skip.is_empty() || matches!(write.content, Content::Metadata(_) | Content::Times(_))
+        {
             let (this, keys) = (self.clone(), keys_of(&write));
             return self.completing(keys, async move { Batch::one(this.write_both(write).await) });
         }
@@ -143,8 +144,10 @@ impl Composition {
 
     /// Gives a write what its layers share: a ticket, and what has been encoded.
     fn begin(&self, write: &mut Write) {
-        self.refill.forget(&write.key);
         let Write { key, content, options, .. } = write;
+        if !matches!(content, Content::Times(_)) {
+            self.refill.forget(key);
+        }
         if let Content::Entry(value) = content
             && value.created().is_none()
         {

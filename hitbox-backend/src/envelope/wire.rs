@@ -49,6 +49,9 @@ pub const FORMAT_VERSION: u8 = 1;
 /// Longer attributes are not read, and so not written.
 pub const MAX_ATTRIBUTES_BYTES: u64 = 64 * 1024;
 const MAGIC: [u8; 4] = *b"HBOX";
+const FLAGS_AT: usize = 6;
+/// Optional fields, in the order of their flags, 8 bytes each.
+const FIELDS_AT: usize = 16;
 const CHECKSUM_AT: usize = 136;
 const IDENTITY_AT: usize = 104;
 /// Bytes of the payload that share a checksum.
@@ -227,6 +230,30 @@ pub fn peek(start: &[u8]) -> Option<Result<CacheValue<()>, usize>> {
     }
     let (scopes, metadata) = attributes::decode(attributes)?;
     Some(Ok(head.entry((), kind, scopes, metadata)))
+}
+
+/// The header of the record that starts like this, for the same entry with other times: the end of fresh, served and kept,
+/// and when it was read. `start` holds header and attributes, and is one that [`peek`] understands.
+pub fn with_times(start: &[u8], entry: &CacheValue<()>) -> Option<[u8; HEADER_BYTES]> {
+    let head = Head::parse(start)?;
+    let mut header = *start.first_chunk::<HEADER_BYTES>()?;
+    let (lifetime, mut flags) = (entry.lifetime(), head.flags);
+    let times = [
+        (HAS_STALE, lifetime.stale()),
+        (HAS_EXPIRE, lifetime.expire()),
+        (HAS_RETAIN, lifetime.retain()),
+        (HAS_TOUCHED, entry.details().and_then(|details| details.touched)),
+    ];
+    for (flag, instant) in times {
+        flags = if instant.is_some() { flags | flag } else { flags & !flag };
+        let at = FIELDS_AT + 8 * flag.trailing_zeros() as usize;
+        header[at..at + 8].copy_from_slice(&instant.map_or(0, Timestamp::as_millis).to_le_bytes());
+    }
+    header[FLAGS_AT..FLAGS_AT + 2].copy_from_slice(&flags.to_le_bytes());
+    let attributes = start.get(HEADER_BYTES..HEADER_BYTES + usize::try_from(head.attributes_len).ok()?)?;
+    let checksum = header_checksum(&header, attributes);
+    header[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    Some(header)
 }
 
 /// The schema version of the record that starts like this.

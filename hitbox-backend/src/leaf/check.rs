@@ -65,7 +65,14 @@ impl<S: Store> Leaf<S> {
                 (Checked::Usable(freshness), Poll::Ready(Some(value))) => {
                     TryRead::Hit(handle.found(value, freshness))
                 }
-                (checked, _) => checked.without_copy(),
+                (checked, answer) => {
+                    if let (Checked::Unusable, Poll::Ready(Some(over))) = (&checked, &answer)
+                        && handle.is_gone(over)
+                    {
+                        self.store.reclaim();
+                    }
+                    checked.without_copy()
+                }
             };
         }
         let Poll::Ready(Some(stored)) = answer else { return TryRead::Miss };

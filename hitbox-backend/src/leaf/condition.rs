@@ -1,6 +1,6 @@
 //! Writes that depend on what is stored.
 
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, VersionMismatch};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Details, ErrorKind, VersionMismatch};
 
 use super::Leaf;
 use super::check::Parsed;
@@ -20,6 +20,15 @@ fn mismatch(existing: u64, attempted: u64) -> BackendError {
 
 fn conflict() -> BackendError {
     BackendError::new(ErrorKind::Conflict, "the stored entry is not the one that the write was made for")
+}
+
+/// Whether one entry of a key was written after another: by their versions if both have one, else by when they were made.
+fn is_later<T, U>(one: &CacheValue<T>, other: &CacheValue<U>) -> bool {
+    let version = |details: Option<&Details>| details.and_then(|details| details.version);
+    match (version(one.details()), version(other.details())) {
+        (Some(one), Some(other)) => one > other,
+        _ => one.created() > other.created(),
+    }
 }
 
 impl<S: Store> Leaf<S> {
@@ -94,13 +103,14 @@ impl<S: Store> Leaf<S> {
             if matches!(condition, Condition::IfSame(_)) {
                 return Err(conflict());
             }
-            if self.still_counts(key, &stored).await? {
+            let is_in_the_way = !matches!(condition, Condition::Repair) || is_later(&stored, &value);
+            if is_in_the_way && self.still_counts(key, &stored).await? {
                 return Err(match (condition, stored.details().and_then(|details| details.version)) {
                     (Condition::IfNewer(attempted), Some(existing)) => mismatch(existing, *attempted),
                     _ => conflict(),
                 });
             }
-            // It does not count: its time is over, or it has been invalidated.
+            // It does not count: its time is over, it has been invalidated, or the repair brings a later one.
             ignoring = Some(identity);
         }
         Err(BackendError::new(ErrorKind::Overloaded, "the stored entry changes all the time"))

@@ -1,16 +1,19 @@
 //! Epochs of a leaf's scopes that are kept in its store: asking for them, giving them, recording them.
 
+use std::time::Duration;
+
 use hitbox_core::{
-    BackendError, BackendResult, CacheKey, CacheValue, Details, Epoch, ErrorKind, RecordKind, Scope,
+    BackendError, BackendResult, CacheKey, CacheValue, Details, Epoch, ErrorKind, Lifetime, RecordKind,
+    Scope, Timestamp,
 };
 
 use super::Leaf;
 use super::check::Parsed;
-use crate::coherence::epochs::{Attach, EpochHome, Epochs, Validity};
+use crate::coherence::epochs::{Attach, EpochHome, Epochs, MARGIN, Recorded, Validity, end_of};
 use crate::coherence::logical_clock::StartedAt;
 use crate::envelope::Raw;
 use crate::stats::Event;
-use crate::store::{Conditional, Store, StoreCondition};
+use crate::store::{Conditional, Peek, Store, StoreCondition, TimeChange};
 
 /// The key under which a store keeps the epoch of a scope. No user's key equals it.
 fn key_of(scope: &Scope) -> CacheKey {
@@ -25,19 +28,34 @@ pub(super) fn keys_of(scopes: &[Scope]) -> Vec<CacheKey> {
 const FIRST: u64 = 1;
 const RENEWED: u64 = u64::MAX;
 
-fn record_of(scope: &Scope, version: u64) -> CacheValue<Raw> {
+/// So many invalidations are recorded beside a read or write of another entry.
+const BESIDE_A_CALL: usize = 64;
+
+/// How long the record of an invalidated scope lives by itself: as long as a load may take that began before. Entries that
+/// are written with its epoch prolong it.
+const INVALIDATED: Duration = Duration::from_secs(300);
+
+fn record_of(scope: &Scope, version: u64, until: Option<Timestamp>) -> CacheValue<Raw> {
     let mut details = Details::default();
     details.kind = RecordKind::Tombstone;
     details.version = Some(version);
     details.scopes = vec![scope.clone()];
-    CacheValue::new(Raw::live(())).with_details(details)
+    let lifetime = Lifetime::new(None, until, None);
+    CacheValue::new(Raw::live(())).with_lifetime(lifetime).with_details(details)
 }
 
-fn epoch_in(scope: &Scope, stored: Option<CacheValue<Raw>>) -> Option<Epoch> {
-    let stored = stored?;
-    let details = stored.details().filter(|details| details.kind == RecordKind::Tombstone)?;
-    let kept = details.scopes.iter().find(|kept| *kept == scope);
-    kept.map(|kept| kept.epoch).filter(|epoch| *epoch != Epoch::NONE)
+/// What a record says of its scope, if its time is not over.
+fn recorded_in<T>(scope: &Scope, record: &CacheValue<T>, now: Timestamp) -> Option<Recorded> {
+    let details = record.details().filter(|details| details.kind == RecordKind::Tombstone)?;
+    let kept = details.scopes.iter().find(|kept| *kept == scope).filter(|kept| kept.epoch != Epoch::NONE)?;
+    let renewed = record.created().filter(|_| details.version != Some(FIRST));
+    let recorded = Recorded { epoch: kept.epoch, renewed, until: record.drop_at() };
+    (!record.is_gone(now)).then_some(recorded)
+}
+
+/// Until when a record is kept for an entry that ends then: longer, so that not every entry prolongs it.
+fn kept_for(end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    end.map(|end| end + end.since(now) + MARGIN)
 }
 
 /// First epochs that the store is being given. What it has not got when this is dropped is nobody's epoch.
@@ -88,8 +106,8 @@ impl<S: Store> Leaf<S> {
                 Parsed::Value(value) => Some(value),
                 Parsed::Nothing { .. } => None,
             });
-            let epoch = epoch_in(&scope, stored);
-            found.push((scope, epoch));
+            let recorded = stored.and_then(|stored| recorded_in(&scope, &stored, self.handle.clock().now()));
+            found.push((scope, recorded));
         }
         self.epochs().merge(sequence, self.handle.clock().monotonic(), &found);
         Ok(())
@@ -130,7 +148,7 @@ impl<S: Store> Leaf<S> {
 
     /// Whether a stored entry still counts: its time is not over, and nothing that it carries has been invalidated.
     pub(super) async fn still_counts<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> BackendResult<bool> {
-        if value.is_gone(self.handle.clock().now()) {
+        if value.is_gone(self.handle.clock().now()) || self.handle.coherence().ignores(value) {
             return Ok(false);
         }
         if self.epochs().is_in_store() {
@@ -164,33 +182,68 @@ impl<S: Store> Leaf<S> {
             }
         }
         self.admit_namespaces(key)?;
+        let mut asked = self.ask_for_what_is_due(key, &value).await?;
         // Others may make it forget epochs in between; not for ever.
         for _ in 0..8 {
             match epochs.attach(key, value, started) {
-                Attach::Attached(value) => return Ok(Some(value)),
+                Attach::Attached(attached) => {
+                    let short = epochs.ending_before(key, &attached);
+                    if short.is_empty() || self.prolong_epochs(short, end_of(&attached)).await? {
+                        return Ok(Some(attached));
+                    }
+                    value = attached;
+                }
                 Attach::Superseded => return Ok(None),
                 Attach::Missing(open, scopes) => {
                     value = open;
-                    self.ask_for(scopes.clone()).await?;
-                    self.create_epochs(&scopes).await?;
+                    let unknown = scopes.iter().filter(|scope| !asked.contains(scope)).cloned().collect();
+                    self.ask_for(unknown).await?;
+                    self.create_epochs(&scopes, end_of(&value)).await?;
                 }
             }
+            asked.clear();
         }
         Err(BackendError::new(ErrorKind::Overloaded, "the epochs of its scopes change all the time"))
     }
 
-    /// Gives scopes an epoch that have none, in the store too.
-    async fn create_epochs(&self, scopes: &[Scope]) -> BackendResult<()> {
-        let created = self.epochs().create(self.handle.clock().monotonic(), scopes);
+    /// Who only writes hears of others' invalidations too: the epochs of a shared store that were asked for too long ago
+    /// are asked for again. Says which.
+    async fn ask_for_what_is_due(
+        &self,
+        key: &CacheKey,
+        value: &CacheValue<Raw>,
+    ) -> BackendResult<Vec<Scope>> {
+        if self.epochs().home() != EpochHome::Shared {
+            return Ok(Vec::new());
+        }
+        let handle = &self.handle;
+        let scopes = value.details().map_or(&[][..], |details| &details.scopes);
+        let due =
+            self.epochs().missing(Some(key), scopes, handle.clock().monotonic(), handle.staleness_bound());
+        self.ask_for(due.clone()).await?;
+        Ok(due)
+    }
+
+    /// Gives scopes an epoch that have none, in the store too, for an entry that ends then.
+    async fn create_epochs(&self, scopes: &[Scope], end: Option<Timestamp>) -> BackendResult<()> {
+        let clock = self.handle.clock();
+        let created = self.epochs().create(clock.monotonic(), scopes, kept_for(end, clock.now()));
         let first = FirstEpochs { epochs: self.epochs(), scopes: created };
         if !self.store.capabilities().writes_conditionally {
             return self.record(first.scopes.clone(), FIRST).await;
         }
         for scope in &first.scopes {
             let key = key_of(scope);
-            let record = self.encoded(record_of(scope, FIRST), None)?;
-            let condition = StoreCondition::IfNewer { version: FIRST, ignoring: None };
-            match self.store.write_if(&key, record, &condition).await? {
+            let record = self.encoded(record_of(scope, FIRST, self.epochs().until(scope)), None)?;
+            let first = |ignoring| StoreCondition::IfNewer { version: FIRST, ignoring };
+            let mut written = self.store.write_if(&key, record.clone(), &first(None)).await?;
+            if let Conditional::Conflict(Some((stored, identity))) = &written
+                && stored.is_gone(clock.now())
+            {
+                // Servers keep what is over for a while.
+                written = self.store.write_if(&key, record, &first(Some(*identity))).await?;
+            }
+            match written {
                 Conditional::Written => self.epochs().recorded(scope),
                 // Somebody else was first: theirs holds.
                 Conditional::Conflict(_) => {
@@ -202,6 +255,36 @@ impl<S: Store> Leaf<S> {
         Ok(())
     }
 
+    /// Has the records of these epochs live as long as an entry that carries them. Says whether they are all there still.
+    async fn prolong_epochs(&self, scopes: Vec<Scope>, end: Option<Timestamp>) -> BackendResult<bool> {
+        let (epochs, now) = (self.epochs(), self.handle.clock().now());
+        let until = kept_for(end, now);
+        let mut is_all = true;
+        for scope in scopes {
+            let answer = self.store.change_times(&key_of(&scope), &TimeChange::kept_until(until)).await?;
+            let is_there = match answer {
+                Peek::Entry(record) => {
+                    recorded_in(&scope, &record, now).is_some_and(|recorded| recorded.epoch == scope.epoch)
+                }
+                Peek::Absent => false,
+                // Another process may have renewed it: when its record ends, that costs misses.
+                Peek::Unknown if self.handle.capabilities().shared => true,
+                Peek::Unknown => {
+                    epochs.prolonged(&scope, until);
+                    self.record(vec![scope.clone()], FIRST).await?;
+                    true
+                }
+            };
+            if is_there {
+                epochs.prolonged(&scope, until);
+            } else {
+                epochs.lose(&scope);
+                is_all = false;
+            }
+        }
+        Ok(is_all)
+    }
+
     /// Writes epochs into the store.
     async fn record(&self, scopes: Vec<Scope>, version: u64) -> BackendResult<()> {
         if scopes.is_empty() {
@@ -209,7 +292,8 @@ impl<S: Store> Leaf<S> {
         }
         let mut batch = Vec::with_capacity(scopes.len());
         for scope in &scopes {
-            batch.push((key_of(scope), self.encoded(record_of(scope, version), None)?));
+            let record = record_of(scope, version, self.epochs().until(scope));
+            batch.push((key_of(scope), self.encoded(record, None)?));
         }
         let mut all = Ok(());
         for (scope, result) in scopes.iter().zip(self.store.write_batch(batch).await) {
@@ -221,25 +305,41 @@ impl<S: Store> Leaf<S> {
         all
     }
 
+    /// Until when the record of a scope is kept that is invalidated now, whatever is written with it.
+    pub(super) fn invalidated_until(&self) -> Timestamp {
+        self.handle.clock().now() + INVALIDATED
+    }
+
     /// Writes epochs that end older ones.
     pub(super) async fn record_renewed(&self, scopes: Vec<Scope>) -> BackendResult<()> {
         if self.epochs().is_in_store() { self.record(scopes, RENEWED).await } else { Ok(()) }
     }
 
-    /// Tries again to write what the store has not recorded.
+    /// Writes some of what the store has not recorded, now and then: for leaves that nobody maintains. The rest is
+    /// [maintenance](crate::operation::Maintenance::Record).
     ///
     /// # Errors
     /// That of the store, which is counted and told of here.
     pub(super) async fn record_missing(&self) -> BackendResult<()> {
-        let open = self.epochs().unrecorded();
-        if open.is_empty() || !self.epochs().may_retry(self.handle.clock().monotonic()) {
+        if !self.epochs().has_unrecorded() || !self.epochs().may_retry(self.handle.clock().monotonic()) {
             return Ok(());
         }
-        let recorded = self.record(open, RENEWED).await;
-        recorded.map_err(|error| {
+        self.record_some(BESIDE_A_CALL).await.map(drop)
+    }
+
+    /// Writes at most `limit` of what the store has not recorded. Says how many are left.
+    pub(super) async fn record_some(&self, limit: usize) -> BackendResult<u64> {
+        let _recorder = self.epochs().recorder().await;
+        let some = self.epochs().unrecorded(limit);
+        if some.is_empty() {
+            // Whoever invalidates what is left is at it.
+            return Ok(0);
+        }
+        self.record(some, RENEWED).await.map_err(|error| {
             let error = self.handle.failed(Event::WriteError, error);
             tracing::debug!(backend = %self.handle.path(), %error, "an invalidation is not recorded yet");
             error
-        })
+        })?;
+        Ok(self.epochs().count_unrecorded() as u64)
     }
 }

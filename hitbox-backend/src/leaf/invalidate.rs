@@ -1,6 +1,6 @@
 //! Invalidations in a leaf: keys are removed, scopes get new epochs, and for a pattern the keys are listed.
 
-use hitbox_core::{BackendError, BackendResult, CacheKey, KeyPattern, Operation, Scope};
+use hitbox_core::{BackendError, BackendResult, CacheKey, KeyPattern, Operation, Scope, ScopeKind};
 
 use super::Leaf;
 use crate::coherence::write_queue::Drain;
@@ -10,6 +10,9 @@ use crate::operation::{Invalidation, InvalidationTarget, Removal};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
 use crate::store::Store;
+
+/// Invalidations that may wait for a store to record them: some tens of megabytes.
+const MAX_UNRECORDED: usize = 1 << 18;
 
 /// Keys that are listed at a time where that is I/O.
 const PAGE: usize = 1_000;
@@ -48,11 +51,24 @@ impl<S: Store> Leaf<S> {
     }
 
     async fn invalidate_scopes(&self, scopes: &[Scope], invalidation: &Invalidation) -> Receipt {
+        let everything = [Scope::everything()];
+        let scopes = if self.epochs().count_unrecorded() + scopes.len() > MAX_UNRECORDED {
+            // What the store does not take would pile up. "Everything" says the same, and costs misses.
+            tracing::warn!(backend = %self.handle.path(), "too many invalidations wait for the store: all is invalidated");
+            self.epochs().forget_unrecorded();
+            &everything
+        } else {
+            scopes
+        };
         let now = self.handle.clock().monotonic();
-        let renew = |scope: &Scope| Scope { epoch: self.epochs().begin(scope, now), ..scope.clone() };
+        let until = self.invalidated_until();
+        let renew = |scope: &Scope| Scope { epoch: self.epochs().begin(scope, now, until), ..scope.clone() };
         let renewed: Vec<Scope> = scopes.iter().map(renew).collect();
         invalidation.begin(self.handle.coherence(), &renewed);
         self.handle.count(Event::Invalidation, scopes.len() as u64);
+        if scopes.iter().any(|scope| scope.kind == ScopeKind::Everything) {
+            self.store.abandon();
+        }
         let recorded = self.record_renewed(renewed).await;
         self.invalidated(recorded)
     }

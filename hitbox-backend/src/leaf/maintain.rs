@@ -16,6 +16,8 @@ impl<S: Store> Leaf<S> {
             Maintenance::List { cursor, limit } => {
                 self.store.keys(cursor, limit).await.map(Maintained::Listed)
             }
+            Maintenance::Close => self.store.close().await.map(|()| Maintained::Closed),
+            Maintenance::Record { limit } => self.record_some(limit).await.map(Maintained::Recorded),
             Maintenance::Count => {
                 let entries = self.store.count().await.map_err(|error| self.during_maintenance(error));
                 return Ok(Maintained::Counted(vec![EntryCount { label: self.handle.path(), entries }]));

@@ -1,6 +1,7 @@
 //! The one backend around a store. Here values are encoded, calls timed and counted, copies checked, writes kept in
 //! order, and epochs attached. One file an operation, single calls and batches together.
 
+mod change;
 mod check;
 mod condition;
 mod contains;

@@ -1,6 +1,7 @@
 //! Reads of a leaf that may have to wait. Epochs without which entries of a shared store cannot be checked come in the
 //! same batch as the entries.
 
+use futures_util::future::join;
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Scope};
 
 use super::check::{Checked, Parsed};
@@ -61,13 +62,13 @@ impl<S: Store> Leaf<S> {
         }
         let handle = &self.handle;
         let started = Timers::start(handle.clock());
-        if handle.coherence().epochs.has_unrecorded() {
-            // Rare, and not to be a part of every read's future. What fails has been told of, and the read finds out for
-            // itself whether the store answers.
-            let _ = Box::pin(self.record_missing()).await;
-        }
         let missing = self.missing_epochs(key);
-        let stored = if missing.is_empty() {
+        let stored = if handle.coherence().epochs.has_unrecorded() {
+            // Rare, and not to be a part of every read's future. What fails has been told of. The read does not wait
+            // longer for that.
+            let read = async { Box::pin(self.read_with_epochs(key, missing)).await };
+            Box::pin(join(read, self.record_missing())).await.0
+        } else if missing.is_empty() {
             self.store.read(key).await
         } else {
             Box::pin(self.read_with_epochs(key, missing)).await
@@ -126,6 +127,10 @@ impl<S: Store> Leaf<S> {
             return Ok(None);
         };
         self.handle.count_bytes_read(&value);
+        if self.handle.coherence().ignores(&value) {
+            self.handle.miss(Event::Dirty);
+            return Ok(None);
+        }
         match self.handle.check(key, &value, options) {
             Checked::Usable(freshness) => Ok(Some(self.handle.found(value, freshness))),
             Checked::Unusable => Ok(None),
@@ -160,10 +165,6 @@ impl<S: Store> Leaf<S> {
     /// Entries, and all epochs that are needed to check them.
     async fn read_batch(&self, batch: &[CacheKey]) -> BackendResult<Vec<Stored>> {
         let handle = &self.handle;
-        if handle.coherence().epochs.has_unrecorded() {
-            // As for one entry.
-            let _ = self.record_missing().await;
-        }
         let mut missing: Vec<Scope> = Vec::new();
         for scope in batch.iter().flat_map(|key| self.missing_epochs(key)) {
             if !missing.contains(&scope) {
@@ -173,7 +174,11 @@ impl<S: Store> Leaf<S> {
         let sequence = handle.coherence().epochs.read_sequence();
         let together = [batch, &super::epoch_io::keys_of(&missing)].concat();
         let started = Timers::start(handle.clock());
-        let mut stored = self.store.read_batch(&together).await;
+        let mut stored = if handle.coherence().epochs.has_unrecorded() {
+            Box::pin(join(self.store.read_batch(&together), self.record_missing())).await.0
+        } else {
+            self.store.read_batch(&together).await
+        };
         handle.timers().read.stop(handle.clock(), started);
         if stored.iter().any(Result::is_ok) {
             handle.answered();

@@ -29,13 +29,18 @@ impl LeafHandle {
         bytes: u64,
         result: BackendResult<()>,
     ) -> Receipt {
-        if result.is_ok() {
+        let is_left_out = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotAdmitted);
+        if result.is_ok() || is_left_out {
             turn.mark_clean(self, key);
+        }
+        if is_left_out {
+            self.count(Event::NotAdmitted, 1);
+            return self.line(LeafOutcome::NotAdmitted);
         }
         self.written(event, bytes, result)
     }
 
-    fn written(&self, event: Event, bytes: u64, result: BackendResult<()>) -> Receipt {
+    pub(super) fn written(&self, event: Event, bytes: u64, result: BackendResult<()>) -> Receipt {
         match result {
             Ok(()) => {
                 self.answered();
@@ -178,6 +183,7 @@ impl<S: Store> Leaf<S> {
                 self.leave_out(&key, version, &condition, &options).await
             }
             (Content::Metadata(metadata), _) => self.replace_metadata(&key, &metadata, &options).await,
+            (Content::Times(change), _) => self.change_times(&key, &change, &options).await,
         }
     }
 
@@ -217,14 +223,25 @@ impl<S: Store> Leaf<S> {
             Err(error) => return handle.refuse(error),
         };
         let bytes = bytes_of(&value);
+        let (slow, hash) = (&handle.coherence().slow_writes, key.process_hash());
+        if let Err(error) = slow.check(hash, bytes, handle.clock().monotonic()) {
+            return handle.refuse(error);
+        }
         let _noted = handle.coherence().note(key);
         let timer = Timers::start(handle.clock());
-        let result = if condition.depends_on_stored() {
-            Box::pin(self.store_if(key, value, condition)).await
-        } else {
-            self.store.write(key, value).await
-        };
+        // Where no other process writes, nothing can be in the way of a repair.
+        let is_repair = matches!(condition, Condition::Repair) && handle.capabilities().shared;
+        let result =
+            if condition.depends_on_stored() || (is_repair && handle.capabilities().writes_conditionally) {
+                Box::pin(self.store_if(key, value, condition)).await
+            } else {
+                self.store.write(key, value).await
+            };
         handle.timers().write.stop(handle.clock(), timer);
+        slow.note(hash, bytes, handle.clock().monotonic(), &result);
+        if is_repair && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+            return handle.line(LeafOutcome::Superseded);
+        }
         handle.stored(key, &turn, Event::Write, bytes, result)
     }
 
@@ -344,45 +361,5 @@ impl<S: Store> Leaf<S> {
         let open = keys.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(key, _)| *key);
         let mut begun = self.layout.begin_writes(open).into_iter();
         known.into_iter().filter_map(|known| known.or_else(|| begun.next())).collect()
-    }
-
-    /// Other metadata for what is stored; nothing where nothing is.
-    async fn replace_metadata(
-        &self,
-        key: &CacheKey,
-        metadata: &std::collections::BTreeMap<String, bytes::Bytes>,
-        options: &WriteOptions,
-    ) -> Receipt {
-        let ticket = self.ticket(key, options);
-        let work = |turn| self.replace_metadata_in_turn(key, metadata, turn);
-        self.in_turn(key, &ticket, work).await.unwrap_or_else(|error| self.handle.refuse(error))
-    }
-
-    async fn replace_metadata_in_turn(
-        &self,
-        key: &CacheKey,
-        metadata: &std::collections::BTreeMap<String, bytes::Bytes>,
-        _turn: Turn<'_>,
-    ) -> Receipt {
-        let handle = &self.handle;
-        if handle.coherence().is_dirty(key) {
-            return handle.line(LeafOutcome::Absent);
-        }
-        let stored = match self.stored_entry(key).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return handle.line(LeafOutcome::Absent),
-            Err(error) => return handle.refuse(error),
-        };
-        let mut details = stored.details().cloned().unwrap_or_default();
-        details.metadata.clone_from(metadata);
-        let epoch = stored.namespace_epoch();
-        let value = match self.prepare(key, stored.with_details(details).with_namespace_epoch(epoch), None) {
-            Ok(value) => value,
-            Err(error) => return handle.refuse(error),
-        };
-        let bytes = bytes_of(&value);
-        let result = self.store.write(key, value).await;
-        // The value is the one that was there. If an earlier write has not reached it, it stays out of date.
-        handle.written(Event::Write, bytes, result)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use hitbox_core::{Lane, Offload, Refusal, Refused, Subject, Task, TaskKind};
+use hitbox_core::{BoxFuture, Lane, Offload, Refusal, Refused, Subject, Task, TaskKind};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -182,6 +182,10 @@ impl Debug for OffloadPool {
 }
 
 impl Offload for OffloadPool {
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.wait_all())
+    }
+
     fn register(&self, task: Task) -> Result<(), Refused> {
         let mut state = self.0.lock();
         let name = task.subject.clone().map(|subject| (task.kind, subject));

@@ -29,6 +29,15 @@ pub enum Maintenance {
         /// The size of the page.
         limit: usize,
     },
+    /// Record invalidations that a store has not taken when they were made, at most `limit` of them in each leaf. Until
+    /// then other processes, and this one after a restart, may serve what was invalidated.
+    Record {
+        /// The bound on the work.
+        limit: usize,
+    },
+    /// Finish what is under way in the background, and close the stores: they free what they have for themselves, and
+    /// take no more calls. For other handles of the same stores too.
+    Close,
 }
 
 /// What came of it.
@@ -43,6 +52,10 @@ pub enum Maintained {
     Counted(Vec<EntryCount>),
     /// Some keys.
     Listed(Page),
+    /// The stores are closed.
+    Closed,
+    /// So many invalidations are still to be recorded.
+    Recorded(u64),
 }
 
 fn unexpected<T>() -> BackendResult<T> {
@@ -64,6 +77,14 @@ impl Maintained {
     /// As [`into_swept`](Self::into_swept).
     pub fn into_counted(self) -> BackendResult<Vec<EntryCount>> {
         if let Self::Counted(counts) = self { Ok(counts) } else { unexpected() }
+    }
+
+    /// How many invalidations are still to be recorded.
+    ///
+    /// # Errors
+    /// As [`into_swept`](Self::into_swept).
+    pub fn into_recorded(self) -> BackendResult<u64> {
+        if let Self::Recorded(left) = self { Ok(left) } else { unexpected() }
     }
 
     /// Some keys.

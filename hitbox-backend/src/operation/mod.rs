@@ -13,4 +13,4 @@ pub use invalidation::{Invalidation, InvalidationTarget, Origin};
 pub use maintenance::{Maintained, Maintenance};
 pub(crate) use read::status_of;
 pub use read::{Answer, Answers, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, TryRead};
-pub use write::{Condition, Content, Reach, Removal, Write, WriteOptions};
+pub use write::{Condition, Content, Reach, Removal, TimeChange, Write, WriteOptions};

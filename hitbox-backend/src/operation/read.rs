@@ -101,6 +101,12 @@ impl LeafSet {
         self.0 & (1 << (leaf & 63)) != 0
     }
 
+    /// What is in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether all of `other` are in the set.
     pub const fn covers(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hitbox_core::{CacheKey, CacheValue};
+use hitbox_core::{CacheKey, CacheValue, Lifetime, Timestamp};
 
 use super::LeafSet;
 use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
@@ -38,6 +38,88 @@ pub enum Content {
     /// Other metadata for the entry that is there. Its value and its times stay; where there is none, nothing is
     /// created.
     Metadata(Arc<BTreeMap<String, Bytes>>),
+    /// Other times for the entry that is there. Its value stays, and is neither sent nor written again; where there is no
+    /// entry, nothing is created. This is no new state: it ends no load, and what a leaf has missed of it does not make
+    /// its copy outdated.
+    Times(TimeChange),
+}
+
+/// What becomes of the times of an entry that is there. It does not matter how often or in which order such changes are
+/// made: an end of fresh only ever becomes earlier, an end of life later, and what is noted is the latest read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeChange(Change);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    StaleFrom(Timestamp),
+    ReadAt { at: Timestamp, created: Option<Timestamp> },
+    KeptUntil(Option<Timestamp>),
+}
+
+impl TimeChange {
+    /// It is not fresh from then on, whatever it is.
+    pub const fn stale_from(at: Timestamp) -> Self {
+        Self(Change::StaleFrom(at))
+    }
+
+    /// The entry that was made at `created` was read then, which begins its idle time anew. Another entry, or one without
+    /// an idle time, stays as it is.
+    pub const fn read_at(at: Timestamp, created: Option<Timestamp>) -> Self {
+        Self(Change::ReadAt { at, created })
+    }
+
+    /// It lives until then, or for ever, unless it lives longer already.
+    pub const fn kept_until(end: Option<Timestamp>) -> Self {
+        Self(Change::KeptUntil(end))
+    }
+
+    /// The note that an entry with an idle time is read now, if one is due: there are at most eight in that time.
+    pub fn of_read<T>(entry: &CacheValue<T>, now: Timestamp) -> Option<Self> {
+        let details = entry.details()?;
+        let (idle, touched) = (details.idle?, details.touched.or(entry.created())?);
+        (now.since(touched) >= idle / 8).then(|| Self::read_at(now, entry.created()))
+    }
+
+    /// Whether it ends the time in which the entry is fresh.
+    pub const fn ends_fresh(&self) -> bool {
+        matches!(self.0, Change::StaleFrom(_))
+    }
+
+    /// The entry with its new times.
+    ///
+    /// # Errors
+    /// The entry is handed back if nothing changes.
+    pub fn apply<T>(&self, entry: CacheValue<T>) -> Result<CacheValue<T>, CacheValue<T>> {
+        match self.0 {
+            Change::StaleFrom(at) => {
+                if entry.lifetime().fresh_until().is_some_and(|end| end <= at) {
+                    return Err(entry);
+                }
+                let lifetime = entry.lifetime().with_stale(at);
+                Ok(entry.with_lifetime(lifetime))
+            }
+            Change::KeptUntil(until) => {
+                let longer = Lifetime::new(entry.lifetime().stale(), until, None);
+                if !longer.outlives(entry.lifetime()) {
+                    return Err(entry);
+                }
+                Ok(entry.with_lifetime(longer))
+            }
+            Change::ReadAt { at, created } => match entry.details() {
+                Some(details)
+                    if details.idle.is_some()
+                        && entry.created() == created
+                        && details.touched.is_none_or(|touched| touched < at) =>
+                {
+                    let mut details = details.clone();
+                    details.touched = Some(at);
+                    let epoch = entry.namespace_epoch();
+                    Ok(entry.with_details(details).with_namespace_epoch(epoch))
+                }
+                _ => Err(entry),
+            },
+        }
+    }
 }
 
 /// On which condition a write is carried out.
@@ -55,6 +137,9 @@ pub enum Condition {
     IfSame(Arc<CacheValue<Raw>>),
     /// If nothing was written since the permit was taken: the entry comes from a lower layer.
     Refill(Arc<RefillPermit>),
+    /// Unless another process has written a later entry, or one of a higher version: the entry comes from a layer that did
+    /// not miss it. It makes the copies of this process superseded if so.
+    Repair,
 }
 
 impl Condition {
@@ -114,6 +199,12 @@ impl Write {
     pub fn metadata(key: CacheKey, metadata: BTreeMap<String, Bytes>) -> Self {
         let content = Content::Metadata(Arc::new(metadata));
         Self { key, content, condition: Condition::Always, options: WriteOptions::default() }
+    }
+
+    /// Other times for the entry that is stored.
+    pub fn times(key: CacheKey, change: TimeChange) -> Self {
+        let (content, condition) = (Content::Times(change), Condition::Always);
+        Self { key, content, condition, options: WriteOptions::default() }
     }
 
     /// The same on a condition.

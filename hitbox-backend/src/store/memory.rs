@@ -88,8 +88,10 @@ pub fn weigh(key: &CacheKey, value: &CacheValue<Raw>) -> u64 {
     let details = value.details().map_or(0, |details| {
         let metadata = details.metadata.iter().map(|(name, value)| name.len() + value.len() + 64);
         let scopes = details.scopes.iter().map(|scope| scope.name.len() + 48);
-        metadata.chain(scopes).sum::<usize>() as u64 + 64
+        metadata.chain(scopes).sum::<usize>() as u64 + 96
     });
+    // The table of ends.
+    let details = details + if value.drop_at().is_some() { 160 } else { 0 };
     key.as_encoded().len() as u64 + value.data().weight() + details
 }
 

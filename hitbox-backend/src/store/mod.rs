@@ -15,6 +15,7 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 pub use crate::capability::Capabilities;
 pub use crate::envelope::{Encoded, Raw, Unusable};
 pub use crate::leaf::{LeafHandle, LeafOptions};
+pub use crate::operation::TimeChange;
 pub use crate::receipt::DeleteStatus;
 pub use crate::stats::Occupancy;
 
@@ -39,7 +40,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`Raw::to_record`] gives its bytes.
     ///
     /// # Errors
-    /// If it is not certain that the entry is stored.
+    /// If it is not certain that the entry is stored. [`NotAdmitted`](hitbox_core::ErrorKind::NotAdmitted) if the store keeps
+    /// it out for want of room; then it has nothing under the key.
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()>;
 
     /// Removes an entry.
@@ -84,6 +86,17 @@ pub trait Store: Send + Sync + 'static {
     /// As [`read`](Self::read).
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
         let _ = key;
+        Ok(Peek::Unknown)
+    }
+
+    /// Changes the times of the stored entry and leaves its value alone, which is neither read nor written: in one step,
+    /// whoever else writes. Answers with the entry as it is then, of whatever age. A store that says
+    /// [`Unknown`](Peek::Unknown), as by default, has the whole entry read and replaced.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
+        let _ = (key, change);
         Ok(Peek::Unknown)
     }
 
@@ -160,6 +173,22 @@ pub trait Store: Send + Sync + 'static {
         let _ = limit;
         Ok(Sweep::default())
     }
+
+    /// Finishes what is under way and frees what the store has for itself, such as a lock. Calls that come later fail with
+    /// [`Closed`](hitbox_core::ErrorKind::Closed) or find nothing. By default there is nothing to free.
+    ///
+    /// # Errors
+    /// If something could not be freed.
+    async fn close(&self) -> BackendResult<()> {
+        Ok(())
+    }
+
+    /// A read has met an entry that is over: a good moment to drop some of those. Must not wait. By default nothing is done.
+    fn reclaim(&self) {}
+
+    /// All entries that are there were invalidated, and are served to nobody any more: a store in memory may drop them, in no
+    /// time that grows with them. By default nothing is done.
+    fn abandon(&self) {}
 
     /// What the store holds, if it can say without I/O.
     fn occupancy(&self) -> Option<Occupancy> {

@@ -71,6 +71,9 @@ impl CacheKey {
 
     /// The key that [`in_namespace`](Self::in_namespace) made this one of; nothing if it did not.
     pub fn without_namespace(&self, namespace: &str) -> Option<Self> {
+        if namespace.is_empty() {
+            return Some(self.clone());
+        }
         let outer = encode::join_namespace(namespace, "");
         let rest = self.namespace().strip_prefix(outer.as_str())?;
         let inner = if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }?;

@@ -1,14 +1,29 @@
 //! Users of the server who may not do all that the backend does.
 
-use hitbox_backend::CacheBackend;
-use hitbox_core::{BackendError, BackendResult, CacheContext, CacheKey, CacheValue, ErrorKind};
+use std::time::Duration;
+
+use hitbox_backend::operation::{Batch, TimeChange, Write};
+use hitbox_backend::{Backend, CacheBackend};
+use hitbox_core::{BackendError, BackendResult, CacheContext, CacheKey, CacheValue, ErrorKind, Lifetime};
 use hitbox_redis::RedisBackend;
 use hitbox_testkit::RedisServer;
 
-use crate::{crowd, get, key};
+use crate::{crowd, get, key, now};
 
 /// What the documentation says that a user needs.
-const RIGHTS: [&str; 8] = ["+get", "+mget", "+set", "+getrange", "+unlink", "+eval", "+scan", "+ping"];
+const RIGHTS: [&str; 11] = [
+    "+get",
+    "+mget",
+    "+set",
+    "+getrange",
+    "+setrange",
+    "+pexpireat",
+    "+persist",
+    "+unlink",
+    "+eval",
+    "+scan",
+    "+ping",
+];
 
 /// A backend of a user with these rights.
 fn user(server: &RedisServer, rights: &[&str]) -> RedisBackend {
@@ -42,8 +57,17 @@ async fn all(redis: &RedisBackend) -> Vec<(&'static str, BackendResult<()>)> {
     done.push(("reads", first(redis.get_many::<u64>(&two).await.into_iter().map(|r| r.map(drop)).collect())));
     let crowd = crowd(redis, 100).await.into_iter().map(|(_, read)| read.map(drop)).collect();
     done.push(("crowd of reads", first(crowd)));
-    done.push(("look", hitbox_backend::Backend::contains(redis, &key(1)).await.map(drop)));
+    done.push(("look", Backend::contains(redis, &key(1)).await.map(drop)));
     done.push(("conditional write", redis.set_if_newer(&key(4), CacheValue::new(1_u64), 1).await.map(drop)));
+    // One without an end, and one that ends.
+    let end = Lifetime::ttl(now(), Duration::from_secs(60));
+    for (number, lifetime) in [(5, Lifetime::FOREVER), (6, end)] {
+        let entry = CacheValue::new(1_u64).with_lifetime(lifetime);
+        done.push(("write", redis.set(&key(number), entry, &mut context).await.map(drop)));
+        let write = Write::times(key(number), TimeChange::stale_from(now()));
+        let receipt = redis.write(Batch::one(write)).await.into_one().unwrap_or_default();
+        done.push(("times", receipt.into_result().map(drop)));
+    }
     done.push(("removal", redis.delete(&key(1), &mut context).await.map(drop)));
     done.push(("removals", first(redis.delete_many(&two).await.into_iter().map(|r| r.map(drop)).collect())));
     done.push(("list", redis.list_keys(0, 10).await.map(drop)));

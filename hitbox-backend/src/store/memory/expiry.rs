@@ -4,9 +4,10 @@
 //! for it. (moka could drop entries by itself, at the price of a sixth of every hit: it asks for a new life
 //! after each read.) Entries with an end stand in a table ordered by it, in slots of a quarter of a second.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hitbox_core::{CacheKey, KeyHasher, Timestamp};
@@ -32,21 +33,40 @@ pub struct Expiries {
 #[derive(Debug, Default)]
 struct Stripe {
     slot_of: HashMap<CacheKey, u64, BuildHasherDefault<KeyHasher>>,
-    due: BTreeMap<(u64, u64), Vec<CacheKey>>,
+    /// In the order of their slots.
+    due: BTreeSet<Due>,
 }
+
+/// A key and the slot of its end, in this order.
+#[derive(Debug)]
+struct Due(u64, CacheKey);
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_slot = self.0.cmp(&other.0).then_with(|| self.1.process_hash().cmp(&other.1.process_hash()));
+        by_slot.then_with(|| self.1.as_encoded().cmp(other.1.as_encoded()))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
 
 impl Stripe {
     /// Whether it was there.
     fn remove(&mut self, key: &CacheKey) -> bool {
         let Some(slot) = self.slot_of.remove(key) else { return false };
-        let at = (slot, key.process_hash());
-        if let Some(keys) = self.due.get_mut(&at) {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
-                self.due.remove(&at);
-            }
-        }
-        true
+        self.due.remove(&Due(slot, key.clone()))
     }
 }
 
@@ -79,20 +99,20 @@ impl Expiries {
         let mut stripe = self.stripe(key);
         if stripe.slot_of.get(key) != Some(&slot) {
             if !stripe.remove(key) {
-                self.ends.fetch_add(1, Ordering::Relaxed);
+                self.ends.fetch_add(1, atomic::Ordering::Relaxed);
             }
             stripe.slot_of.insert(key.clone(), slot);
-            stripe.due.entry((slot, key.process_hash())).or_default().push(key.clone());
+            stripe.due.insert(Due(slot, key.clone()));
         }
         // Under the lock, so that whoever moves it on has seen this entry.
-        self.next.fetch_min(slot, Ordering::AcqRel);
+        self.next.fetch_min(slot, atomic::Ordering::AcqRel);
     }
 
-    /// Forgets the ends of entries that are not there any more, if there are far more ends than entries: for stores that
-    /// do not say whom they put out. Costs one look-up an end, now and then.
+    /// Forgets the ends of entries that are not there any more, if there are half as many again as entries: for stores that
+    /// do not say whom they put out. Costs one look-up an end, now and then: three for each entry that is put out.
     pub fn prune(&self, entries: u64, is_there: impl Fn(&CacheKey) -> bool) {
-        let ends = self.ends.load(Ordering::Relaxed);
-        if ends < 2 * entries + MIN_ENDS {
+        let ends = self.ends.load(atomic::Ordering::Relaxed);
+        if ends < entries + entries / 2 + MIN_ENDS {
             return;
         }
         for index in 0..STRIPES {
@@ -107,7 +127,7 @@ impl Expiries {
     #[inline]
     pub fn forget(&self, key: &CacheKey) {
         // Nothing to forget if no entry ever had an end.
-        if self.next.load(Ordering::Acquire) != NEVER {
+        if self.next.load(atomic::Ordering::Acquire) != NEVER {
             self.remove(key);
         }
     }
@@ -117,19 +137,19 @@ impl Expiries {
     pub fn clear(&self) {
         for index in 0..STRIPES {
             let stripe = std::mem::take(&mut *self.lock(index));
-            self.ends.fetch_sub(stripe.slot_of.len() as u64, Ordering::Relaxed);
+            self.ends.fetch_sub(stripe.slot_of.len() as u64, atomic::Ordering::Relaxed);
         }
     }
 
     fn remove(&self, key: &CacheKey) {
         if self.stripe(key).remove(key) {
-            self.ends.fetch_sub(1, Ordering::Relaxed);
+            self.ends.fetch_sub(1, atomic::Ordering::Relaxed);
         }
     }
 
     /// Whether [`Self::take_due`] may find something. Costs one load.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.next.load(Ordering::Acquire) <= now.as_millis() / SLOT_MILLIS
+        self.next.load(atomic::Ordering::Acquire) <= now.as_millis() / SLOT_MILLIS
     }
 
     /// Keys whose entries are over at `now`, at most `limit`, which are forgotten; and whether there are more.
@@ -137,21 +157,19 @@ impl Expiries {
         let last = now.as_millis() / SLOT_MILLIS;
         let mut keys = Vec::new();
         // Entries that are scheduled from here on lower it again.
-        self.next.store(NEVER - 1, Ordering::Release);
+        self.next.store(NEVER - 1, atomic::Ordering::Release);
         for index in 0..STRIPES {
             let mut stripe = self.lock(index);
-            while let Some(first) = stripe.due.first_entry() {
-                let slot = first.key().0;
-                if slot > last || keys.len() >= limit {
-                    self.next.fetch_min(slot, Ordering::AcqRel);
+            while let Some(Due(slot, _)) = stripe.due.first() {
+                if *slot > last || keys.len() >= limit {
+                    self.next.fetch_min(*slot, atomic::Ordering::AcqRel);
                     break;
                 }
-                for key in first.remove() {
-                    if stripe.slot_of.remove(&key).is_some() {
-                        self.ends.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    keys.push(key);
+                let Some(Due(_, key)) = stripe.due.pop_first() else { break };
+                if stripe.slot_of.remove(&key).is_some() {
+                    self.ends.fetch_sub(1, atomic::Ordering::Relaxed);
                 }
+                keys.push(key);
             }
         }
         (keys, self.is_due(now))
