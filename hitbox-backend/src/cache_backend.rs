@@ -57,24 +57,25 @@ pub trait CacheBackend: Backend {
         async move {
             // Nothing that has to be dropped lives in this future unless somebody has to be waited for.
             let answer = self.try_read(key, &ReadOptions::NORMAL);
-            if let Some((value, found)) = typed::live_hit::<T>(&answer) {
+            if let Some((value, found)) = typed::live_hit::<T>(&answer)
+                && !has_idle_time(&found.value)
+            {
                 context.record(status_of(found.freshness), ResponseSource::Backend(found.label), found.mode);
-                let entry = found.value.around(value.clone());
-                if entry.has_details() {
-                    drop(answer);
-                    note_read(self, key, &entry).await;
-                }
-                return Ok(Some(entry));
+                return Ok(Some(found.value.around(value.clone())));
             }
             let copy = match typed::settle_try(self, answer) {
+                Ok(None) => return Ok(report(None, context)),
                 Ok(copy) => report(copy, context),
                 Err(asked) => {
                     let options = ReadOptions { skip: asked, ..ReadOptions::NORMAL };
                     report(typed::read(self, key, options).await?, context)
                 }
             };
-            note_reads(self, [(key, copy.as_ref())]).await;
-            Ok(copy)
+            match copy {
+                // The entry is no part of this future while it waits.
+                Some(entry) if has_idle_time(&entry) => Ok(Some(Box::pin(noted(self, key, entry)).await)),
+                copy => Ok(copy),
+            }
         }
     }
 
@@ -96,8 +97,11 @@ pub trait CacheBackend: Backend {
                     report(typed::read(self, key, ReadOptions { skip, ..options }).await?, context)
                 }
             };
-            note_reads(self, [(key, copy.as_ref())]).await;
-            Ok(copy)
+            match copy {
+                // The entry is no part of this future while it waits.
+                Some(entry) if has_idle_time(&entry) => Ok(Some(Box::pin(noted(self, key, entry)).await)),
+                copy => Ok(copy),
+            }
         }
     }
 
@@ -163,7 +167,11 @@ pub trait CacheBackend: Backend {
                 values[index] = copy.map(|copy| copy.and_then(Decoded::into_entry));
             }
             let found = values.iter().map(|value| value.as_ref().ok().and_then(Option::as_ref));
-            note_reads(self, keys.iter().zip(found)).await;
+            let found = keys.iter().zip(found).filter_map(|(key, entry)| Some((key, entry?)));
+            let idle: Vec<_> = found.filter(|(_, entry)| has_idle_time(entry)).collect();
+            if !idle.is_empty() {
+                Box::pin(note_reads(self, idle)).await;
+            }
             values
         }
     }
@@ -371,25 +379,31 @@ fn report<T>(copy: Option<Decoded<T>>, context: &mut CacheContext) -> Option<Cac
     copy.into_entry()
 }
 
+#[inline(always)]
+fn has_idle_time<T>(entry: &CacheValue<T>) -> bool {
+    entry.has_details() && entry.details().is_some_and(|details| details.idle.is_some())
+}
+
 /// Notes that entries with an idle time are read. What a layer misses of it is no error of the read.
+#[cold]
 async fn note_reads<'e, T: 'e, B: Backend + ?Sized>(
     backend: &B,
-    found: impl IntoIterator<Item = (&'e CacheKey, Option<&'e CacheValue<T>>)>,
+    found: impl IntoIterator<Item = (&'e CacheKey, &'e CacheValue<T>)>,
 ) {
-    let idle =
-        found.into_iter().filter_map(|(key, entry)| Some((key, entry?)).filter(|(_, e)| e.has_details()));
-    let notes: Batch<Write> = idle.filter_map(|(key, entry)| note_of(backend, key, entry)).collect();
+    let notes: Batch<Write> =
+        found.into_iter().filter_map(|(key, entry)| note_of(backend, key, entry)).collect();
     if !notes.is_empty() {
         drop(backend.write(notes).await);
     }
 }
 
-/// The same for one of them.
-#[inline(never)]
-async fn note_read<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: &CacheValue<T>) {
-    if let Some(note) = note_of(backend, key, entry) {
+/// The same for one of them, which is handed back.
+#[cold]
+async fn noted<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: CacheValue<T>) -> CacheValue<T> {
+    if let Some(note) = note_of(backend, key, &entry) {
         drop(backend.write(Batch::one(note)).await);
     }
+    entry
 }
 
 fn note_of<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: &CacheValue<T>) -> Option<Write> {

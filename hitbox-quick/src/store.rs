@@ -25,12 +25,30 @@ pub struct QuickStore {
     swept_to: AtomicU64,
 }
 
-/// An entry with its weight, which is asked for again and again.
+/// An entry with its weight, which is asked for again and again, and in the upper bits the generation that it is of: hits
+/// copy it all.
 #[derive(Clone)]
 struct Weighed {
     value: CacheValue<Raw>,
-    weight: u64,
-    generation: u64,
+    weight_and_generation: u64,
+}
+
+/// The bits of a weight: 256 TiB.
+const WEIGHT_BITS: u32 = 48;
+
+impl Weighed {
+    fn new(value: CacheValue<Raw>, weight: u64, generation: u64) -> Self {
+        Self { value, weight_and_generation: weight | generation << WEIGHT_BITS }
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight_and_generation & ((1 << WEIGHT_BITS) - 1)
+    }
+
+    /// Whether it is of this generation; they come round after 65,536 of them.
+    fn is_of(&self, generation: u64) -> bool {
+        self.weight_and_generation >> WEIGHT_BITS == generation & (u64::MAX >> WEIGHT_BITS)
+    }
 }
 
 #[derive(Clone)]
@@ -38,7 +56,7 @@ struct Weights;
 
 impl Weighter<CacheKey, Weighed> for Weights {
     fn weight(&self, _: &CacheKey, entry: &Weighed) -> u64 {
-        entry.weight
+        entry.weight()
     }
 }
 
@@ -107,13 +125,14 @@ impl QuickStore {
     }
 
     fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        let (weight, limit) = (self.bound.weight(key, &value), self.cache.shard_capacity());
+        let weight = self.bound.weight(key, &value);
+        let limit = self.cache.shard_capacity().min((1 << WEIGHT_BITS) - 1);
         if weight > limit {
             return Err(BackendError::too_large("an entry", weight, limit));
         }
         let end = value.drop_at();
         let generation = self.generation.load(Ordering::Relaxed);
-        self.cache.insert(key.clone(), Weighed { value, weight, generation });
+        self.cache.insert(key.clone(), Weighed::new(value, weight, generation));
         self.dropped.expiries.schedule(key, end);
         if end.is_some() && self.clock.is_real() {
             let now = self.clock.now();
@@ -202,7 +221,7 @@ impl Store for QuickStore {
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
         let generation = self.generation.load(Ordering::Relaxed);
         if self.swept_to.swap(generation, Ordering::Relaxed) != generation {
-            self.cache.retain(|_, entry| entry.generation >= generation);
+            self.cache.retain(|_, entry| entry.is_of(generation));
         }
         Ok(self.drop_due(self.clock.now(), limit))
     }
