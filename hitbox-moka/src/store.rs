@@ -136,12 +136,14 @@ impl MokaStore {
     #[inline]
     fn count_if_new(&self, key: &CacheKey) {
         let counts = &self.counts;
-        if counts.is_counting.load(Ordering::Relaxed) {
-            if !self.cache.contains_key(key) {
-                counts.added.fetch_add(1, Ordering::Relaxed);
+        if !counts.is_counting.load(Ordering::Relaxed) {
+            if self.cache.weighted_size() < self.bound.max() / self.unit / 2 {
+                return;
             }
-        } else if self.cache.weighted_size() >= self.bound.max() / self.unit / 2 {
             self.begin_counting();
+        }
+        if !self.cache.contains_key(key) {
+            counts.added.fetch_add(1, Ordering::Relaxed);
         }
     }
 

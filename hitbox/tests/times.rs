@@ -334,7 +334,7 @@ async fn case_e07_expiring_makes_stale_at_once_and_is_no_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_e08_a_note_of_a_read_is_no_refill() {
-    for refill in [RefillPolicy::Never, RefillPolicy::NthHit(1_000)] {
+    for refill in [RefillPolicy::Never, RefillPolicy::NthHit(u32::MAX)] {
         let clock = ManualClock::new();
         let upper = MemoryBackend::labelled("upper", Arc::new(clock.clone()));
         let layers = upper.clone().compose(moka(&clock), pool()).with_refill(refill).shared();
