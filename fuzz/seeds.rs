@@ -1,6 +1,5 @@
 //! Writes the seeds: what fuzzing starts from, so that it does not have to find the formats by itself.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -10,16 +9,7 @@ use hitbox_backend::envelope::{Encodings, Raw};
 use hitbox_backend::{Codec, Compressor, Format};
 use hitbox_core::{CacheKey, CacheValue, Details, Lifetime, Priority, RecordKind, Scope, Timestamp};
 use hitbox_disk::object;
-use serde::{Deserialize, Serialize};
-
-/// The type that the target reads.
-#[derive(Clone, Serialize, Deserialize)]
-enum Anything {
-    Number(u64),
-    Text(String),
-    List(Vec<Anything>),
-    Map(BTreeMap<String, Option<Anything>>),
-}
+use hitbox_fuzz::Anything;
 
 fn values() -> Vec<Anything> {
     let text = Anything::Text("seed".repeat(30));
@@ -59,7 +49,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     for (name, format) in formats {
         for (number, value) in values().into_iter().enumerate() {
-            for (packed, compressor) in [("plain", Compressor::None), ("gzip", Compressor::Gzip(1)), ("zstd", Compressor::Zstd(1))] {
+            for (packed, compressor) in
+                [("plain", Compressor::None), ("gzip", Compressor::Gzip(1)), ("zstd", Compressor::Zstd(1))]
+            {
                 let mut codec = Codec::default();
                 (codec.format, codec.compressor) = (format, compressor);
                 let entry = CacheValue::new(Raw::live(value.clone()));
@@ -67,7 +59,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let mut entry = entry.map(|_| Raw::encoded(encoded, None));
                 if number == 1 {
                     let times = [1_u64, 2, 3].map(|n| Some(Timestamp::from_millis(n << 40)));
-                    entry = entry.with_lifetime(Lifetime::new(times[0], times[1], times[2])).with_details(details());
+                    entry = entry
+                        .with_lifetime(Lifetime::new(times[0], times[1], times[2]))
+                        .with_details(details());
                 }
                 if number == 2 {
                     let mut details = details();

@@ -2,22 +2,12 @@
 
 #![no_main]
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use hitbox_backend::Codec;
 use hitbox_backend::envelope::wire::{self, Record};
 use hitbox_core::CacheKey;
+use hitbox_fuzz::Anything;
 use libfuzzer_sys::fuzz_target;
-use serde::{Deserialize, Serialize};
-
-#[derive(Clone, Serialize, Deserialize)]
-enum Anything {
-    Number(u64),
-    Text(String),
-    List(Vec<Anything>),
-    Map(BTreeMap<String, Option<Anything>>),
-}
 
 fuzz_target!(|input: &[u8]| {
     let key = CacheKey::new("k");
@@ -39,7 +29,9 @@ fuzz_target!(|input: &[u8]| {
         if let Some(Err(more)) = wire::peek(&record[..record.len() / 2]) {
             assert!(more > record.len() / 2);
         }
-        if let Record::Value(value) = wire::decode(&key, &Bytes::from(record.clone()), &Codec::default(), None) {
+        if let Record::Value(value) =
+            wire::decode(&key, &Bytes::from(record.clone()), &Codec::default(), None)
+        {
             let _ = value.data().decode::<Anything>();
             let _ = value.data().decode::<Bytes>();
         }

@@ -17,7 +17,7 @@ use crate::completion::{Batch, Completion};
 use crate::envelope::Cacheable;
 use crate::operation::{
     Condition, Invalidation, InvalidationTarget, LeafSet, Maintenance, ReadOptions, Removal, TimeChange,
-    Write, WriteOptions, status_of,
+    Write, status_of,
 };
 use crate::receipt::{DeleteStatus, Receipt, Receipts};
 use crate::stats::{EntryCount, Statistics};
@@ -166,11 +166,12 @@ pub trait CacheBackend: Backend {
             for (index, copy) in typed::read_batch::<T, Self>(self, keys, open, &ReadOptions::NORMAL).await {
                 values[index] = copy.map(|copy| copy.and_then(Decoded::into_entry));
             }
-            let found = values.iter().map(|value| value.as_ref().ok().and_then(Option::as_ref));
-            let found = keys.iter().zip(found).filter_map(|(key, entry)| Some((key, entry?)));
-            let idle: Vec<_> = found.filter(|(_, entry)| has_idle_time(entry)).collect();
-            if !idle.is_empty() {
-                Box::pin(note_reads(self, idle)).await;
+            for (key, value) in keys.iter().zip(&mut values) {
+                if let Ok(found) = value
+                    && let Some(entry) = found.take_if(|entry| has_idle_time(entry))
+                {
+                    *found = Some(Box::pin(noted(self, key, entry)).await);
+                }
             }
             values
         }
@@ -384,33 +385,13 @@ fn has_idle_time<T>(entry: &CacheValue<T>) -> bool {
     entry.has_details() && entry.details().is_some_and(|details| details.idle.is_some())
 }
 
-/// Notes that entries with an idle time are read. What a layer misses of it is no error of the read.
-#[cold]
-async fn note_reads<'e, T: 'e, B: Backend + ?Sized>(
-    backend: &B,
-    found: impl IntoIterator<Item = (&'e CacheKey, &'e CacheValue<T>)>,
-) {
-    let notes: Batch<Write> =
-        found.into_iter().filter_map(|(key, entry)| note_of(backend, key, entry)).collect();
-    if !notes.is_empty() {
-        drop(backend.write(notes).await);
-    }
-}
-
-/// The same for one of them, which is handed back.
+/// Notes that an entry with an idle time is read, if that is due, and hands it back.
 #[cold]
 async fn noted<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: CacheValue<T>) -> CacheValue<T> {
-    if let Some(note) = note_of(backend, key, &entry) {
-        drop(backend.write(Batch::one(note)).await);
+    if let Some(change) = TimeChange::of_read(&entry, || backend.layout().clock().now()) {
+        typed::note_read(backend, key, change).await;
     }
     entry
-}
-
-fn note_of<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: &CacheValue<T>) -> Option<Write> {
-    let layout = backend.layout();
-    let change = TimeChange::of_read(entry, layout.clock().now())?;
-    let options = WriteOptions::of(&layout.begin_maintenance_write(key));
-    Some(Write::times(key.clone(), change).with_options(options))
 }
 
 async fn invalidate<B: Backend + ?Sized>(backend: &B, target: InvalidationTarget) -> BackendResult<Receipt> {

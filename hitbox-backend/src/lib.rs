@@ -62,7 +62,7 @@ pub mod internal {
     pub use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
     pub use crate::reconcile::{Reconciler, Reconciles, longest_copy};
     pub use crate::stats::Event;
-    pub use crate::typed::{Decoded, live_hit, read, read_many, settle_try, try_read};
+    pub use crate::typed::{Decoded, live_hit, note_read, read, read_many, settle_try, try_read};
 
     /// The cache line in which the calling thread counts hits of a leaf.
     pub fn counting_line(leaf: &crate::store::LeafHandle) -> usize {

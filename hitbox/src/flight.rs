@@ -89,6 +89,15 @@ struct Interest {
     cancelled: bool,
 }
 
+/// Which flights a call joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joins {
+    /// Any that still brings something current. The call loads by itself if that turns out to be of no use to it.
+    Any,
+    /// Those since whose beginning nothing was invalidated: the call cannot wait twice.
+    InTime,
+}
+
 /// The part of a call in a flight.
 pub(crate) enum Role<E: Clone> {
     Leader(LoadCompletion<E>, Waiting<E>),
@@ -128,27 +137,12 @@ impl<E: Clone> Flights<E> {
         self: &Arc<Self>,
         key: &CacheKey,
         last_invalidation: u64,
+        joins: Joins,
         permit: impl FnOnce() -> LoadPermit,
     ) -> Role<E> {
         let mut flights = lock(&self.shard(key).flights);
-        if let Some(waiting) = flights.get(key).and_then(|flight| Waiting::of(flight, last_invalidation)) {
-            return Role::Waiter(waiting);
-        }
-        let (completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
-        Role::Leader(completion, waiting)
-    }
-
-    /// The same for a call that cannot wait twice: it leads anew where something was invalidated since the load under way
-    /// began.
-    pub(crate) fn join_in_time(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        last_invalidation: u64,
-        permit: impl FnOnce() -> LoadPermit,
-    ) -> Role<E> {
-        let mut flights = lock(&self.shard(key).flights);
-        let known = flights.get(key).filter(|flight| flight.last_invalidation == last_invalidation);
-        if let Some(waiting) = known.and_then(|flight| Waiting::of(flight, last_invalidation)) {
+        let waiting = flights.get(key).and_then(|flight| Waiting::of(flight, last_invalidation));
+        if let Some(waiting) = waiting.filter(|waiting| joins == Joins::Any || !waiting.is_late) {
             return Role::Waiter(waiting);
         }
         let (completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);

@@ -15,7 +15,7 @@ use crate::call::{Call, Mode};
 use crate::cycle;
 use crate::error::{LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
-use crate::flight::{Ended, Role, Waiting};
+use crate::flight::{Ended, Joins, Role, Waiting};
 use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, RefreshAhead};
 use crate::loaded::{Load, Payload};
 use crate::response::{AnswerKind, Outcome, Response};
@@ -197,8 +197,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let mut has_waited = false;
         loop {
             let permit = || self.backend.layout().load_permit(key);
-            let (waiting, inline, is_leader) = match self.flights.join(key, self.last_invalidation(), permit)
-            {
+            let role = self.flights.join(key, self.last_invalidation(), Joins::Any, permit);
+            let (waiting, inline, is_leader) = match role {
                 Role::Waiter(waiting) => {
                     if !std::mem::replace(&mut has_waited, true) {
                         count(&self.events.counts.coalesced);

@@ -18,7 +18,7 @@ use crate::cycle::{self, LoadId};
 use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
 use crate::events::{CacheEvent, count};
-use crate::flight::{Ended, LoadCompletion, Role, Waiting};
+use crate::flight::{Ended, Joins, LoadCompletion, Role, Waiting};
 use crate::key::ToKey;
 use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, LoaderFn};
 use crate::loaded::Loaded;
@@ -180,8 +180,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         for (key, completions) in open {
             let permit = || self.backend.layout().load_permit(key);
             // The loader is called once: a flight that may turn out to be of no use is not joined.
-            let (waiting, is_leader) = match self.flights.join_in_time(key, self.last_invalidation(), permit)
-            {
+            let role = self.flights.join(key, self.last_invalidation(), Joins::InTime, permit);
+            let (waiting, is_leader) = match role {
                 Role::Waiter(waiting) => {
                     count(&self.events.counts.coalesced);
                     (waiting, false)

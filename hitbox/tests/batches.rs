@@ -33,6 +33,15 @@ async fn ask(cache: &Cache<u64>, keys: &[u64], call: u64) -> (Vec<(u64, u64)>, u
     (found, asked.load(Ordering::SeqCst))
 }
 
+/// Lets time pass until a call has ended.
+async fn run_out<T>(world: &World, call: &tokio::task::JoinHandle<T>) {
+    let ended = until("its time is over", || {
+        world.clock.advance(millis(10));
+        call.is_finished()
+    });
+    ended.await.expect("it is cut");
+}
+
 #[tokio::test]
 async fn case_d12_known_absence_is_not_loaded_again() {
     for topology in [Topology::Memory, Topology::Moka, Topology::Nest] {
@@ -104,12 +113,7 @@ async fn case_d12_a_soft_timeout_serves_what_is_older() {
         let load = |_: Vec<u64>| std::future::pending::<Found>();
         async move { cache.get_or_load_many([2, 4], load).await }
     });
-    until("its time is over", || {
-        world.clock.advance(millis(10));
-        call.is_finished()
-    })
-    .await
-    .expect("it is cut");
+    run_out(&world, &call).await;
     let found = call.await.expect("a call").expect("the older values");
     assert_eq!((found[&2], found[&4]), (201, 401));
 }
@@ -132,12 +136,7 @@ async fn case_d06_a_hard_timeout_cuts_a_batch_and_others_go_on() {
     });
     assert!(panics.await.expect_err("the caller's own panic").is_panic());
     assert_eq!(ask(&cache, &[6, 8], 1).await.0, [(6, 601), (8, 801)], "others go on");
-    until("its time is over", || {
-        world.clock.advance(millis(10));
-        hangs.is_finished()
-    })
-    .await
-    .expect("it is cut");
+    run_out(&world, &hangs).await;
     let error = hangs.await.expect("a call").expect_err("a timeout");
     assert_eq!(error.kind(), LoadErrorKind::TimedOut);
     assert_eq!(ask(&cache, &[4], 2).await.0, [(4, 402)]);

@@ -74,9 +74,10 @@ impl TimeChange {
     }
 
     /// The note that an entry with an idle time is read now, if one is due: there are at most eight in that time.
-    pub fn of_read<T>(entry: &CacheValue<T>, now: Timestamp) -> Option<Self> {
+    pub fn of_read<T>(entry: &CacheValue<T>, now: impl FnOnce() -> Timestamp) -> Option<Self> {
         let details = entry.details()?;
         let (idle, touched) = (details.idle?, details.touched.or(entry.created())?);
+        let now = now();
         (now.since(touched) >= idle / 8).then(|| Self::read_at(now, entry.created()))
     }
 
