@@ -1,5 +1,7 @@
 //! What targets and seeds have in common.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

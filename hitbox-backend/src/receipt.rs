@@ -9,7 +9,7 @@ use crate::completion::Batch;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LeafOutcome {
-    /// It stores the value.
+    /// It stores the value. One in memory may put it out again at once.
     Stored,
     /// It held the key and has removed it.
     Removed,

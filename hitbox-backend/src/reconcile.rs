@@ -10,7 +10,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hitbox_core::{Accept, BackendResult, CacheKey, CacheValue, Clock, Offload, Refused, Task, TaskKind};
+use hitbox_core::{
+    Accept, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, Offload, Refused, Task, TaskKind,
+};
 
 use crate::backend::Backend;
 use crate::completion::Batch;
@@ -32,7 +34,7 @@ const AT_ONCE: usize = 16;
 ///
 /// # Errors
 /// If no layer answers.
-pub async fn longest_copy<B: Backend + ?Sized>(
+async fn longest_copy<B: Backend + ?Sized>(
     backend: &B,
     key: &CacheKey,
     absent: bool,
@@ -159,6 +161,9 @@ impl Drop for Running {
     }
 }
 
+/// Attempts at the end of a cache.
+const TRIES: usize = 3;
+
 /// Invalidations that are recorded at a time.
 const CHUNK: usize = 500;
 
@@ -188,6 +193,24 @@ impl Reconciler {
             tracing::debug!(?why, "layers that failed are not brought up to date");
         }
     }
+}
+
+/// One attempt at all that the owner's layers have missed, at once and whoever else is at it. Says whether they have it now.
+pub fn bring_up_to_date<O: Reconciles>(owner: Arc<O>, clock: Arc<dyn Clock>) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        // A daemon that is at it has its turn first; a layer that takes nothing is not tried for ever.
+        for _ in 0..TRIES {
+            if !is_behind(owner.expression().layout()) {
+                break;
+            }
+            reconcile(&*owner, &clock, &mut Schedule::default()).await;
+            record(owner.expression()).await;
+            if is_behind(owner.expression().layout()) {
+                clock.sleep(SHORTEST_PAUSE).await;
+            }
+        }
+        !is_behind(owner.expression().layout())
+    })
 }
 
 /// When keys that could not be brought up to date are tried again, by leaf: each waits for itself, so that one that can never

@@ -16,6 +16,17 @@ const SOME: usize = 1_024;
 /// The greatest place of a digest.
 const LAST_PLACE: u64 = (1 << 48) - 1;
 
+/// What an entry is to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A user's.
+    User,
+    /// The framework's own; nobody counts it.
+    Own,
+    /// One that is not put out either: without it all others are worth nothing.
+    Pinned,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     /// The length of its file.
@@ -24,8 +35,7 @@ pub(crate) struct Entry {
     pub(crate) drop_at: u64,
     /// Milliseconds since the epoch from which on normal reads do not see it; `u64::MAX` for never.
     pub(crate) expires: u64,
-    /// It is not put out: without it all others are worth nothing.
-    pub(crate) pinned: bool,
+    pub(crate) class: Class,
     /// The operation that put it there; later ones have greater numbers.
     pub(crate) sequence: u64,
     pub(crate) read_since: bool,
@@ -33,8 +43,8 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// The entry that an operation puts there.
-    pub(crate) fn new(bytes: u64, value: &CacheValue<()>, pinned: bool, sequence: u64) -> Self {
-        let mut entry = Self { bytes, drop_at: 0, expires: 0, pinned, sequence, read_since: false };
+    pub(crate) fn new(bytes: u64, value: &CacheValue<()>, class: Class, sequence: u64) -> Self {
+        let mut entry = Self { bytes, drop_at: 0, expires: 0, class, sequence, read_since: false };
         entry.set_times(value);
         entry
     }
@@ -173,7 +183,7 @@ impl Index {
             let Some(entry) = self.entries.get_mut(&digest).filter(|e| e.sequence == sequence) else {
                 continue;
             };
-            if entry.pinned {
+            if entry.class == Class::Pinned {
                 spared += 1;
                 self.queue.push_back((digest, sequence));
                 // Nothing else is left.
@@ -257,8 +267,11 @@ impl Index {
     /// How many of some entries a normal read may see at `now`, and where to go on.
     pub(crate) fn visible(&self, from: Digest, now: u64) -> (u64, Option<Digest>) {
         let mut entries = self.some(from);
-        let seen =
-            entries.by_ref().take(SOME).filter(|(_, entry)| entry.expires > now && !entry.pinned).count();
+        let seen = entries
+            .by_ref()
+            .take(SOME)
+            .filter(|(_, entry)| entry.expires > now && entry.class == Class::User)
+            .count();
         (seen as u64, entries.next().map(|(digest, _)| digest))
     }
 
@@ -285,7 +298,7 @@ impl Index {
 mod tests {
     use hitbox_backend::core::CacheValue;
 
-    use super::{Digest, Entry, Index, SOME};
+    use super::{Class, Digest, Entry, Index, SOME};
 
     const ENTRIES: usize = 200_000;
 
@@ -294,7 +307,7 @@ mod tests {
         for number in 0..ENTRIES as Digest {
             // An odd factor takes no two numbers to one.
             let digest = number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-            index.insert(digest, Entry::new(0, &CacheValue::new(()), false, number as u64));
+            index.insert(digest, Entry::new(0, &CacheValue::new(()), Class::User, number as u64));
         }
         index
     }

@@ -18,7 +18,7 @@ use crate::files::Files;
 use crate::index::{Digest, Entry, Index};
 use crate::object::{self, Object};
 use crate::pinned::Pinned;
-use crate::start::{Start, is_pinned};
+use crate::start::{Start, class_of};
 
 const SHELVES: usize = 64;
 /// How often a write is tried again.
@@ -258,7 +258,7 @@ impl Objects {
             return Ok(());
         }
         let made = self.files.install(temporary, digest)?;
-        let entry = Entry::new(bytes, value, is_pinned(key), sequence);
+        let entry = Entry::new(bytes, value, class_of(key), sequence);
         self.index().insert(digest, entry);
         self.pinned.keep(digest, entry, file);
         reserved.keep();

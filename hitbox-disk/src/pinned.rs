@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hitbox_backend::core::BackendResult;
 
 use crate::files::Files;
-use crate::index::{Digest, Entry};
+use crate::index::{Class, Digest, Entry};
 use crate::objects::Objects;
 
 /// Few and small: one for everything, and one for each namespace that was cleared or written.
@@ -27,7 +27,7 @@ impl Pinned {
         entries: impl Iterator<Item = (Digest, Entry)>,
     ) -> BackendResult<Self> {
         let pinned = Self::default();
-        for (digest, entry) in entries.filter(|(_, entry)| entry.pinned) {
+        for (digest, entry) in entries.filter(|(_, entry)| entry.class == Class::Pinned) {
             if let Some(file) = files.read(digest)? {
                 pinned.keep(digest, entry, &file);
             }
@@ -41,7 +41,7 @@ impl Pinned {
 
     /// Its file is in place.
     pub(crate) fn keep(&self, digest: Digest, entry: Entry, file: &[u8]) {
-        if entry.pinned {
+        if entry.class == Class::Pinned {
             self.copies().insert(digest, Copy { entry, file: file.into() });
         }
     }

@@ -10,7 +10,7 @@ use hitbox_backend::core::{BackendResult, Timestamp};
 use crate::error::io_error;
 use crate::files::Files;
 use crate::index::{Digest, Entry, Index};
-use crate::start::{Look, Start, is_pinned};
+use crate::start::{Look, Start, class_of};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
     for (digest, Start { key, entry, bytes, .. }) in found {
         let sequence = recovered.index.begin(digest);
         recovered.index.reserve(bytes, u64::MAX);
-        recovered.index.insert(digest, Entry::new(bytes, &entry, is_pinned(&key), sequence));
+        recovered.index.insert(digest, Entry::new(bytes, &entry, class_of(&key), sequence));
         recovered.index.end(digest);
     }
     Ok(recovered)

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use hitbox_backend::core::{CacheKey, CacheValue, ScopeKind};
 use hitbox_backend::envelope::wire;
 
+use crate::index::Class;
 use crate::object::{HEAD_BYTES, Head, Newer};
 
 /// What an object says without its payload, which is not verified.
@@ -86,13 +87,17 @@ fn grow(file: &mut impl Read, into: &mut Vec<u8>, wanted: usize) -> io::Result<u
     file.take(more).read_to_end(into)
 }
 
-/// Whether this is the key of an epoch that all entries have, or all of a namespace: without it they would all be
-/// misses.
-pub(crate) fn is_pinned(key: &[u8]) -> bool {
-    let Ok(key) = CacheKey::from_encoded(key) else { return false };
+/// What the entry of this key is to the store. Without the epoch that all entries have, or all of a namespace, they would
+/// all be misses.
+pub(crate) fn class_of(key: &[u8]) -> Class {
+    let Ok(key) = CacheKey::from_encoded(key) else { return Class::User };
     let is_kind = |kind: ScopeKind| {
         let name = (kind as u8).to_string();
         key.parts().next().is_some_and(|part| part.value == Some(name.as_bytes()))
     };
-    key.is_reserved() && (is_kind(ScopeKind::Everything) || is_kind(ScopeKind::Namespace))
+    match key.is_reserved() {
+        false => Class::User,
+        true if is_kind(ScopeKind::Everything) || is_kind(ScopeKind::Namespace) => Class::Pinned,
+        true => Class::Own,
+    }
 }

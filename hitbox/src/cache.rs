@@ -212,10 +212,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     /// Makes an entry stale at once. Its value and all other instants stay: who has a loader reloads it as the
-    /// settings for stale copies say, and it serves where that fails. Says whether there was one.
+    /// settings for stale copies say, and it serves where that fails. Loads that are under way do not make it fresh
+    /// again. Says whether there was one. What other processes have in memory stays as it is there.
     ///
     /// # Errors
-    /// If the layers cannot be read or written.
+    /// If no layer had it and one failed. A layer that failed while another had it is brought up to date later.
     ///
     /// # Cancellation
     /// As [`insert`](Self::insert).

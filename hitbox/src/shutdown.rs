@@ -4,17 +4,21 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use hitbox_backend::operation::Maintenance;
+use hitbox_backend::internal;
+use hitbox_backend::operation::{Maintained, Maintenance};
 use hitbox_backend::{Backend, Cacheable};
 use hitbox_core::{BackendError, BackendResult};
 
 use crate::cache::Cache;
 
+/// How long layers may take to be closed.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// What a [`shutdown`](Cache::shutdown) has left behind.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// The deadline came before all was finished and closed.
+    /// The deadline came before all was finished, or a layer was not closed in time.
     pub is_cut: bool,
     /// Loads that were still under way.
     pub loading: u64,
@@ -38,9 +42,10 @@ impl Shutdown {
 }
 
 impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
-    /// Waits for loads and background work, at most until the deadline, and closes the layers: a folder on disk can be
-    /// opened again after that. Says what was left. The layers are closed for other handles too, and for other caches over
-    /// them; memory goes on.
+    /// Waits for loads and background work, offers layers that failed what they have missed, all that at most until the
+    /// deadline; then closes the layers, which takes as long as the calls that are under way there, and at most two seconds
+    /// more. Says what was left. A folder on disk can be opened again after that. It is closed for other handles too, and
+    /// for other caches over it; memory and servers, which have nothing to be freed, go on.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -59,19 +64,24 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// What was closed stays closed; background work goes on.
     pub async fn shutdown(&self, deadline: Duration) -> Shutdown {
         let shared = &self.shared;
-        let closing = async {
+        let finishing = async {
             shared.offload.idle().await;
-            shared.backend.maintain(&Maintenance::Close).await.map(drop)
+            drop(shared.backend.maintain(&Maintenance::Finish).await);
+            internal::bring_up_to_date(shared.clone(), shared.clock.clone()).await;
         };
-        let closed: Option<BackendResult<()>> =
-            match select(pin!(closing), shared.clock.sleep(deadline)).await {
+        let is_late = matches!(select(pin!(finishing), shared.clock.sleep(deadline)).await, Either::Right(_));
+        // Whatever is under way still, the layers are closed.
+        let (loading, recovering) = (shared.flights.len() as u64, shared.dirty_keys());
+        let closing = pin!(shared.backend.maintain(&Maintenance::Close));
+        let closed: Option<BackendResult<Maintained>> =
+            match select(closing, shared.clock.sleep(CLOSING)).await {
                 Either::Left((closed, _)) => Some(closed),
                 Either::Right(_) => None,
             };
         Shutdown {
-            is_cut: closed.is_none(),
-            loading: shared.flights.len() as u64,
-            recovering: shared.dirty_keys(),
+            is_cut: is_late || closed.is_none(),
+            loading,
+            recovering,
             has_unrecorded: shared.backend.layout().has_unrecorded(),
             error: closed.and_then(Result::err),
         }

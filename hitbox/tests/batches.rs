@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Knobs, Topology, World, cache, millis, seconds, until};
+use common::{Knobs, Topology, World, cache, fail, millis, seconds, until};
 use hitbox::backend::{Backend, CacheBackend};
 use hitbox::core::{CacheContext, CacheKey, CacheValue, ErrorKind};
 use hitbox::disk::DiskBackend;
@@ -207,7 +207,35 @@ async fn case_h03_a_shutdown_closes_the_layers_and_says_what_was_left() {
     until("a load", || again.statistics().loading == 1).await.expect("it begins");
     let cut = again.shutdown(millis(50)).await;
     assert!(cut.is_cut && cut.loading == 1, "{cut:?}");
+    open().await.expect("the folder is free though a load is left behind");
     call.abort();
+}
+
+#[tokio::test]
+async fn case_h03_a_shutdown_offers_layers_what_they_have_missed() {
+    let world = World::new();
+    let cache = cache(&world, Topology::TwoLayers, &Knobs { ttl: Some(seconds(600)), ..Knobs::default() });
+    fail(&world.faults);
+    for key in 0..100_u64 {
+        cache.insert(key, key).await.expect("one layer is enough");
+    }
+    // Nothing answers: it is not waited for.
+    let ending = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.shutdown(seconds(3_600)).await }
+    });
+    run_out(&world, &ending).await;
+    let left = ending.await.expect("a call");
+    assert_eq!((left.recovering, left.is_cut, left.is_clean()), (100, false, false), "{left:?}");
+    world.faults.clear();
+    let ending = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.shutdown(seconds(3_600)).await }
+    });
+    run_out(&world, &ending).await;
+    let left = ending.await.expect("a call");
+    assert!(left.is_clean(), "{left:?}");
+    assert_eq!(world.layers[2].len(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -201,6 +201,7 @@ impl Epochs {
         let is_shared = self.home == EpochHome::Shared;
         let mut table = self.write();
         table.make_room(&self.latest, found.len());
+        let mut is_changed = false;
         for (scope, recorded) in found {
             let epoch = recorded.map(|recorded| recorded.epoch);
             let renewed = recorded.and_then(|recorded| recorded.renewed);
@@ -223,19 +224,13 @@ impl Epochs {
                 }
                 // Nobody knows which of two answers is newer: neither is believed, and the store is asked again.
                 Some(known) if known.sequence > read_sequence => {
-                    let changed = logical_clock::tick();
-                    self.latest.store(changed, Ordering::Release);
-                    Token { epoch: None, changed, is_doubtful: true, ..known }
+                    is_changed = true;
+                    Token { epoch: None, is_doubtful: true, ..known }
                 }
-                // Somebody has given it its first epoch, which ends nothing.
-                Some(known) if known.epoch.is_none() && renewed.is_none() => {
+                // Somebody else has given it another. Loads ask when that was; a write of something new comes after it.
+                Some(known) => {
+                    is_changed = true;
                     Token { changed: known.changed, known: logical_clock::tick(), ..merged }
-                }
-                // Somebody else has changed it.
-                Some(_) => {
-                    let changed = logical_clock::tick();
-                    self.latest.store(changed, Ordering::Release);
-                    Token { changed, known: changed, ..merged }
                 }
                 None => {
                     let known = if is_shared && epoch.is_some() { logical_clock::tick() } else { 0 };
@@ -243,6 +238,10 @@ impl Epochs {
                 }
             };
             table.put(scope, token);
+        }
+        if is_changed {
+            // What was found valid before has to be looked at again.
+            self.latest.store(logical_clock::tick(), Ordering::Release);
         }
         self.refresh(&table);
     }
@@ -257,10 +256,14 @@ impl Epochs {
                 continue;
             }
             let epoch = unique();
-            let changed = known.map_or(table.minimum_of(scope.kind), |token| token.changed);
+            // When it was changed last is not forgotten.
+            let unset = Token { changed: table.minimum_of(scope.kind), ..Token::UNSET };
+            let Token { changed, known, renewed, .. } = known.unwrap_or(unset);
             let token = Token {
                 epoch: Some(epoch),
                 changed,
+                known,
+                renewed,
                 until: until_of(scope, until),
                 asked: now,
                 recording: Recording::First,

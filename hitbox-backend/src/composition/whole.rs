@@ -71,12 +71,15 @@ impl Composition {
                 let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
                 both(l1, l2)
             }
-            Maintenance::Close => {
+            Maintenance::Finish => {
                 self.offload.idle().await;
                 let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
                 both(l1, l2)
             }
-            Maintenance::Sweep { .. } | Maintenance::Count | Maintenance::Record { .. } => {
+            Maintenance::Sweep { .. }
+            | Maintenance::Count
+            | Maintenance::Record { .. }
+            | Maintenance::Close => {
                 let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
                 both(l1, l2)
             }

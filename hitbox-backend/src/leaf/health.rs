@@ -36,7 +36,6 @@ const fn is_outage(kind: ErrorKind) -> bool {
             | ErrorKind::Io
             | ErrorKind::Protocol
             | ErrorKind::Configuration
-            | ErrorKind::Closed
     )
 }
 
@@ -61,7 +60,7 @@ impl Health {
         let is_due = told_at == 0 || now.saturating_sub(told_at) >= PAUSE.as_millis() as u64;
         if is_due && !self.is_told.swap(true, Ordering::Relaxed) {
             self.told_at.store(now, Ordering::Relaxed);
-            tracing::warn!(backend = %path, %error, "a cache layer fails; it is passed by until it is back");
+            tracing::warn!(backend = %path, %error, "a cache layer fails; the others do without it until it is back");
         }
     }
 

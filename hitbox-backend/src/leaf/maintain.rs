@@ -16,6 +16,7 @@ impl<S: Store> Leaf<S> {
             Maintenance::List { cursor, limit } => {
                 self.store.keys(cursor, limit).await.map(Maintained::Listed)
             }
+            Maintenance::Finish => Ok(Maintained::Finished),
             Maintenance::Close => self.store.close().await.map(|()| Maintained::Closed),
             Maintenance::Record { limit } => self.record_some(limit).await.map(Maintained::Recorded),
             Maintenance::Count => {

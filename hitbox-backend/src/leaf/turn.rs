@@ -112,7 +112,7 @@ impl<S: Store> Leaf<S> {
             Either::Left((done, _)) => Ok(done),
             Either::Right(_) => {
                 let message = format!(
-                    "the write and those of its key before it took longer than {} ms",
+                    "the call and earlier changes of its key took longer than {} ms",
                     limit.as_millis()
                 );
                 Err(BackendError::new(ErrorKind::Timeout, message))

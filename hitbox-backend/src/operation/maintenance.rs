@@ -35,8 +35,10 @@ pub enum Maintenance {
         /// The bound on the work.
         limit: usize,
     },
-    /// Finish what is under way in the background, and close the stores: they free what they have for themselves, and
-    /// take no more calls. For other handles of the same stores too.
+    /// Wait until no work is under way in the background.
+    Finish,
+    /// Close the stores: they finish the calls that are under way, free what they have for themselves, and take no more
+    /// calls. For other handles of the same stores too.
     Close,
 }
 
@@ -52,6 +54,8 @@ pub enum Maintained {
     Counted(Vec<EntryCount>),
     /// Some keys.
     Listed(Page),
+    /// No work is under way in the background.
+    Finished,
     /// The stores are closed.
     Closed,
     /// So many invalidations are still to be recorded.

@@ -39,8 +39,7 @@ pub enum Content {
     /// created.
     Metadata(Arc<BTreeMap<String, Bytes>>),
     /// Other times for the entry that is there. Its value stays, and is neither sent nor written again; where there is no
-    /// entry, nothing is created. This is no new state: it ends no load, and what a leaf has missed of it does not make
-    /// its copy outdated.
+    /// entry, nothing is created.
     Times(TimeChange),
 }
 

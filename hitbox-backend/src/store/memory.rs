@@ -108,8 +108,9 @@ macro_rules! memory_setters {
             self
         }
 
-        /// Holds at most this many bytes: keys, payloads as a counting serializer finds them, metadata, and
-        #[doc = concat!(stringify!($overhead), " bytes per entry.")]
+        /// Holds at most this many bytes: keys, payloads as a counting serializer finds them, 160 bytes for an entry that has
+        /// an end, for one with tags or metadata 96 and what they take (48 a tag and 64 a pair, and their texts), and
+        #[doc = concat!(stringify!($overhead), " bytes per entry. What the allocator takes for these stays below 1.25 times the bound.")]
         #[must_use]
         pub fn max_bytes(self, bytes: u64) -> Self {
             self.max_weight(
