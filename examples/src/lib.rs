@@ -30,6 +30,7 @@ chapters! {
     policies "../../docs/src/policies.md"
     refill "../../docs/src/refill.md"
     degradation "../../docs/src/degradation.md"
+    metrics "../../docs/src/metrics.md"
     choose_memory "../../docs/src/choose-memory.md"
     write_a_backend "../../docs/src/write-a-backend.md"
     write_a_wrapper "../../docs/src/write-a-wrapper.md"

@@ -52,6 +52,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Takes note of an invalidation that was made elsewhere. Leaves that are not shared with other processes carry it
     /// out; in all leaves it ends loads and refills of what it names. It is never sent on.
+    ///
+    /// It is over when the value is dropped: drop it when this has answered.
     fn observe<'a>(&'a self, change: &'a Invalidation) -> Completion<'a, Receipt>;
 
     /// Works on the whole of every store. All leaves are tried; the answer is the first error, or what they did

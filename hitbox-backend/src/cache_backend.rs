@@ -63,7 +63,7 @@ pub trait CacheBackend: Backend {
                 context.record(status_of(found.freshness), ResponseSource::Backend(found.label), found.mode);
                 return Ok(Some(found.value.around(value.clone())));
             }
-            let copy = match typed::settle_try(self, answer) {
+            let copy = match typed::settle_try(self, answer, &ReadOptions::NORMAL) {
                 Ok(None) => return Ok(report(None, context)),
                 Ok(copy) => report(copy, context),
                 Err(asked) => {
@@ -155,7 +155,7 @@ pub trait CacheBackend: Backend {
                     values.push(Ok(Some(found.value.around(value.clone()))));
                     continue;
                 }
-                match typed::settle_try::<T, Self>(self, answer) {
+                match typed::settle_try::<T, Self>(self, answer, &ReadOptions::NORMAL) {
                     Ok(copy) => values.push(Ok(copy.and_then(Decoded::into_entry))),
                     Err(asked) => {
                         open.push((values.len(), asked));
@@ -355,7 +355,7 @@ pub trait CacheBackend: Backend {
 
     /// Counts of every leaf and in total. Never fails: what a leaf cannot say is left out.
     fn snapshot(&self) -> Statistics {
-        Statistics::of(self.layout().statistics())
+        Statistics::of(self.layout().statistics(), self.layout().unanswered())
     }
 
     /// This backend behind a pointer, as a trait object.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hitbox_core::{BackendLabel, CacheKey, Clock, KeyPattern, Scope};
 
@@ -10,7 +11,7 @@ use crate::capability::Capabilities;
 use crate::clock::SystemClock;
 use crate::coherence::{LoadPermit, QueueSet, RefillPermit, WriteKind, WriteTicket};
 use crate::leaf::LeafHandle;
-use crate::operation::{LeafPosition, LeafSet};
+use crate::operation::{LeafPosition, LeafSet, ReadOptions};
 use crate::stats::LeafStatistics;
 
 /// The leaves of an expression from left to right, what it can do, and how keys are known in each leaf. Cloning shares
@@ -23,6 +24,8 @@ struct Inner {
     capabilities: Capabilities,
     set: LeafSet,
     clock: Arc<dyn Clock>,
+    /// Calls of users that no leaf answered.
+    unanswered: AtomicU64,
 }
 
 /// One leaf of an expression.
@@ -90,7 +93,7 @@ impl Layout {
         let first = leaves.first().map(|leaf| leaf.handle.clock().clone());
         let clock = first.unwrap_or_else(|| Arc::new(SystemClock));
 
-        Self(Arc::new(Inner { leaves, capabilities, set, clock }))
+        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered: AtomicU64::new(0) }))
     }
 
     pub(crate) fn of_leaf(handle: LeafHandle, capabilities: Capabilities) -> Self {
@@ -138,6 +141,19 @@ impl Layout {
     /// The dotted paths of the leaves.
     pub fn paths(&self) -> impl Iterator<Item = BackendLabel> {
         self.0.leaves.iter().map(LeafInfo::path)
+    }
+
+    /// A call of a user has met no copy.
+    #[inline]
+    pub(crate) fn count_unanswered(&self, options: &ReadOptions) {
+        if !options.background {
+            self.0.unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Calls of users that were not answered with a copy.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.0.unanswered.load(Ordering::Relaxed)
     }
 
     /// Statistics per leaf.
@@ -279,6 +295,11 @@ impl LeafInfo {
     /// What the store had of this key before the write of this ticket is not served any more.
     pub fn mark_dirty(&self, key: &CacheKey, ticket: &WriteTicket) {
         self.handle.coherence().mark_dirty(&self.key(key), ticket, &**self.handle.clock());
+    }
+
+    /// Whether the store has what the write of this ticket brought.
+    pub(crate) fn has_done(&self, key: &CacheKey, ticket: &WriteTicket) -> bool {
+        ticket.is_done(&self.handle.coherence().queue, self.hash_of(key))
     }
 
     pub(crate) fn mark_clean(&self, key: &CacheKey, ticket: &WriteTicket) {

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "metrics")]
 mod export;
+#[cfg(feature = "metrics")]
+mod help;
 #[cfg(not(feature = "metrics"))]
 mod off;
 
@@ -24,6 +26,12 @@ pub(crate) use off::{Timer, Timers, register_leaf};
 pub trait Collector: Send + Sync {
     /// Every counter with its name, labels and value.
     fn collect(&self, add: &mut dyn FnMut(Sample));
+
+    /// What a series is, in a sentence; empty if it is none of this collector's own.
+    fn help(&self, name: &str) -> &'static str {
+        let _ = name;
+        ""
+    }
 }
 
 /// One series.

@@ -1,6 +1,6 @@
 //! What a write or delete did in each leaf.
 
-use hitbox_core::{BackendError, BackendLabel, BackendResult, ErrorKind};
+use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheValue, ErrorKind, Timestamp};
 use smallvec::SmallVec;
 
 use crate::completion::Batch;
@@ -173,5 +173,11 @@ impl DeleteStatus {
     /// The status for this number of leaves.
     pub const fn of(leaves: u32) -> Self {
         if leaves == 0 { Self::Missing } else { Self::Deleted(leaves) }
+    }
+
+    /// What the removal of this entry from a store counts as: what is over, or only says that the source has nothing, was
+    /// not there.
+    pub fn of_entry<T>(held: Option<&CacheValue<T>>, now: Timestamp) -> Self {
+        Self::of(u32::from(held.is_some_and(|entry| entry.is_value() && !entry.is_gone(now))))
     }
 }

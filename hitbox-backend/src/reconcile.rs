@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hitbox_core::{
-    Accept, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, Offload, Refused, Task, TaskKind,
+    Accept, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, ErrorKind, Offload, Refused, Task,
+    TaskKind,
 };
 
 use crate::backend::Backend;
@@ -40,7 +41,11 @@ async fn longest_copy<B: Backend + ?Sized>(
     absent: bool,
 ) -> BackendResult<Option<CacheValue<Raw>>> {
     let mut longest: Option<CacheValue<Raw>> = None;
-    let mut options = ReadOptions::NORMAL.accepting(Accept::Expired).with_absent(absent).without_reconcile();
+    let mut options = ReadOptions::NORMAL
+        .accepting(Accept::Expired)
+        .with_absent(absent)
+        .without_reconcile()
+        .in_background();
     loop {
         let answer = backend.read(std::slice::from_ref(key), &options).await.into_one();
         let Some(found) = answer.unwrap_or(Ok(None))? else { return Ok(longest) };
@@ -118,10 +123,18 @@ pub(crate) async fn reconcile_key<B: Backend + ?Sized>(backend: &B, key: &CacheK
     dirty_leaves(layout, key).is_empty()
 }
 
-/// Has one leaf erased that missed too much: nobody knows which of its copies are outdated.
-async fn erase<B: Backend + ?Sized>(backend: &B, leaf: &LeafInfo) -> bool {
+/// Has one leaf start anew that missed too much: nobody knows which of its copies are outdated. One that cannot be erased,
+/// or is only a part of a store, keeps what it has, and what is older than this is ignored.
+async fn start_anew<B: Backend + ?Sized>(backend: &B, leaf: &LeafInfo) -> bool {
     let skip = all_but(backend.layout(), LeafSet::of(leaf.position()));
-    backend.maintain(&Maintenance::Erase { skip }).await.is_ok()
+    match backend.maintain(&Maintenance::Erase { skip }).await {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            leaf.handle().coherence().ignore_what_is_there(&**leaf.handle().clock());
+            true
+        }
+        Err(_) => false,
+    }
 }
 
 /// Who has leaves brought up to date.
@@ -305,7 +318,7 @@ async fn reconcile<O: Reconciles>(owner: &O, clock: &Arc<dyn Clock>, schedule: &
         };
         let of_leaf = if !coherence.is_all_dirty() {
             reconcile_leaf(owner, leaf, clock, schedule).await
-        } else if erase(backend, leaf).await {
+        } else if start_anew(backend, leaf).await {
             Round::Clean
         } else {
             Round::Stuck

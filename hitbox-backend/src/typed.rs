@@ -64,9 +64,9 @@ fn decode_slowly<T: Cacheable>(found: &Found) -> Result<Option<T>, Undecodable> 
 
 #[cold]
 #[inline(never)]
-fn count<B: Backend + ?Sized>(backend: &B, undecodable: &Undecodable) -> LeafSet {
+fn count<B: Backend + ?Sized>(backend: &B, undecodable: &Undecodable, options: &ReadOptions) -> LeafSet {
     let Undecodable { leaf: position, freshness, error } = undecodable;
-    if let Some(leaf) = backend.layout().leaf(*position) {
+    if let Some(leaf) = backend.layout().leaf(*position).filter(|_| !options.background) {
         // It was counted as a hit when it was found.
         let handle = leaf.handle();
         handle.take_back(if *freshness == Freshness::Fresh { Event::Hit } else { Event::Stale });
@@ -93,10 +93,14 @@ pub fn live_hit<T: Cacheable>(answer: &TryRead) -> Option<(&T, &Found)> {
 pub fn settle_try<T: Cacheable, B: Backend + ?Sized>(
     backend: &B,
     answer: TryRead,
+    options: &ReadOptions,
 ) -> Result<Option<Decoded<T>>, LeafSet> {
     match answer {
-        TryRead::Hit(found) => decode(found).map(Some).map_err(|wrong| count(backend, &wrong)),
-        TryRead::Miss => Ok(None),
+        TryRead::Hit(found) => decode(found).map(Some).map_err(|wrong| count(backend, &wrong, options)),
+        TryRead::Miss => {
+            backend.layout().count_unanswered(options);
+            Ok(None)
+        }
         TryRead::WouldWait(asked) => Err(asked),
     }
 }
@@ -111,7 +115,7 @@ pub fn try_read<T: Cacheable, B: Backend + ?Sized>(
     key: &CacheKey,
     options: &ReadOptions,
 ) -> Result<Option<Decoded<T>>, LeafSet> {
-    settle_try(backend, backend.try_read(key, options))
+    settle_try(backend, backend.try_read(key, options), options)
 }
 
 /// Asks until there is a copy that is a `T`, or no other copy.
@@ -134,17 +138,19 @@ pub(crate) async fn read_by<D, B: Backend + ?Sized>(
 ) -> BackendResult<Option<D>> {
     loop {
         let answer = backend.read(std::slice::from_ref(key), &options).await.into_one();
-        let Some(found) = answer.unwrap_or(Ok(None))? else { return Ok(None) };
+        let Some(found) = answer.unwrap_or(Ok(None))? else { break };
         let unusable = match decode(found) {
             Ok(value) => return Ok(Some(value)),
-            Err(wrong) => count(backend, &wrong),
+            Err(wrong) => count(backend, &wrong, &options),
         };
         if options.skip.covers(unusable) {
             // A backend that answers with a leaf that was to be skipped would do so for ever.
-            return Ok(None);
+            break;
         }
         options.skip = options.skip.union(unusable);
     }
+    backend.layout().count_unanswered(&options);
+    Ok(None)
 }
 
 /// The bytes of a body with all that was found, for readers of bodies.
@@ -206,11 +212,14 @@ async fn settle<T: Cacheable, B: Backend + ?Sized>(
     options: &ReadOptions,
     answer: Answer,
 ) -> BackendResult<Option<Decoded<T>>> {
-    let Some(found) = answer? else { return Ok(None) };
+    let Some(found) = answer? else {
+        backend.layout().count_unanswered(options);
+        return Ok(None);
+    };
     match decode(found) {
         Ok(copy) => Ok(Some(copy)),
         Err(wrong) => {
-            let skip = options.skip.union(count(backend, &wrong));
+            let skip = options.skip.union(count(backend, &wrong, options));
             read(backend, key, options.clone().skipping(skip)).await
         }
     }

@@ -40,6 +40,9 @@ pub struct Details {
     pub metadata: BTreeMap<String, Bytes>,
     /// Who goes first when room is needed.
     pub priority: Priority,
+    /// The end of served is an instant that was named, and no time to live: no layer serves the entry longer, whatever its
+    /// own rule says.
+    pub absolute_end: bool,
     /// The epochs of "everything" and of its namespaces in the layer that keeps it, as one number; 0 for none. Put there
     /// by the layer.
     pub namespace_epoch: u64,
@@ -87,7 +90,8 @@ impl Clone for LastValid {
 /// By what they say, not by what a layer has put to them.
 impl PartialEq for Details {
     fn eq(&self, other: &Self) -> bool {
-        let facts = |d: &Self| (d.kind, d.idle, d.touched, d.load_time, d.version, d.priority);
+        let facts =
+            |d: &Self| (d.kind, d.idle, d.touched, d.load_time, d.version, d.priority, d.absolute_end);
         facts(self) == facts(other) && self.scopes == other.scopes && self.metadata == other.metadata
     }
 }
@@ -291,9 +295,14 @@ impl<T> CacheValue<T> {
         self.drop_at().is_some_and(|end| end <= now)
     }
 
+    /// Whether it is a value of a user, and no record that says something else, as "the source has nothing".
+    pub fn is_value(&self) -> bool {
+        self.details().is_none_or(|details| details.kind == RecordKind::Value)
+    }
+
     /// Whether a normal read may see it at `now`, as far as its times tell.
     pub fn is_readable(&self, now: Timestamp) -> bool {
-        self.lifetime.freshness(now) <= Freshness::Stale && !self.is_gone(now)
+        self.is_value() && self.lifetime.freshness(now) <= Freshness::Stale && !self.is_gone(now)
     }
 
     /// The same entry around other data.

@@ -124,9 +124,22 @@ impl Files {
         self.is_lost.load(Ordering::Acquire) || self.is_closed.load(Ordering::Acquire)
     }
 
-    /// From here on nothing is read or changed; says whether that is news.
-    pub(crate) fn begin_close(&self) -> bool {
-        !self.is_closed.swap(true, Ordering::AcqRel)
+    /// From here on nothing is read or changed.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Fails once it has been closed.
+    pub(crate) fn check_open(&self) -> BackendResult<()> {
+        if self.is_closed() {
+            let message = format!("{} was closed", self.folder.display());
+            return Err(BackendError::new(ErrorKind::Closed, message));
+        }
+        Ok(())
     }
 
     /// Lets others have the folder. Nothing may be under way.
@@ -139,10 +152,7 @@ impl Files {
     }
 
     fn check_lost(&self) -> BackendResult<()> {
-        if self.is_closed.load(Ordering::Acquire) {
-            let message = format!("{} was closed", self.folder.display());
-            return Err(BackendError::new(ErrorKind::Closed, message));
-        }
+        self.check_open()?;
         if !self.is_lost() {
             return Ok(());
         }

@@ -21,7 +21,7 @@ const LAST_PLACE: u64 = (1 << 48) - 1;
 pub(crate) enum Class {
     /// A user's.
     User,
-    /// The framework's own; nobody counts it.
+    /// A record of the framework, also one that says that the source has nothing; nobody counts it.
     Own,
     /// One that is not put out either: without it all others are worth nothing.
     Pinned,
@@ -44,9 +44,15 @@ pub(crate) struct Entry {
 impl Entry {
     /// The entry that an operation puts there.
     pub(crate) fn new(bytes: u64, value: &CacheValue<()>, class: Class, sequence: u64) -> Self {
+        let class = if class == Class::User && !value.is_value() { Class::Own } else { class };
         let mut entry = Self { bytes, drop_at: 0, expires: 0, class, sequence, read_since: false };
         entry.set_times(value);
         entry
+    }
+
+    /// One if it counts as an entry.
+    fn of_users(&self) -> u64 {
+        u64::from(self.class == Class::User)
     }
 
     fn set_times(&mut self, value: &CacheValue<()>) {
@@ -66,6 +72,8 @@ pub(crate) struct Index {
     /// Operations under way per key, and the newest that has been applied meanwhile.
     under_way: HashMap<Digest, UnderWay>,
     bytes: u64,
+    /// How many are users'.
+    users: u64,
     sequence: u64,
     #[cfg(test)]
     looked_at: std::cell::Cell<usize>,
@@ -73,7 +81,8 @@ pub(crate) struct Index {
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    operations: usize,
+    /// The numbers of those that have not ended.
+    operations: Vec<u64>,
     applied: u64,
 }
 
@@ -81,7 +90,7 @@ impl Index {
     /// Begins a write or delete: its number decides whether it is applied after or before others.
     pub(crate) fn begin(&mut self, digest: Digest) -> u64 {
         self.sequence += 1;
-        self.under_way.entry(digest).or_default().operations += 1;
+        self.under_way.entry(digest).or_default().operations.push(self.sequence);
         self.sequence
     }
 
@@ -91,12 +100,26 @@ impl Index {
     }
 
     /// Ends a write or delete.
-    pub(crate) fn end(&mut self, digest: Digest) {
+    pub(crate) fn end(&mut self, digest: Digest, sequence: u64) {
         if let Some(under_way) = self.under_way.get_mut(&digest) {
-            under_way.operations -= 1;
-            if under_way.operations == 0 {
+            under_way.operations.retain(|other| *other != sequence);
+            if under_way.operations.is_empty() {
                 self.under_way.remove(&digest);
             }
+        }
+    }
+
+    /// The number of the operation that began last.
+    pub(crate) fn last_begun(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether all operations have ended that began up to this number: on one key, or on any.
+    pub(crate) fn has_settled(&self, digest: Option<Digest>, sequence: u64) -> bool {
+        let is_earlier = |under_way: &UnderWay| under_way.operations.iter().any(|other| *other <= sequence);
+        match digest {
+            Some(digest) => !self.under_way.get(&digest).is_some_and(is_earlier),
+            None => !self.under_way.values().any(is_earlier),
         }
     }
 
@@ -126,8 +149,12 @@ impl Index {
     pub(crate) fn insert(&mut self, digest: Digest, entry: Entry) {
         let sequence = entry.sequence;
         self.applied(digest, sequence);
+        self.users += entry.of_users();
         match self.entries.insert(digest, entry) {
-            Some(old) => self.bytes -= old.bytes,
+            Some(old) => {
+                self.bytes -= old.bytes;
+                self.users -= old.of_users();
+            }
             None => drop(self.order.insert(digest)),
         }
         self.queue.push_back((digest, sequence));
@@ -154,6 +181,7 @@ impl Index {
         let entry = self.entries.remove(&digest)?;
         self.order.remove(&digest);
         self.bytes -= entry.bytes;
+        self.users -= entry.of_users();
         Some(entry)
     }
 
@@ -285,8 +313,9 @@ impl Index {
         self.entries.iter().map(|(digest, entry)| (*digest, *entry))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+    /// Entries of users.
+    pub(crate) fn users(&self) -> u64 {
+        self.users
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -4,14 +4,16 @@
 //! removal of one file, so that file and index change together).
 
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 
 use bytes::Bytes;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
 use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{Occupancy, Page, TimeChange};
+use tokio::sync::Notify;
 
 use crate::error::io_kind;
 use crate::files::Files;
@@ -28,8 +30,10 @@ const TRIES: u32 = 8;
 pub(crate) struct Objects {
     pub(crate) files: Files,
     index: Mutex<Index>,
-    /// Told when no operation is under way.
-    idle: Condvar,
+    /// Told when an operation has ended.
+    ended: Notify,
+    /// What came of releasing the folder.
+    released: OnceLock<BackendResult<()>>,
     pub(crate) pinned: Pinned,
     shelves: [Mutex<()>; SHELVES],
     /// Changes of objects in their place, by shelf: odd while one is made.
@@ -43,21 +47,19 @@ pub(crate) struct Objects {
     left: AtomicU64,
 }
 
-/// A write or delete that has its place in the order; ends when dropped.
+/// A write or delete that has its place in the order; ends when dropped, whether it was carried out or not.
 #[derive(Debug)]
-pub(crate) struct Operation<'a> {
-    store: &'a Objects,
+pub(crate) struct Operation {
+    store: Arc<Objects>,
     digest: Digest,
     sequence: u64,
 }
 
-impl Drop for Operation<'_> {
+impl Drop for Operation {
     fn drop(&mut self) {
-        let mut index = self.store.index();
-        index.end(self.digest);
-        if index.is_idle() {
-            self.store.idle.notify_all();
-        }
+        self.store.index().end(self.digest, self.sequence);
+        self.store.release_if_closed();
+        self.store.ended.notify_waiters();
     }
 }
 
@@ -68,7 +70,8 @@ impl Objects {
             files,
             pinned,
             index: Mutex::new(index),
-            idle: Condvar::new(),
+            ended: Notify::new(),
+            released: OnceLock::new(),
             shelves: std::array::from_fn(|_| Mutex::new(())),
             changes: std::array::from_fn(|_| AtomicU64::new(0)),
             max_bytes,
@@ -101,28 +104,46 @@ impl Objects {
     }
 
     /// Gives the next operation on a key its place in the order.
-    pub(crate) fn begin(&self, digest: Digest) -> u64 {
-        self.index().begin(digest)
-    }
-
-    /// Goes on with an operation that was begun.
-    pub(crate) fn resume(&self, digest: Digest, sequence: u64) -> Operation<'_> {
-        Operation { store: self, digest, sequence }
+    pub(crate) fn begin(self: &Arc<Self>, digest: Digest) -> Operation {
+        let sequence = self.index().begin(digest);
+        Operation { store: self.clone(), digest, sequence }
     }
 
     /// Work that is no operation on a key, and must have ended before the folder is released.
-    fn work(&self) -> Operation<'_> {
-        self.resume(0, self.begin(0))
+    fn work(self: &Arc<Self>) -> Operation {
+        self.begin(0)
     }
 
-    /// Waits for what is under way, and releases the folder.
-    pub(crate) fn close(&self) -> BackendResult<()> {
-        if !self.files.begin_close() {
-            return Ok(());
+    /// Waits for operations that have begun before, also for those whose caller has left: on one key, or on any. Never
+    /// called on a thread that they may need.
+    pub(crate) async fn settled(&self, digest: Option<Digest>, sequence: u64) {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.index().has_settled(digest, sequence) {
+                return;
+            }
+            ended.await;
         }
-        let idle = self.idle.wait_while(self.index(), |index| !index.is_idle());
-        drop(idle.unwrap_or_else(PoisonError::into_inner));
-        self.files.release()
+    }
+
+    /// Lets nothing begin any more, waits for what is under way, and has the folder released, which the last operation does
+    /// if nobody waits.
+    pub(crate) async fn close(&self) -> BackendResult<()> {
+        self.files.close();
+        loop {
+            self.release_if_closed();
+            if let Some(released) = self.released.get() {
+                return released.clone();
+            }
+            self.settled(None, u64::MAX).await;
+        }
+    }
+
+    fn release_if_closed(&self) {
+        if self.files.is_closed() && self.index().is_idle() {
+            self.released.get_or_init(|| self.files.release());
+        }
     }
 
     pub(crate) fn holds(&self, digest: Digest) -> bool {
@@ -170,7 +191,7 @@ impl Objects {
 
     /// Removes a damaged object, unless it has been overwritten: `record` is what was found, if it was a record.
     pub(crate) fn remove_damaged(
-        &self,
+        self: &Arc<Self>,
         digest: Digest,
         key: &[u8],
         record: Option<&[u8]>,
@@ -194,7 +215,7 @@ impl Objects {
 
     pub(crate) fn write(
         &self,
-        operation: &Operation<'_>,
+        operation: &Operation,
         key: &[u8],
         record: &[u8],
         value: &CacheValue<()>,
@@ -243,7 +264,7 @@ impl Objects {
 
     fn try_write(
         &self,
-        operation: &Operation<'_>,
+        operation: &Operation,
         file: &[u8],
         key: &[u8],
         value: &CacheValue<()>,
@@ -287,8 +308,8 @@ impl Objects {
         }
     }
 
-    /// Removes the entry; says until when it would have lived.
-    pub(crate) fn remove(&self, operation: &Operation<'_>) -> BackendResult<Option<u64>> {
+    /// Removes the entry, and says what it was.
+    pub(crate) fn remove(&self, operation: &Operation) -> BackendResult<Option<Entry>> {
         self.hold()?;
         let Operation { digest, sequence, .. } = *operation;
         let _shelf = self.shelf(digest);
@@ -297,11 +318,12 @@ impl Objects {
         }
         self.files.remove(digest)?;
         self.pinned.forget(digest);
-        Ok(self.index().remove(digest, sequence).map(|entry| entry.drop_at))
+        Ok(self.index().remove(digest, sequence))
     }
 
     /// The keys of some entries, and where the next page starts.
     pub(crate) fn keys(&self, from: u64, limit: usize) -> BackendResult<Page> {
+        self.files.check_open()?;
         let (digests, next) = self.index().page(from, limit);
         let mut keys = Vec::with_capacity(digests.len());
         for digest in digests {
@@ -338,7 +360,7 @@ impl Objects {
     /// checksum: then the entry is lost, as any may be.
     pub(crate) fn change_times(
         &self,
-        operation: &Operation<'_>,
+        operation: &Operation,
         key: &[u8],
         schema: u32,
         change: &TimeChange,
@@ -365,27 +387,27 @@ impl Objects {
     }
 
     /// Entries that a normal read may see at `now`.
-    pub(crate) fn visible(&self, now: u64) -> u64 {
+    pub(crate) fn visible(&self, now: u64) -> BackendResult<u64> {
+        self.files.check_open()?;
         let (mut all, mut from) = (0, Some(0));
         while let Some(start) = from {
             let (some, next) = self.index().visible(start, now);
             (all, from) = (all + some, next);
         }
-        all
+        Ok(all)
     }
 
-    pub(crate) fn erase(&self) -> BackendResult<()> {
+    pub(crate) fn erase(self: &Arc<Self>) -> BackendResult<()> {
         self.hold()?;
         let digests = self.index().digests();
         for digest in digests {
-            let sequence = self.begin(digest);
-            self.remove(&self.resume(digest, sequence))?;
+            self.remove(&self.begin(digest))?;
         }
         Ok(())
     }
 
     /// Removes entries whose time is over; says how many, and whether more are left.
-    pub(crate) fn sweep(&self, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
+    pub(crate) fn sweep(self: &Arc<Self>, now: u64, limit: usize) -> BackendResult<(u64, bool)> {
         let _work = self.work();
         self.hold()?;
         let mut swept_to = self.swept_to.lock().unwrap_or_else(PoisonError::into_inner);
@@ -413,7 +435,7 @@ impl Objects {
     pub(crate) fn occupancy(&self) -> Occupancy {
         let index = self.index();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Occupancy::new(index.len() as u64, index.bytes())
+        Occupancy::new(index.users(), index.bytes())
             .with_bounds(None, Some(self.max_bytes))
             .with_dropped(count(&self.evicted), count(&self.expired))
     }

@@ -65,7 +65,7 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
         let sequence = recovered.index.begin(digest);
         recovered.index.reserve(bytes, u64::MAX);
         recovered.index.insert(digest, Entry::new(bytes, &entry, class_of(&key), sequence));
-        recovered.index.end(digest);
+        recovered.index.end(digest, sequence);
     }
     Ok(recovered)
 }

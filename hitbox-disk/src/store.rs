@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::select;
+use futures_util::future::{join_all, select};
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 use hitbox_backend::envelope::wire::key_digest;
 use hitbox_backend::store::{
@@ -17,6 +17,7 @@ use hitbox_backend::store::{
 use crate::builder::DiskBuilder;
 use crate::claim::Handle;
 use crate::files::{Files, Opening};
+use crate::index::Class;
 use crate::object::Object;
 use crate::objects::Objects;
 use crate::place::in_use;
@@ -102,7 +103,7 @@ impl DiskStore {
     /// Runs `work` on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Objects) -> BackendResult<T> + Send + 'static,
+        work: impl FnOnce(&Arc<Objects>) -> BackendResult<T> + Send + 'static,
     ) -> BackendResult<T> {
         let objects = self.objects.clone();
         blocking(move || work(&objects)).await
@@ -137,20 +138,34 @@ impl Store for DiskStore {
         let record = Raw::to_record(key, &value)?;
         let entry = value.map(drop);
         let (key, digest) = (key.clone(), key_digest(key));
-        let sequence = self.objects.begin(digest);
-        self.run(move |objects| {
-            let operation = objects.resume(digest, sequence);
-            objects.write(&operation, key.as_encoded(), &record, &entry)
-        })
-        .await
+        let operation = self.objects.begin(digest);
+        self.run(move |objects| objects.write(&operation, key.as_encoded(), &record, &entry)).await
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
         let digest = key_digest(key);
-        let sequence = self.objects.begin(digest);
+        let operation = self.objects.begin(digest);
         let now = self.now();
-        let drop_at = self.run(move |objects| objects.remove(&objects.resume(digest, sequence))).await?;
-        Ok(DeleteStatus::of(u32::from(drop_at.is_some_and(|end| end > now))))
+        let held = self.run(move |objects| objects.remove(&operation)).await?;
+        let is_there = held.is_some_and(|entry| entry.class == Class::User && entry.drop_at > now);
+        Ok(DeleteStatus::of(u32::from(is_there)))
+    }
+
+    /// Looks at the start of the file first.
+    async fn take(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let (key, digest, schema) = (key.clone(), key_digest(key), self.schema);
+        let operation = self.objects.begin(digest);
+        self.run(move |objects| {
+            // What cannot be read is removed all the same.
+            let held = objects.peek(digest, key.as_encoded(), schema).ok().flatten();
+            let removed = objects.remove(&operation)?;
+            Ok(held.map_or(if removed.is_some() { Peek::Unknown } else { Peek::Absent }, Peek::Entry))
+        })
+        .await
+    }
+
+    async fn take_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Peek>> {
+        join_all(keys.iter().map(|key| self.take(key))).await
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -181,13 +196,15 @@ impl Store for DiskStore {
     /// A few bytes of the file.
     async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
         let (key, digest, schema, change) = (key.clone(), key_digest(key), self.schema, *change);
+        // A write whose caller has left may be under way.
+        let before = self.objects.index().last_begun();
+        self.objects.settled(Some(digest), before).await;
         if !self.objects.holds(digest) {
             return Ok(Peek::Absent);
         }
-        let sequence = self.objects.begin(digest);
-        let changed = self.run(move |objects| {
-            objects.change_times(&objects.resume(digest, sequence), key.as_encoded(), schema, &change)
-        });
+        let operation = self.objects.begin(digest);
+        let changed =
+            self.run(move |objects| objects.change_times(&operation, key.as_encoded(), schema, &change));
         Ok(changed.await?.map_or(Peek::Absent, Peek::Entry))
     }
 
@@ -196,13 +213,16 @@ impl Store for DiskStore {
         self.run(move |objects| objects.remove_damaged(digest, key.as_encoded(), record.as_deref())).await
     }
 
+    /// Waits for writes that have begun before: those whose caller has left are listed too.
     async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let before = self.objects.index().last_begun();
+        self.objects.settled(None, before).await;
         self.run(move |objects| objects.keys(cursor, limit)).await
     }
 
     async fn count(&self) -> BackendResult<u64> {
         let now = self.now();
-        self.run(move |objects| Ok(objects.visible(now))).await
+        self.run(move |objects| objects.visible(now)).await
     }
 
     async fn erase(&self) -> BackendResult<()> {
@@ -217,7 +237,7 @@ impl Store for DiskStore {
 
     /// Waits for the calls that are under way; then the folder can be opened again.
     async fn close(&self) -> BackendResult<()> {
-        self.run(Objects::close).await
+        self.objects.close().await
     }
 
     fn occupancy(&self) -> Option<Occupancy> {

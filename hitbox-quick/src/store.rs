@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, KeyHasher, Timestamp};
-use hitbox_backend::store::memory::{Bound, Expiries, page_of};
+use hitbox_backend::store::memory::{Bound, Expiries, Kept, drop_buried, page_of};
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
@@ -29,7 +29,7 @@ pub struct QuickStore {
 /// copy it all.
 #[derive(Clone)]
 struct Weighed {
-    value: CacheValue<Raw>,
+    kept: Kept,
     weight_and_generation: u64,
 }
 
@@ -38,7 +38,7 @@ const WEIGHT_BITS: u32 = 48;
 
 impl Weighed {
     fn new(value: CacheValue<Raw>, weight: u64, generation: u64) -> Self {
-        Self { value, weight_and_generation: weight | generation << WEIGHT_BITS }
+        Self { kept: Kept::new(value), weight_and_generation: weight | generation << WEIGHT_BITS }
     }
 
     fn weight(&self) -> u64 {
@@ -115,7 +115,7 @@ impl QuickStore {
         let mut sweep = Sweep { dropped: 0, cut_short };
         for key in keys {
             // It may have been overwritten since.
-            let is_over = |entry: &Weighed| entry.value.is_gone(now);
+            let is_over = |entry: &Weighed| entry.kept.value().is_gone(now);
             if self.cache.remove_if(&key, is_over).is_some() {
                 self.dropped.expired.fetch_add(1, Ordering::Relaxed);
                 sweep.dropped += 1;
@@ -131,15 +131,17 @@ impl QuickStore {
             return Err(BackendError::too_large("an entry", weight, limit));
         }
         let end = value.drop_at();
-        let generation = self.generation.load(Ordering::Relaxed);
-        self.cache.insert(key.clone(), Weighed::new(value, weight, generation));
-        self.dropped.expiries.schedule(key, end);
-        if end.is_some() && self.clock.is_real() {
+        // The dead go before the living.
+        if self.dropped.expiries.is_any() && self.clock.is_real() {
             let now = self.clock.now();
             if self.dropped.expiries.is_due(now) {
                 self.drop_due(now, DROPS_PER_WRITE);
             }
         }
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.cache.insert(key.clone(), Weighed::new(value, weight, generation));
+        self.dropped.expiries.schedule(key, end);
+        drop_buried();
         Ok(())
     }
 
@@ -147,14 +149,17 @@ impl QuickStore {
         let held = self.cache.remove(key);
         self.dropped.expiries.forget(key);
         let now = self.clock.now();
-        DeleteStatus::of(u32::from(held.is_some_and(|(_, entry)| !entry.value.is_gone(now))))
+        let status = DeleteStatus::of_entry(held.as_ref().map(|(_, entry)| entry.kept.value()), now);
+        drop(held);
+        drop_buried();
+        status
     }
 }
 
 #[async_trait]
 impl Store for QuickStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(self.cache.get(key).map(|entry| entry.value))
+        Ok(self.cache.get(key).map(|entry| entry.kept.into_value()))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
@@ -171,7 +176,7 @@ impl Store for QuickStore {
 
     #[inline]
     fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
-        Poll::Ready(self.cache.get(key).map(|entry| entry.value))
+        Poll::Ready(self.cache.get(key).map(|entry| entry.kept.into_value()))
     }
 
     fn try_write(
@@ -187,7 +192,7 @@ impl Store for QuickStore {
     }
 
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        Ok(self.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.value.map(drop))))
+        Ok(self.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.kept.into_value().map(drop))))
     }
 
     async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
@@ -196,12 +201,13 @@ impl Store for QuickStore {
 
     async fn count(&self) -> BackendResult<u64> {
         let now = self.clock.now();
-        Ok(self.cache.iter().filter(|(_, entry)| entry.value.is_readable(now)).count() as u64)
+        Ok(self.cache.iter().filter(|(_, entry)| entry.kept.value().is_readable(now)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
         self.dropped.expiries.clear();
         self.cache.clear();
+        drop_buried();
         Ok(())
     }
 
@@ -209,6 +215,7 @@ impl Store for QuickStore {
         let now = self.clock.now();
         if self.dropped.expiries.is_due(now) {
             self.drop_due(now, DROPS_PER_WRITE);
+            drop_buried();
         }
     }
 
@@ -223,7 +230,9 @@ impl Store for QuickStore {
         if self.swept_to.swap(generation, Ordering::Relaxed) != generation {
             self.cache.retain(|_, entry| entry.is_of(generation));
         }
-        Ok(self.drop_due(self.clock.now(), limit))
+        let sweep = self.drop_due(self.clock.now(), limit);
+        drop_buried();
+        Ok(sweep)
     }
 
     fn occupancy(&self) -> Option<Occupancy> {

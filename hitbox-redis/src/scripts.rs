@@ -5,7 +5,7 @@
 pub(crate) const RIGHTS: &str =
     "+get +mget +set +getrange +setrange +pexpireat +persist +unlink +eval +scan +ping";
 
-/// Removes records of ours, each of the key whose digest is in ARGV, and answers with the header of each, or with nothing
+/// Removes records of ours, each of the key whose digest is in ARGV, and answers with the header and attributes of each, or with nothing
 /// for what is none: a key that does not exist, somebody else's value, or a record of another key. The keys' permissions are checked by the server before it begins.
 pub(crate) const REMOVE: &str = r"
 local found = {}
@@ -15,8 +15,8 @@ for i, key in ipairs(KEYS) do
   if type(head) == 'table' then
     if not string.find(head.err, 'WRONGTYPE', 1, true) then return head end
   elseif string.sub(head, 1, 4) == 'HBOX' and string.sub(head, 81, 96) == ARGV[i] then
+    found[i] = redis.call('GETRANGE', key, 0, 143 + struct.unpack('<I4', head, 113))
     redis.call('UNLINK', key)
-    found[i] = head
   end
 end
 return found

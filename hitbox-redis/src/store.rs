@@ -79,11 +79,21 @@ impl RedisStore {
         command
     }
 
-    /// Whether a record was removed that was still alive.
-    fn removed(&self, found: &[Option<Vec<u8>>]) -> DeleteStatus {
-        let now = self.clock.now();
-        let was_alive = |head: &Vec<u8>| !wire::peek_times(head).is_some_and(|entry| entry.is_gone(now));
-        DeleteStatus::of(u32::from(found.iter().flatten().any(was_alive)))
+    /// What a record said that was removed.
+    fn removed(&self, key: &CacheKey, found: Vec<Option<Vec<u8>>>) -> Peek {
+        let Some(start) = found.into_iter().flatten().next() else { return Peek::Absent };
+        match wire::peek_for(key, &start, self.schema) {
+            Some(Ok(entry)) => Peek::Entry(entry),
+            _ => Peek::Unknown,
+        }
+    }
+
+    fn status_of(&self, held: &Peek) -> DeleteStatus {
+        match held {
+            Peek::Absent => DeleteStatus::Missing,
+            Peek::Unknown => DeleteStatus::of(1),
+            Peek::Entry(entry) => DeleteStatus::of_entry(Some(entry), self.clock.now()),
+        }
     }
 
     /// What a record says without its value, in one round trip unless it has attributes.
@@ -160,7 +170,11 @@ impl Store for RedisStore {
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        Ok(self.removed(&self.connection.query::<Vec<_>>(&self.unlink(key)).await?))
+        Ok(self.status_of(&self.take(key).await?))
+    }
+
+    async fn take(&self, key: &CacheKey) -> BackendResult<Peek> {
+        Ok(self.removed(key, self.connection.query::<Vec<_>>(&self.unlink(key)).await?))
     }
 
     async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
@@ -182,12 +196,20 @@ impl Store for RedisStore {
     }
 
     async fn remove_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<DeleteStatus>> {
+        self.take_batch(keys).await.into_iter().map(|held| Ok(self.status_of(&held?))).collect()
+    }
+
+    async fn take_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Peek>> {
         let mut pipeline = redis::pipe();
         keys.iter().for_each(|key| {
             pipeline.add_command(self.unlink(key));
         });
-        let removed = self.connection.pipeline::<Vec<_>>(&mut pipeline).await;
-        each(removed, keys.len(), |found| Ok(self.removed(&found?)))
+        match self.connection.pipeline::<Vec<_>>(&mut pipeline).await {
+            Ok(removed) => {
+                keys.iter().zip(removed).map(|(key, found)| Ok(self.removed(key, found?))).collect()
+            }
+            Err(error) => vec![Err(error); keys.len()],
+        }
     }
 
     /// Scans for keys with the prefix and removes them in batches of about 1,000. What begins with the prefix and is no key

@@ -10,7 +10,7 @@ use hitbox_backend::store::memory::page_of;
 use hitbox_backend::store::{Capabilities, DeleteStatus, Page, Peek, Raw, Store};
 use hitbox_backend::wrap::Wrapper;
 use hitbox_backend::{Backend, Leaf};
-use hitbox_core::{BackendResult, CacheKey, CacheValue, Clock, Freshness};
+use hitbox_core::{BackendResult, CacheKey, CacheValue, Clock};
 
 /// An unbounded map of live values. It answers at once.
 #[derive(Debug)]
@@ -43,8 +43,7 @@ impl MemoryStore {
     pub fn take(&self, key: &CacheKey) -> DeleteStatus {
         let now = self.clock.now();
         let held = self.lock().remove(key);
-        let alive = held.is_some_and(|value| value.lifetime().freshness(now) != Freshness::Gone);
-        DeleteStatus::of(u32::from(alive))
+        DeleteStatus::of_entry(held.as_ref(), now)
     }
 
     /// Entries that are stored, whatever their age.

@@ -15,7 +15,8 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 use stripe::WriteKind;
 use sync::{Arc, Mutex};
-use write_queue::{QueueSet, WriteQueue, WriteTicket};
+use write_queue::WriteQueue;
+use write_ticket::{QueueSet, WriteTicket};
 
 /// What the queue takes its primitives from.
 mod sync {
@@ -25,6 +26,9 @@ mod sync {
 #[path = "../../hitbox-backend/src/coherence/write_queue.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
 mod write_queue;
+#[path = "../../hitbox-backend/src/coherence/write_ticket.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod write_ticket;
 
 #[path = "../../hitbox-backend/src/coherence/load_permit.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]

@@ -224,7 +224,8 @@ impl<V: Cacheable> CacheBuilder<V, ()> {
             tracing::warn!(cache = %settings.name, "{advice}");
         }
         let events = Events { name: settings.name, hook, counts: Arc::default() };
-        let collector = Arc::new(CountsCollector(settings.name, events.counts.clone()));
+        let (counts, layout) = (events.counts.clone(), backend.layout().clone());
+        let collector = Arc::new(CountsCollector { name: settings.name, counts, layout });
         let weak: std::sync::Weak<CountsCollector> = Arc::downgrade(&collector);
         register_collector(weak);
         let shared = Shared {

@@ -84,6 +84,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         match internal::try_read(&*self.shared.backend, &key, &READ) {
             // Nobody asks how it was answered.
             Ok(Some(copy)) if copy.entry.details().is_none() => {
+                self.shared.count_look(Some(copy.freshness));
                 self.shared.tell_hit(&key, copy.freshness);
                 Ok(copy.entry.into_data())
             }
@@ -240,14 +241,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         &self.shared.backend
     }
 
-    /// Counts since the cache was built, and statistics of its layers.
+    /// Counts since the cache was built, and statistics of its layers. In the total of these the hits and misses are those
+    /// of this cache's own calls.
     pub fn statistics(&self) -> CacheStatistics {
-        CacheStatistics {
-            recovering: self.shared.dirty_keys(),
-            loading: self.shared.flights.len() as u64,
-            layers: self.shared.backend.snapshot(),
-            ..self.shared.events.counts.snapshot()
-        }
+        let counted = self.shared.events.counts.snapshot();
+        let mut layers = self.shared.backend.snapshot();
+        // Other caches may stand over the same layers.
+        let total = &mut layers.total;
+        (total.hits, total.stale_hits, total.misses) = (counted.hits, counted.stale_hits, counted.misses);
+        let (recovering, loading) = (self.shared.dirty_keys(), self.shared.flights.len() as u64);
+        CacheStatistics { recovering, loading, layers, ..counted }
     }
 
     /// What the settings made the builder warn of.
@@ -287,12 +290,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
                 shared.touch(key, &copy);
                 Ok(Self::found(shared, key, copy))
             }
-            None => Ok(self.missed(key)),
+            None => {
+                shared.count_look(None);
+                Ok(self.missed(key))
+            }
         }
     }
 
     #[inline]
     fn found(shared: &Shared<V, B>, key: &CacheKey, copy: Decoded<V>) -> Response<Option<V>> {
+        shared.count_look(Some(copy.freshness));
         shared.tell_hit(key, copy.freshness);
         let is_fresh = copy.freshness == Freshness::Fresh;
         respond(copy, if is_fresh { AnswerKind::Hit } else { AnswerKind::Stale })

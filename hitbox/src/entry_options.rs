@@ -15,6 +15,8 @@ pub(crate) struct EntryOptions {
     pub(crate) priority: Option<Priority>,
     pub(crate) metadata: BTreeMap<String, Bytes>,
     pub(crate) scopes: Vec<Scope>,
+    /// The end of served is an instant that was named.
+    pub(crate) absolute_end: bool,
 }
 
 impl EntryOptions {
@@ -24,6 +26,7 @@ impl EntryOptions {
         priority: None,
         metadata: BTreeMap::new(),
         scopes: Vec::new(),
+        absolute_end: false,
     };
 
     /// The entry carries this scope.
@@ -65,6 +68,7 @@ impl EntryOptions {
             priority: Some(details.priority),
             metadata: details.metadata.clone(),
             scopes: details.scopes.clone(),
+            absolute_end: false,
         }
     }
 }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hitbox_backend::Statistics;
+use hitbox_backend::internal::Striped;
 use hitbox_backend::metrics::{Collector, Sample, Value};
+use hitbox_backend::wrap::Layout;
 use hitbox_core::{BackendError, BackendLabel, CacheKey, Freshness};
 use serde::Serialize;
 
@@ -83,13 +85,19 @@ pub enum CacheEvent<'a> {
 pub(crate) type Hook = Arc<dyn Fn(&CacheEvent<'_>) + Send + Sync>;
 
 macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident => $metric:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident => $metric:literal,)+) => {
         /// What loads and calls of a cache have come to since it was built.
         /// `Display` shows the layers as a table and the rest below it.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct CacheStatistics {
-            $($(#[$doc])* pub $name: u64,)+
+            /// Calls whose first look found a fresh copy.
+            pub hits: u64,
+            /// Calls whose first look found a stale copy.
+            pub stale_hits: u64,
+            /// Calls whose first look found none.
+            pub misses: u64,
+            $($(#[doc = $doc])+ pub $name: u64,)+
             /// Keys whose copy in some layer is out of date, since the layer failed. It is not served until the layer is
             /// back.
             pub recovering: u64,
@@ -104,6 +112,9 @@ macro_rules! counts {
                 writeln!(f, "{}", self.layers)?;
                 // What never happened is left out.
                 let facts = [
+                    ("hits", self.hits),
+                    ("stale_hits", self.stale_hits),
+                    ("misses", self.misses),
                     $((stringify!($name), self.$name),)+
                     ("recovering", self.recovering),
                     ("loading", self.loading),
@@ -117,18 +128,40 @@ macro_rules! counts {
 
         #[derive(Debug, Default)]
         pub(crate) struct Counts {
+            /// By [`look_of`].
+            pub(crate) looks: Striped<3>,
             $(pub(crate) $name: AtomicU64,)+
         }
 
         impl Counts {
             pub(crate) fn snapshot(&self) -> CacheStatistics {
+                let [hits, stale_hits, misses] = [HIT, STALE, MISS].map(|look| self.looks.get(look));
                 CacheStatistics {
+                    hits,
+                    stale_hits,
+                    misses,
                     $($name: self.$name.load(Ordering::Relaxed),)+
                     ..CacheStatistics::default()
                 }
             }
 
+            fn help(name: &str) -> &'static str {
+                match name {
+                    "hitbox_cache_hit_total" => "Calls whose first look found a fresh copy.",
+                    "hitbox_cache_stale_total" => "Calls whose first look found a stale copy.",
+                    "hitbox_cache_miss_total" => "Calls whose first look found no copy.",
+                    LAYER_HIT => "Reads of a layer of a cache that were answered with a fresh copy.",
+                    LAYER_STALE => "Reads of a layer of a cache that were answered with a stale copy.",
+                    LAYER_MISS => "Reads of a layer of a cache that found no usable copy.",
+                    $($metric => concat!($($doc),+).trim_ascii_start(),)+
+                    _ => "",
+                }
+            }
+
             fn each(&self, mut add: impl FnMut(&'static str, u64)) {
+                add("hitbox_cache_hit_total", self.looks.get(HIT));
+                add("hitbox_cache_stale_total", self.looks.get(STALE));
+                add("hitbox_cache_miss_total", self.looks.get(MISS));
                 $(add($metric, self.$name.load(Ordering::Relaxed));)+
             }
         }
@@ -168,6 +201,20 @@ counts! {
     recovered => "hitbox_recovery_recovered_total",
     /// Reads noted for entries with an idle time.
     touched => "hitbox_load_touched_total",
+}
+
+const HIT: usize = 0;
+const STALE: usize = 1;
+const MISS: usize = 2;
+
+/// What the first look of a call has come to, as it is counted.
+#[inline]
+pub(crate) const fn look_of(found: Option<Freshness>) -> usize {
+    match found {
+        Some(Freshness::Fresh) => HIT,
+        Some(_) => STALE,
+        None => MISS,
+    }
 }
 
 /// Counts one.
@@ -213,13 +260,34 @@ impl Debug for Events {
     }
 }
 
-/// Shows the counts under the cache's name.
+const LAYER_HIT: &str = "hitbox_cache_layer_hit_total";
+const LAYER_STALE: &str = "hitbox_cache_layer_stale_total";
+const LAYER_MISS: &str = "hitbox_cache_layer_miss_total";
+
+/// Shows the counts under the cache's name, and those of its layers.
 #[derive(Debug)]
-pub(crate) struct CountsCollector(pub(crate) BackendLabel, pub(crate) Arc<Counts>);
+pub(crate) struct CountsCollector {
+    pub(crate) name: BackendLabel,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) layout: Layout,
+}
 
 impl Collector for CountsCollector {
     fn collect(&self, add: &mut dyn FnMut(Sample)) {
-        let labels = [("cache", self.0.as_str()), ("", "")];
-        self.1.each(|name, value| add(Sample { name, labels, value: Value::Counter(value) }));
+        let cache = ("cache", self.name.as_str());
+        let labels = [cache, ("", "")];
+        self.counts.each(|name, value| add(Sample { name, labels, value: Value::Counter(value) }));
+        for leaf in self.layout.statistics() {
+            let labels = [cache, ("backend", leaf.label.as_str())];
+            for (name, value) in
+                [(LAYER_HIT, leaf.hits), (LAYER_STALE, leaf.stale_hits), (LAYER_MISS, leaf.misses)]
+            {
+                add(Sample { name, labels, value: Value::Counter(value) });
+            }
+        }
+    }
+
+    fn help(&self, name: &str) -> &'static str {
+        Counts::help(name)
     }
 }

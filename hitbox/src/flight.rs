@@ -8,8 +8,9 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -28,6 +29,8 @@ type Table<E> = HashMap<CacheKey, Arc<Flight<E>>, BuildHasherDefault<KeyHasher>>
 /// The flights of one cache. `E` is how they end.
 pub(crate) struct Flights<E> {
     shards: Box<[Shard<E>]>,
+    /// Told when a flight has ended.
+    ended: Notify,
 }
 
 struct Shard<E> {
@@ -57,9 +60,17 @@ pub(crate) struct Flight<E> {
 /// A load that runs within a call. If nobody polls the call, the load stands still.
 #[derive(Default)]
 struct WithinCall {
+    is_set: AtomicBool,
     /// How often it was polled; 0 for a load that runs by itself.
     polls: AtomicU64,
     waker: AtomicWaker,
+}
+
+impl WithinCall {
+    fn polled(&self, cx: &Context<'_>) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.waker.register(cx.waker());
+    }
 }
 
 /// How far a flight is.
@@ -107,7 +118,7 @@ pub(crate) enum Role<E: Clone> {
 impl<E: Clone> Default for Flights<E> {
     fn default() -> Self {
         let shard = |_| Shard { flights: Mutex::default(), completions: AtomicU64::new(0) };
-        Self { shards: (0..SHARDS).map(shard).collect() }
+        Self { shards: (0..SHARDS).map(shard).collect(), ended: Notify::new() }
     }
 }
 
@@ -130,6 +141,25 @@ impl<E: Clone> Flights<E> {
     /// Flights under way.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(&shard.flights).len()).sum()
+    }
+
+    /// Waits until no flight is under way.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Joins the flight of this key if that runs within somebody's call, who may leave it.
+    pub(crate) fn join_within_call(&self, key: &CacheKey, last_invalidation: u64) -> Option<Waiting<E>> {
+        let flights = lock(&self.shard(key).flights);
+        let flight = flights.get(key).filter(|flight| flight.within_call.is_set.load(Ordering::Acquire))?;
+        Waiting::of(flight, last_invalidation).filter(|waiting| !waiting.is_late)
     }
 
     /// Joins the flight of this key, or leads a new one.
@@ -219,16 +249,36 @@ impl<E: Clone> Flight<E> {
         self.until(|| lock(&self.interest).cancelled.then_some(())).await;
     }
 
+    /// Its load will run within its call.
+    pub(crate) fn set_within_call(&self) {
+        self.within_call.is_set.store(true, Ordering::Release);
+    }
+
     /// The load of this flight, which its call runs by itself.
     pub(crate) fn run_within_call<'l>(self: &Arc<Self>, mut load: BoxFuture<'l, ()>) -> BoxFuture<'l, ()>
     where
         E: Send + Sync + 'l,
     {
+        self.set_within_call();
         let flight = self.clone();
         Box::pin(poll_fn(move |cx| {
-            flight.within_call.polls.fetch_add(1, Ordering::Relaxed);
-            flight.within_call.waker.register(cx.waker());
+            flight.within_call.polled(cx);
             load.as_mut().poll(cx)
+        }))
+    }
+
+    /// The loads of these flights, which one call runs by itself.
+    pub(crate) fn run_all_within_call<'l>(
+        flights: Vec<Arc<Self>>,
+        mut loads: BoxFuture<'l, ()>,
+    ) -> BoxFuture<'l, ()>
+    where
+        E: Send + Sync + 'l,
+    {
+        flights.iter().for_each(|flight| flight.set_within_call());
+        Box::pin(poll_fn(move |cx| {
+            flights.iter().for_each(|flight| flight.within_call.polled(cx));
+            loads.as_mut().poll(cx)
         }))
     }
 
@@ -386,6 +436,7 @@ impl<E: Clone> LoadCompletion<E> {
             shard.completions.fetch_add(1, Ordering::Release);
         }
         self.flight.enter(phase);
+        self.flights.ended.notify_waiters();
     }
 }
 

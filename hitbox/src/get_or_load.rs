@@ -20,7 +20,7 @@ use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, RefreshAhead};
 use crate::loaded::{Load, Payload};
 use crate::response::{AnswerKind, Outcome, Response};
 use crate::settings::{AfterTimeout, OnStale};
-use crate::shared::{READ, Shared, respond};
+use crate::shared::{READ, READ_AGAIN, Shared, respond};
 use crate::timeouts::{Timeouts, result_of};
 
 type Answer<V> = Result<Response<Option<V>>, LoadError>;
@@ -78,6 +78,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         };
         match first {
             Ok(Some(copy)) if self.is_plain_hit(&copy) => {
+                self.count_look(Some(copy.freshness));
                 self.tell_hit(key, copy.freshness);
                 Ok(respond(copy, AnswerKind::Hit))
             }
@@ -122,6 +123,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 }
             }
         };
+        if call.mode == Mode::Normal {
+            self.count_look(copy.as_ref().map(|copy| copy.freshness));
+        }
         let looked = |copy| Looked { copy, late, completions };
         let Some(copy) = copy else {
             self.events.tell(|| CacheEvent::Miss { key });
@@ -206,10 +210,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     (waiting, None, false)
                 }
                 Role::Leader(completion, waiting) => {
+                    if !is_detached {
+                        waiting.flight.set_within_call();
+                    }
                     // A load may have been stored since this call looked.
                     if call.mode == Mode::Normal && self.flights.completions(key) != completions {
                         completions = self.flights.completions(key);
-                        let look = Box::pin(self.read_if_possible(key, READ.with_absent(absent)));
+                        let look = Box::pin(self.read_if_possible(key, READ_AGAIN.with_absent(absent)));
                         if let Ok(Some(copy)) = wait.timeouts.look.bound(look).await
                             && copy.freshness == Freshness::Fresh
                         {
@@ -354,12 +361,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     }
                     return Waited::TimedOut;
                 }
-                () = soft.over(), if is_patient => {
+                // Who left a load that runs within this call would end it.
+                () = soft.over(), if is_patient && inline.is_none() => {
                     is_patient = false;
                     if flight.result().is_some() {
                         continue;
                     }
-                    let mut read = Box::pin(self.read(key, READ.accepting(self.oldest_fallback())));
+                    let mut read = Box::pin(self.read(key, READ_AGAIN.accepting(self.oldest_fallback())));
                     let copy = match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
                         Poll::Ready(Ok(copy)) => copy,
                         // Nobody says that there is none any more.

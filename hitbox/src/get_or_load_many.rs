@@ -4,30 +4,38 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
-use futures_util::future::{Shared as SharedFuture, join_all};
+use futures_util::future::{Either, Shared as SharedFuture, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use hitbox_backend::internal::{self, Decoded};
 use hitbox_backend::{Backend, Cacheable};
-use hitbox_core::{BackendResult, BoxFuture, CacheKey, Freshness};
+use hitbox_core::{BackendResult, BoxFuture, CacheKey, Freshness, Task, TaskKind};
 
 use crate::cache::Cache;
 use crate::cycle::{self, LoadId};
 use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
 use crate::events::{CacheEvent, count};
-use crate::flight::{Ended, Joins, LoadCompletion, Role, Waiting};
+use crate::flight::{Ended, Flight, Joins, LoadCompletion, Role, Waiting};
 use crate::key::ToKey;
-use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, LoaderFn};
+use crate::load::{LoadEnd, LoadPlan, LoadResult, LoaderFn, RefreshAhead};
 use crate::loaded::Loaded;
 use crate::settings::{AfterTimeout, LifetimeOverride, OnStale};
-use crate::shared::{READ, Shared};
+use crate::shared::{READ, READ_AGAIN, Shared};
 use crate::timeouts::{Timeouts, result_of};
 
 /// What a read of all keys has come to, in their order.
 type Copies<V> = Vec<BackendResult<Option<Decoded<V>>>>;
+
+/// A flight that the call leads, for what reason if there is a copy.
+struct Led<'k, V: Cacheable> {
+    key: &'k CacheKey,
+    completion: LoadCompletion<LoadEnd<V>>,
+    ahead: Option<RefreshAhead>,
+}
 
 /// A flight that the call waits for.
 struct Pending<V: Cacheable> {
@@ -104,9 +112,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         for ((key, completions), copy) in asked.iter().zip(completions).zip(copies) {
             match shared.if_possible(key, copy) {
                 // What is known to be absent is left out.
-                Some(copy) if copy.freshness == Freshness::Fresh => values.put(key, copy.entry.into_data()),
+                Some(copy) if copy.freshness == Freshness::Fresh => {
+                    behind.extend(shared.begin_early(key, &copy, completions));
+                    values.put(key, copy.entry.into_data());
+                }
                 Some(copy) if shared.settings.on_stale != OnStale::Reload => {
-                    behind.extend(shared.begin_reload(key).map(|completion| (key, completion)));
+                    behind.extend(shared.begin_reload(key, &copy));
                     shared.put_stale(&mut values, key, copy);
                 }
                 copy => match shared.instead_of_load(key, copy, &mut timeouts).await {
@@ -117,17 +128,25 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         }
         let mut loader = Some(loader);
         while !open.is_empty() || !behind.is_empty() {
+            // A load that runs within somebody's call may be left, and then the loader is needed, which can be used once.
+            open = shared.join_within_calls(open, &mut values);
+            if !values.pending.is_empty() {
+                let left = shared.wait_for_all(&asked, &mut values, None, late.take(), &mut timeouts).await?;
+                let is_left = |key: &&CacheKey| left.contains(*key);
+                open.extend(asked.iter().filter(is_left).map(|key| (key, shared.flights.completions(key))));
+                continue;
+            }
             let led = shared.join_all(open, &mut values);
             let led = shared.loaded_since(led, &mut values, &mut timeouts).await;
             let led: Vec<_> = led.into_iter().chain(behind.drain(..)).collect();
             let inline = match (led.first(), loader.take()) {
                 (None, unused) => {
                     loader = unused;
-                    Vec::new()
+                    None
                 }
                 (Some(_), Some(loader)) => shared.load_together(led, &values.keys, loader),
                 // It has been used for the other keys.
-                (Some((key, _)), None) => return Err(LoadError::new(LoadErrorKind::Cancelled, key)),
+                (Some(led), None) => return Err(LoadError::new(LoadErrorKind::Cancelled, led.key)),
             };
             let left = shared.wait_for_all(&asked, &mut values, inline, late.take(), &mut timeouts).await?;
             let is_left = |key: &&CacheKey| left.contains(*key);
@@ -145,13 +164,57 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     /// The right to reload a key in the background whose stale copy is served, unless that is under way or has just failed.
-    fn begin_reload(self: &Arc<Self>, key: &CacheKey) -> Option<LoadCompletion<LoadEnd<V>>> {
+    fn begin_reload<'k>(self: &Arc<Self>, key: &'k CacheKey, copy: &Decoded<V>) -> Option<Led<'k, V>> {
         let is_wanted = self.settings.on_stale == OnStale::ServeAndReload;
+        self.lead_behind(key, copy, is_wanted, false)
+    }
+
+    /// The right to reload a key ahead of need whose copy is fresh still, unless that has been done.
+    fn begin_early<'k>(
+        self: &Arc<Self>,
+        key: &'k CacheKey,
+        copy: &Decoded<V>,
+        completions: u64,
+    ) -> Option<Led<'k, V>> {
+        let is_wanted = self.settings.is_early(&copy.entry, self.now());
+        let led = self.lead_behind(key, copy, is_wanted, true)?;
+        // The copy may be of yesterday.
+        (self.flights.completions(key) == completions).then_some(led)
+    }
+
+    fn lead_behind<'k>(
+        self: &Arc<Self>,
+        key: &'k CacheKey,
+        copy: &Decoded<V>,
+        is_wanted: bool,
+        is_early: bool,
+    ) -> Option<Led<'k, V>> {
         if !is_wanted || self.throttle.is_on(key, || self.monotonic()) {
             return None;
         }
         let permit = || self.backend.layout().load_permit(key);
-        self.flights.lead_unless_under_way(key, self.last_invalidation(), permit)
+        let completion = self.flights.lead_unless_under_way(key, self.last_invalidation(), permit)?;
+        Some(Led { key, completion, ahead: Some(RefreshAhead::of(copy, is_early)) })
+    }
+
+    /// Joins flights that run within somebody's call. Says which keys are left.
+    fn join_within_calls<'k, K: Eq + Hash + Clone>(
+        &self,
+        open: Vec<(&'k CacheKey, u64)>,
+        values: &mut Values<K, V>,
+    ) -> Vec<(&'k CacheKey, u64)> {
+        let mut left = Vec::with_capacity(open.len());
+        for (key, completions) in open {
+            match self.flights.join_within_call(key, self.last_invalidation()) {
+                Some(waiting) => {
+                    count(&self.events.counts.coalesced);
+                    let waiting = Arc::new(waiting);
+                    values.pending.insert(key.clone(), Pending { waiting, is_leader: false });
+                }
+                None => left.push((key, completions)),
+            }
+        }
+        left
     }
 
     /// The older copy that is served since a load has failed just now.
@@ -202,30 +265,31 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         led: Vec<(&'k CacheKey, LoadCompletion<LoadEnd<V>>, u64)>,
         values: &mut Values<K, V>,
         timeouts: &mut Timeouts,
-    ) -> Vec<(&'k CacheKey, LoadCompletion<LoadEnd<V>>)> {
+    ) -> Vec<Led<'k, V>> {
         let mut open = Vec::with_capacity(led.len());
         for (key, completion, completions) in led {
             if self.flights.completions(key) != completions
-                && let Ok(Some(copy)) = timeouts.look.bound(Box::pin(self.read_if_possible(key, READ))).await
+                && let Ok(Some(copy)) =
+                    timeouts.look.bound(Box::pin(self.read_if_possible(key, READ_AGAIN))).await
                 && copy.entry.data().is_some()
             {
                 completion.complete(Ok(LoadResult::of(&copy.entry)));
                 values.put(key, copy.entry.into_data());
             } else {
-                open.push((key, completion));
+                open.push(Led { key, completion, ahead: None });
             }
         }
         open
     }
 
     /// One call of a loader for several flights. Each of them then goes the way of a single load, with its part of
-    /// what was brought. What has to run within the call is returned.
+    /// what was brought. They run together in the background; if there is no room they are returned, to run within the call.
     fn load_together<K, L, F, M, E>(
         self: &Arc<Self>,
-        led: Vec<(&CacheKey, LoadCompletion<LoadEnd<V>>)>,
+        led: Vec<Led<'_, V>>,
         names: &HashMap<CacheKey, K>,
         loader: L,
-    ) -> Vec<BoxFuture<'static, ()>>
+    ) -> Option<BoxFuture<'static, ()>>
     where
         K: ToKey + Eq + Hash + Clone + 'static,
         L: FnOnce(Vec<K>) -> F + Send + 'static,
@@ -233,36 +297,29 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         M: IntoIterator<Item = (K, V)>,
         E: Into<BoxError>,
     {
-        if led.is_empty() {
-            return Vec::new();
-        }
-        let keys: Vec<K> = led.iter().filter_map(|(key, _)| names.get(*key).cloned()).collect();
+        let first = led.first()?.key.clone();
+        let keys: Vec<K> = led.iter().filter_map(|led| names.get(led.key).cloned()).collect();
         // All parts wait for the one load of the batch.
         let batch_id = LoadId::next();
         let load = async move {
             let loaded = loader(keys).await.map_err(|error| SharedError(Arc::from(error.into())));
             loaded.map(|values| Arc::new(Mutex::new(values.into_iter().collect::<HashMap<K, V>>())))
         };
-        let batch: BoxFuture<'static, _> = Box::pin(cycle::within(batch_id, led[0].0.clone(), load));
+        let batch: BoxFuture<'static, _> = Box::pin(cycle::within(batch_id, first, load));
         let batch = futures_util::FutureExt::shared(batch);
-        let mut inline = Vec::new();
-        for (key, completion) in led {
+        let (mut parts, mut flights) = (Vec::with_capacity(led.len()), Vec::with_capacity(led.len()));
+        for Led { key, completion, ahead } in led {
             let Some(name) = names.get(key).cloned() else { continue };
             completion.flight.go_on();
-            let plan = LoadPlan {
-                lifetime: LifetimeOverride::NONE,
-                options: EntryOptions::NONE,
-                ahead: None,
-                may_replace: false,
-            };
-            inline.extend(self.start(
-                completion,
-                key,
-                Loader::Detached(part_of(batch.clone(), batch_id, key.clone(), name)),
-                plan,
-            ));
+            flights.push(completion.flight.clone());
+            let (lifetime, options) = (LifetimeOverride::NONE, EntryOptions::NONE);
+            let plan = LoadPlan { lifetime, options, ahead, may_replace: false };
+            parts.push(self.part(completion, key, part_of(batch.clone(), batch_id, key.clone(), name), plan));
         }
-        inline
+        let all = join_all(parts);
+        let task = Task::new(TaskKind::LOAD, async move { drop(all.await) }).interactive();
+        let refused = self.offload.register(task).err()?;
+        Some(Flight::run_all_within_call(flights, refused.task.work))
     }
 
     /// Waits for all flights, at most as long as the call may. Meanwhile it performs the loads that are this call's to
@@ -271,23 +328,33 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self: &Arc<Self>,
         asked: &[CacheKey],
         values: &mut Values<K, V>,
-        inline: Vec<BoxFuture<'_, ()>>,
+        mut inline: Option<BoxFuture<'_, ()>>,
         mut late: Option<BoxFuture<'_, Copies<V>>>,
         timeouts: &mut Timeouts,
     ) -> Result<Vec<CacheKey>, LoadError> {
         let mut left = Vec::new();
-        let mut inline: Option<BoxFuture<'_, ()>> = (!inline.is_empty()).then(|| {
-            let all = join_all(inline);
-            Box::pin(async move { drop(all.await) }) as BoxFuture<'_, ()>
-        });
         let mut ends: FuturesUnordered<_> = FuturesUnordered::new();
         // Held while this call waits.
         let mut edges = Vec::new();
-        for (key, Pending { waiting, .. }) in &values.pending {
+        for (key, Pending { waiting, is_leader }) in &values.pending {
             let edge = cycle::wait_for(waiting.flight.id, key);
             edges.push(edge.map_err(|keys| LoadError::of_cycle(key, &keys))?);
-            let (key, waiting) = (key.clone(), waiting.clone());
-            ends.push(async move { (key, waiting.ended().await) });
+            let (key, waiting, is_leader) = (key.clone(), waiting.clone(), *is_leader);
+            ends.push(async move {
+                if is_leader {
+                    return (key, waiting.ended().await);
+                }
+                let stands_still = pin!(waiting.flight.stands_still(&*self.clock));
+                let end = match select(pin!(waiting.ended()), stands_still).await {
+                    Either::Left((end, _)) => end,
+                    // Its caller has left it lying.
+                    Either::Right(_) => {
+                        self.flights.leave(&key, &waiting.flight);
+                        Ended::Abandoned
+                    }
+                };
+                (key, end)
+            });
         }
         let mut fallback: Option<BoxFuture<'_, (Vec<CacheKey>, Copies<V>)>> = None;
         let mut is_patient = true;
@@ -310,7 +377,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 () = result_of(&mut inline) => inline = None,
                 copies = result_of(&mut late) => {
                     late = None;
-                    self.put_copies(values, asked, copies, false);
+                    self.put_copies(values, asked, copies, !is_patient);
                 }
                 (keys, copies) = result_of(&mut fallback) => {
                     fallback = None;
@@ -325,11 +392,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     }
                     return Err(error);
                 }
-                () = timeouts.soft.over(), if is_patient => {
+                () = timeouts.soft.over(), if is_patient && inline.is_none() => {
                     is_patient = false;
                     self.put_results(values)?;
                     let keys: Vec<CacheKey> = values.pending.keys().cloned().collect();
-                    let options = READ.accepting(self.oldest_fallback());
+                    let options = READ_AGAIN.accepting(self.oldest_fallback());
                     fallback = Some(Box::pin(async move {
                         let copies = internal::read_many(&*self.backend, &keys, &options).await;
                         (keys, copies)
@@ -349,10 +416,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         is_fallback: bool,
     ) {
         for (key, copy) in keys.iter().zip(copies) {
-            let copy = self.if_possible(key, copy);
-            let Some(value) = copy.and_then(|copy| copy.entry.into_data()) else { continue };
+            let Some(copy) = self.if_possible(key, copy) else { continue };
+            // A stale copy that is to be replaced first serves only who has waited long enough.
+            let is_stale = copy.freshness != Freshness::Fresh;
+            if is_stale && !is_fallback && self.settings.on_stale == OnStale::Reload {
+                continue;
+            }
+            let Some(value) = copy.entry.into_data() else { continue };
             if let Some(pending) = values.pending.get(key) {
-                if is_fallback {
+                if is_fallback || is_stale {
                     count(&self.events.counts.stale_served);
                     self.events.tell(|| CacheEvent::StaleServed { key });
                     pending.waiting.flight.go_on();

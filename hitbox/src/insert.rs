@@ -17,9 +17,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         key: &CacheKey,
         value: V,
         lifetime: LifetimeOverride,
-        options: EntryOptions,
+        mut options: EntryOptions,
     ) -> BackendResult<Receipt> {
         let (now, version) = (self.now(), options.version);
+        options.absolute_end = lifetime.until.is_some();
         let Some(lifetime) = self.settings.lifetime(key, lifetime, false, now) else {
             if version.is_some() {
                 let why = "a value that is over at once cannot be written under a version";

@@ -25,7 +25,7 @@ use crate::events::{CacheEvent, count};
 use crate::flight::LoadCompletion;
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
 use crate::settings::{EarlyRefresh, LifetimeOverride};
-use crate::shared::{READ, Shared};
+use crate::shared::{READ_AGAIN, Shared};
 use crate::timeouts::Timeout;
 
 /// How a flight ends.
@@ -159,6 +159,17 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
     }
 
+    /// A part of a batch, which runs with the others.
+    pub(crate) fn part(
+        self: &Arc<Self>,
+        completion: LoadCompletion<LoadEnd<V>>,
+        key: &CacheKey,
+        loader: LoaderFn<'static, V>,
+        plan: LoadPlan,
+    ) -> impl Future<Output = ()> + Send + use<V, B> {
+        self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key))
+    }
+
     fn span(&self, key: &CacheKey) -> tracing::Span {
         tracing::trace_span!("load", cache = %self.settings.name, %key)
     }
@@ -263,7 +274,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     }
 
     async fn previous(&self, key: &CacheKey) -> Option<Decoded<V>> {
-        self.within_patience(Box::pin(self.read_if_possible(key, READ.accepting(Accept::Expired)))).await
+        self.within_patience(Box::pin(self.read_if_possible(key, READ_AGAIN.accepting(Accept::Expired))))
+            .await
     }
 
     /// Before the source is asked ahead of need: a copy in a lower layer that somebody else has loaded since. It is
@@ -273,7 +285,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let others = layout.leaves().iter().map(|leaf| leaf.position()).filter(|leaf| *leaf != ahead.leaf);
         let others = others.map(LeafSet::of).fold(LeafSet::EMPTY, LeafSet::union);
         let permit = Arc::new(layout.refill_permit(key, others));
-        let options = READ.accepting(Accept::Fresh).skipping(LeafSet::of(ahead.leaf));
+        let options = READ_AGAIN.accepting(Accept::Fresh).skipping(LeafSet::of(ahead.leaf));
         let entry = self.read_if_possible(key, options).await?.entry;
         // The same entry may live longer there: the layer above has a cap of its own.
         if entry.created() < ahead.created || self.settings.is_early(&entry, self.now()) {
@@ -324,8 +336,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         };
         let (now, absent) = (self.now(), value.is_none());
         let is_kept = store && (!absent || self.settings.absent.is_some());
-        let lifetime =
-            self.settings.lifetime(key, lifetime.or(plan.lifetime), absent, now).filter(|_| is_kept);
+        let wanted = lifetime.or(plan.lifetime);
+        options.absolute_end = wanted.until.is_some();
+        let lifetime = self.settings.lifetime(key, wanted, absent, now).filter(|_| is_kept);
         let expires = lifetime.and_then(|lifetime| lifetime.expire());
         let details = options.details();
         completion.store(Ok(LoadResult { value: value.clone(), expires, is_fallback: false, details }));
@@ -372,10 +385,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         options: EntryOptions,
     ) -> CacheValue<Raw> {
         let mut details = Details::default();
-        let EntryOptions { load_time, version, priority, metadata, scopes } = options;
+        let EntryOptions { load_time, version, priority, metadata, scopes, absolute_end } = options;
         (details.load_time, details.version) = (load_time, version);
         (details.metadata, details.scopes) = (metadata, scopes);
         details.priority = priority.unwrap_or_default();
+        details.absolute_end = absolute_end;
         if let Some(idle) = self.settings.idle {
             details.idle = Some(idle);
             details.touched = Some(now);

@@ -95,7 +95,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self.reconcile_if_dirty();
         let copies = internal::read_many(&*self.backend, keys, &options).await;
         for (key, copy) in keys.iter().zip(&copies) {
-            if let Ok(Some(copy)) = copy {
+            let Ok(copy) = copy else { continue };
+            self.count_look(copy.as_ref().map(|copy| copy.freshness));
+            if let Some(copy) = copy {
                 self.touch(key, copy);
             }
         }

@@ -11,7 +11,7 @@ use hitbox_core::{
     Subject, Timestamp,
 };
 
-use crate::events::{CacheEvent, CountsCollector, Events, count};
+use crate::events::{CacheEvent, CountsCollector, Events, count, look_of};
 use crate::flight::Flights;
 use crate::load::LoadEnd;
 use crate::response::{AnswerKind, Outcome, Response};
@@ -21,6 +21,8 @@ use crate::timeouts::{Timeout, patience};
 
 /// The reads of a cache, which brings its layers up to date by itself.
 pub(crate) const READ: ReadOptions = ReadOptions::NORMAL.without_reconcile();
+/// Those that a call makes after its first look, and those of loads. No user has asked for them.
+pub(crate) const READ_AGAIN: ReadOptions = READ.in_background();
 
 pub(crate) struct Shared<V: Cacheable, B: Backend + ?Sized> {
     pub(crate) settings: Settings,
@@ -96,7 +98,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
     /// What may be served where a load fails or takes too long.
     pub(crate) async fn fallback(&self, key: &CacheKey) -> Option<Decoded<V>> {
-        self.read_if_possible(key, READ.accepting(self.oldest_fallback())).await
+        self.read_if_possible(key, READ_AGAIN.accepting(self.oldest_fallback())).await
     }
 
     /// Whether a copy that was read earlier in the same call may still be served instead of a load.
@@ -117,6 +119,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
 
     pub(crate) fn subject(&self, key: &CacheKey) -> Subject {
         Subject { owner: self.owner, key: key.clone() }
+    }
+
+    /// Counts what the first look of a call has come to.
+    #[inline]
+    pub(crate) fn count_look(&self, found: Option<Freshness>) {
+        self.events.counts.looks.add(look_of(found), 1);
     }
 
     /// A copy is served.

@@ -65,6 +65,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     pub async fn shutdown(&self, deadline: Duration) -> Shutdown {
         let shared = &self.shared;
         let finishing = async {
+            // Those that run within their calls too.
+            shared.flights.idle().await;
             shared.offload.idle().await;
             drop(shared.backend.maintain(&Maintenance::Finish).await);
             internal::bring_up_to_date(shared.clone(), shared.clock.clone()).await;

@@ -59,15 +59,24 @@ impl DirtyKeys {
         let by = table.keys.entry(key.clone()).or_insert(number);
         *by = number.max(*by);
         if table.keys.len() > MAX_KEYS && self.is_shared {
-            table.keys = HashMap::new();
-            self.ignored_before.store(now().as_millis(), Ordering::Release);
-            self.count.store(0, Ordering::Release);
+            self.ignore(&mut table, now());
         } else if table.keys.len() > MAX_KEYS {
             table.keys = HashMap::new();
             self.count.store(ALL, Ordering::Release);
         } else {
             self.count.store(table.keys.len(), Ordering::Release);
         }
+    }
+
+    /// All that was made before `now` is outdated, and the store is not erased for it.
+    pub(super) fn ignore_before(&self, now: Timestamp) {
+        self.ignore(&mut self.lock(), now);
+    }
+
+    fn ignore(&self, table: &mut Table, now: Timestamp) {
+        table.keys = HashMap::new();
+        self.ignored_before.fetch_max(now.as_millis(), Ordering::AcqRel);
+        self.count.store(0, Ordering::Release);
     }
 
     /// Whether an entry is outdated by its age: it was made before too many keys were dirty.
@@ -125,8 +134,10 @@ impl DirtyKeys {
         self.count.store(table.keys.len(), Ordering::Release);
     }
 
+    /// How many keys are dirty; while the whole store is, those that were marked.
     pub(super) fn len(&self) -> usize {
-        self.lock().keys.len()
+        let table = self.lock();
+        if self.is_all() { MAX_KEYS + 1 + table.unnamed as usize } else { table.keys.len() }
     }
 
     /// Up to `limit` of those that are wanted, in no order.

@@ -57,6 +57,8 @@ pub(crate) enum Attach<T> {
 pub(crate) struct Epochs {
     /// Neither "everything" nor a namespace has an epoch.
     is_plain: AtomicBool,
+    /// The logical time when it was made.
+    began: u64,
     /// The combined epoch of keys without a namespace.
     namespace_epoch: AtomicU64,
     home: EpochHome,
@@ -73,11 +75,13 @@ pub(crate) struct Epochs {
 
 impl Epochs {
     pub(crate) fn new(home: EpochHome) -> Self {
+        let began = logical_clock::now();
         Self {
             is_plain: AtomicBool::new(true),
+            began,
             namespace_epoch: AtomicU64::new(0),
             home,
-            latest: AtomicU64::new(logical_clock::now()),
+            latest: AtomicU64::new(began),
             unrecorded: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
             recorder: tokio::sync::Mutex::new(()),
@@ -116,6 +120,13 @@ impl Epochs {
         self.is_plain.load(Ordering::Acquire)
     }
 
+    /// Whether entries may be there that were invalidated: since the leaf was made, or, in a store that outlives the process
+    /// or is shared, at any time.
+    #[inline]
+    pub(crate) fn may_have_invalidated(&self) -> bool {
+        self.is_in_store() || self.latest() != self.began
+    }
+
     /// What the store has to be asked for before an entry can be checked: what is not known, or was asked for longer
     /// ago than the staleness bound.
     pub(crate) fn missing(
@@ -149,7 +160,7 @@ impl Epochs {
             // An invalidation raises `latest` before it changes the epoch: if `latest` is old, the epoch is too. What is
             // invalidated from here on has the older epoch, and is not served.
             let epoch = self.namespace_epoch.load(Ordering::Acquire);
-            if !started.from_read || self.latest() <= started.tick {
+            if self.latest() <= started.tick {
                 if epoch == 0 && !value.has_details() {
                     return Attach::Attached(value);
                 }

@@ -10,20 +10,22 @@ use smallvec::SmallVec;
 
 use super::logical_clock::StartedAt;
 use super::sync::Arc;
-use super::write_queue::{QueueSet, WriteQueue, WriteTicket};
+use super::write_queue::WriteQueue;
+use super::write_ticket::{QueueOf, QueueSet, WriteTicket};
 
 /// The right to write one key after a load, in all stores that the write concerns. Dropping it gives it up.
 pub struct LoadPermit {
-    stores: SmallVec<[(Arc<WriteQueue>, u64, u64); 3]>,
+    /// Each with the permit's number there.
+    stores: SmallVec<[(QueueOf, u64); 3]>,
     started: StartedAt,
 }
 
 impl LoadPermit {
     /// Takes a permit in each of these queues, at this time.
     pub fn new(queues: QueueSet, now: Timestamp) -> Self {
-        let permit = |(queue, hash): (Arc<WriteQueue>, u64)| {
-            let id = queue.take_permit(hash);
-            (queue, hash, id)
+        let permit = |of: QueueOf| {
+            let id = of.queue.take_permit(of.hash);
+            (of, id)
         };
         let started = StartedAt::load(now);
         Self { stores: queues.0.into_iter().map(permit).collect(), started }
@@ -37,7 +39,7 @@ impl LoadPermit {
     /// Whether what is loaded under it may be shown to a read that starts now: no write of the key has started or
     /// ended since it was taken.
     pub fn is_current(&self) -> bool {
-        self.stores.iter().all(|(queue, hash, id)| queue.has_permit(*hash, *id))
+        self.stores.iter().all(|(of, id)| of.queue.has_permit(of.hash, *id))
     }
 
     /// Begins the write that the permit is for, unless another write came first. That ends all other permits to the
@@ -46,26 +48,23 @@ impl LoadPermit {
         WriteTicket::begin_permitted(self)
     }
 
-    pub(super) fn stores(&self) -> &[(Arc<WriteQueue>, u64, u64)] {
+    pub(super) fn stores(&self) -> &[(QueueOf, u64)] {
         &self.stores
     }
 
     pub(super) fn id(&self, queue: &WriteQueue, hash: u64) -> Option<u64> {
-        let mine =
-            |(known, other, _): &&(Arc<WriteQueue>, u64, u64)| known.id() == queue.id() && *other == hash;
-        self.stores.iter().find(mine).map(|(.., id)| *id)
+        let is_mine = |(of, _): &&(QueueOf, u64)| of.queue.id() == queue.id() && of.hash == hash;
+        self.stores.iter().find(is_mine).map(|(_, id)| *id)
     }
 
     pub(super) fn queues(&self) -> QueueSet {
-        let mut queues = QueueSet::default();
-        self.stores.iter().for_each(|(queue, hash, _)| queues.add(queue, *hash));
-        queues
+        QueueSet(self.stores.iter().map(|(of, _)| of.clone()).collect())
     }
 }
 
 impl Drop for LoadPermit {
     fn drop(&mut self) {
-        self.stores.iter().for_each(|(queue, hash, id)| queue.return_permit(*hash, *id));
+        self.stores.iter().for_each(|(of, id)| of.queue.return_permit(of.hash, *id));
     }
 }
 

@@ -1,5 +1,5 @@
 //! What all handles of one store share, so that its copies stay true: the order of its writes and the right to store
-//! what loads and refills bring ([`write_queue`], [`load_permit`], [`refill_permit`]), the keys whose copy must not be
+//! what loads and refills bring ([`write_queue`], [`write_ticket`], [`load_permit`], [`refill_permit`]), the keys whose copy must not be
 //! served ([`dirty`]), and what has been invalidated ([`epochs`]).
 
 mod dirty;
@@ -12,6 +12,7 @@ mod slow_writes;
 mod stripe;
 mod tokens;
 pub(crate) mod write_queue;
+pub(crate) mod write_ticket;
 
 /// The primitives that the queue is built on; schedule exploration puts others in their place.
 pub(crate) mod sync {
@@ -29,8 +30,9 @@ pub use load_permit::LoadPermit;
 pub use refill_permit::RefillPermit;
 use slow_writes::SlowWrites;
 pub(crate) use stripe::WriteKind;
-pub use write_queue::WriteTicket;
-pub(crate) use write_queue::{QueueSet, WriteQueue};
+pub(crate) use write_queue::WriteQueue;
+pub(crate) use write_ticket::QueueSet;
+pub use write_ticket::WriteTicket;
 
 /// Shared by all handles of one store.
 #[derive(Debug)]
@@ -96,6 +98,11 @@ impl Coherence {
     /// Whether so many keys were dirty that the whole store is, until it has been erased.
     pub fn is_all_dirty(&self) -> bool {
         self.dirty.is_all()
+    }
+
+    /// What the whole store has now is outdated, and what is written from now on is not.
+    pub(crate) fn ignore_what_is_there(&self, clock: &dyn Clock) {
+        self.dirty.ignore_before(clock.now());
     }
 
     /// How many keys are dirty now.

@@ -37,7 +37,8 @@ pub(super) struct Slot {
     /// This store has what a later write brought.
     pub(super) overtaken: bool,
     pub(super) kind: WriteKind,
-    pub(super) waker: Option<Waker>,
+    /// Who waits for its turn: one for each place of the store in the expression.
+    pub(super) wakers: SmallVec<[Waker; 1]>,
 }
 
 /// What a write brings.
@@ -67,7 +68,7 @@ impl Stripe {
             acknowledged: false,
             overtaken: false,
             kind,
-            waker: None,
+            wakers: SmallVec::new(),
         });
         number
     }
@@ -78,6 +79,21 @@ impl Stripe {
 
     pub(super) fn is_first(&self, hash: u64, number: u64) -> bool {
         !self.slots.iter().any(|slot| slot.hash == hash && slot.number < number && !slot.done)
+    }
+
+    /// The write with this slot is to be made once more, in another place of the store. Says no if a later write of the key
+    /// is stored or under way, of which that would be undone; then the store has what this one brought already.
+    pub(super) fn enter_again(&mut self, hash: u64, number: u64) -> bool {
+        if self.slots.iter().any(|slot| slot.hash == hash && slot.number > number) {
+            return false;
+        }
+        match self.slots.iter_mut().find(|slot| slot.number == number) {
+            Some(slot) if !slot.overtaken => {
+                slot.done = false;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The write with this slot is stored: what earlier ones failed to do does not matter any more.
@@ -111,8 +127,8 @@ impl Stripe {
     #[cold]
     fn waiting(&mut self, hash: u64) -> Woken {
         let waiting = self.slots.iter_mut().filter(|slot| slot.hash == hash && !slot.done);
-        let next = waiting.min_by_key(|slot| slot.number).and_then(|slot| slot.waker.take());
-        next.into_iter().chain(self.draining.drain(..)).collect()
+        let next = waiting.min_by_key(|slot| slot.number).map(|slot| std::mem::take(&mut slot.wakers));
+        next.into_iter().flatten().chain(self.draining.drain(..)).collect()
     }
 }
 

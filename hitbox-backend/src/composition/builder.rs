@@ -88,8 +88,19 @@ pub(super) struct Blueprint {
     pub(super) label: BackendLabel,
     pub(super) policy: CompositionPolicy,
     pub(super) required: Pair<Requirement>,
-    /// Decides conditional writes.
-    pub(super) authority: Layer,
+    /// Decides conditional writes, if somebody has said who does.
+    pub(super) authority: Option<Layer>,
+}
+
+impl Blueprint {
+    /// The layer that decides conditional writes: a shared one before one that other processes do not see.
+    pub(super) fn authority(&self) -> Layer {
+        self.authority.unwrap_or_else(|| {
+            let is_shared = |layer: &Arc<dyn Backend>| layer.layout().capabilities().shared;
+            let Pair { l1, l2 } = &self.layers;
+            if is_shared(l1) && !is_shared(l2) { Layer::L1 } else { Layer::L2 }
+        })
+    }
 }
 
 impl CompositionBackend {
@@ -106,7 +117,7 @@ impl CompositionBackend {
             label: "composition".into(),
             policy: CompositionPolicy::new(),
             required: Pair::default(),
-            authority: Layer::L2,
+            authority: None,
         };
         Self::placed(blueprint, None)
     }
@@ -147,10 +158,11 @@ impl CompositionBackend {
         self.rebuild(|blueprint| blueprint.required[layer] = requirement)
     }
 
-    /// The same with another layer that decides writes that depend on the stored version; L2 by default.
+    /// The same with another layer that decides writes that depend on the stored version. By default that is L2, or L1 if
+    /// that is shared with other processes and L2 is not.
     #[must_use]
     pub fn with_authority(self, layer: Layer) -> Self {
-        self.rebuild(|blueprint| blueprint.authority = layer)
+        self.rebuild(|blueprint| blueprint.authority = Some(layer))
     }
 
     fn rebuild(self, change: impl FnOnce(&mut Blueprint)) -> Self {

@@ -110,7 +110,19 @@ impl Composition {
         {
             ticket.acknowledge();
         }
-        open.for_each(|layer| self.mark_layer_dirty(layer, key, options));
+        open.for_each(|layer| self.mark_layer_dirty_unless_done(layer, key, options));
+    }
+
+    /// A store may stand in the other layer too, and have been written there.
+    fn mark_layer_dirty_unless_done(&self, layer: Layer, key: &CacheKey, options: &WriteOptions) {
+        let Some(ticket) = options.ticket.as_deref() else { return };
+        for leaf in self.layers[layer].layout().leaves() {
+            leaf.mark_dirty(key, ticket);
+            // Looked at afterwards: it may be written just now.
+            if leaf.has_done(key, ticket) {
+                leaf.mark_clean(key, ticket);
+            }
+        }
     }
 
     /// Nobody knows what the leaves of this layer have.

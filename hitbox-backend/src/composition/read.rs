@@ -41,7 +41,7 @@ impl Composition {
         let served = if let TryAnswer::Hit(found) = &answer { Some(found.label) } else { None };
         for (label, freshness) in [attempts.hit.get(), attempts.other_hit.get()].into_iter().flatten() {
             if Some(label) != served {
-                self.not_served(label, freshness);
+                self.not_served(label, freshness, options);
             }
         }
         match answer {
@@ -73,25 +73,28 @@ impl Composition {
                 [(&answers.l1, &attempts.detached.l1), (&answers.l2, &attempts.detached.l2)]
             {
                 if let (None, Some(detached)) = (answer, detached.get()) {
-                    detached.left_behind(self);
+                    detached.left_behind(self, &options);
                 }
             }
             answers
         };
-        self.conclude(key, answers, permit).await
+        self.conclude(key, &options, answers, permit).await
     }
 
     /// Joins the answers and, after a hit in L2, fills L1.
     async fn conclude(
         self: &Arc<Self>,
         key: &CacheKey,
+        options: &ReadOptions,
         answers: LayerAnswers,
         permit: Option<RefillPermit>,
     ) -> Answer {
         let l1_is_empty = matches!(answers.l1, Some(Ok(None)));
         let l1_is_open = l1_is_empty || answers.l1.is_none();
         let required = &self.blueprint.required;
-        match winner::choose(answers, required, |spare| self.not_served(spare.label, spare.freshness))? {
+        match winner::choose(answers, required, |spare| {
+            self.not_served(spare.label, spare.freshness, options)
+        })? {
             None => Ok(None),
             Some((layer, mut found)) => {
                 if let (Layer::L2, true, Some(permit)) = (layer, l1_is_open, permit) {
@@ -125,7 +128,7 @@ impl Composition {
         }
         let mut joined = Answers::with_capacity(keys.len());
         for (((key, permit), l1), l2) in keys.iter().zip(permits).zip(upper).zip(lower_of) {
-            joined.push(self.conclude(key, LayerAnswers { l1: Some(l1), l2 }, permit).await);
+            joined.push(self.conclude(key, options, LayerAnswers { l1: Some(l1), l2 }, permit).await);
         }
         joined
     }
@@ -219,21 +222,21 @@ impl Detachment {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self, composition: &Composition, answer: &Answer) {
+    fn ended(&self, composition: &Composition, options: &ReadOptions, answer: &Answer) {
         let Ok(Some(found)) = answer else { return };
         let mut state = self.lock();
         state.0 = Some((found.label, found.freshness));
         if state.1 {
-            composition.not_served(found.label, found.freshness);
+            composition.not_served(found.label, found.freshness, options);
         }
     }
 
     /// The read was answered without it.
-    fn left_behind(&self, composition: &Composition) {
+    fn left_behind(&self, composition: &Composition, options: &ReadOptions) {
         let mut state = self.lock();
         state.1 = true;
         if let Some((label, freshness)) = state.0 {
-            composition.not_served(label, freshness);
+            composition.not_served(label, freshness, options);
         }
     }
 }
@@ -256,7 +259,7 @@ impl ReadAttempts for ReadRun<'_> {
         Box::pin(async move {
             let answers = composition.layers[layer].read(std::slice::from_ref(&key), &options).await;
             let answer = answers.into_one().unwrap_or(Ok(None));
-            detached.ended(&composition, &answer);
+            detached.ended(&composition, &options, &answer);
             answer
         })
     }

@@ -14,7 +14,7 @@ use crate::capability::Capabilities;
 use crate::coherence::RefillPermit;
 use crate::layout::Layout;
 use crate::metrics::{Collector, Sample, Value, register_collector};
-use crate::operation::LeafSet;
+use crate::operation::{LeafSet, ReadOptions};
 use crate::stats::Event;
 
 pub(super) struct Composition {
@@ -46,7 +46,7 @@ fn capabilities(layers: &Pair<Arc<dyn Backend>>, blueprint: &Blueprint, refill: 
     let (l1, l2) = (layers.l1.layout().capabilities(), layers.l2.layout().capabilities());
     let mut joined = l1.join(*l2);
     joined.refills &= refill.is_on();
-    joined.writes_conditionally = layers[blueprint.authority].layout().capabilities().writes_conditionally;
+    joined.writes_conditionally = layers[blueprint.authority()].layout().capabilities().writes_conditionally;
     joined
 }
 
@@ -109,7 +109,10 @@ impl Composition {
     }
 
     /// A leaf answered with a copy that is not served: another layer's is, and that alone is a hit.
-    pub(super) fn not_served(&self, label: BackendLabel, freshness: Freshness) {
+    pub(super) fn not_served(&self, label: BackendLabel, freshness: Freshness, options: &ReadOptions) {
+        if options.background {
+            return;
+        }
         let hit = if freshness == Freshness::Fresh { Event::Hit } else { Event::Stale };
         if let Some(leaf) = self.layout.leaves().iter().find(|leaf| leaf.path() == label) {
             leaf.handle().take_back(hit);

@@ -1,5 +1,6 @@
 //! Writes of a composition. One into two layers of memory is carried out at once; others complete when they are dropped.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
@@ -59,10 +60,30 @@ impl Composition {
         Completion::Done(receipts)
     }
 
-    /// Each as the policy says. All have begun, in their order, before one is waited for.
+    /// Each as the policy says. All have begun, in their order, before one is waited for. Of equal keys the last is
+    /// written, and answers for all of them.
     fn write_one_by_one(self: &Arc<Self>, writes: Batch<Write>) -> Completion<'_, Receipts> {
-        let begun: Vec<_> = writes.into_iter().map(|write| self.write_one(write)).collect();
-        Completion::later(async { join_all(begun).await.into_iter().flatten().collect() })
+        let mut last = HashMap::with_capacity(writes.len());
+        let keys: Vec<CacheKey> = writes.iter().map(|write| write.key.clone()).collect();
+        let is_plain = |write: &Write| {
+            matches!((&write.content, &write.condition), (Content::Entry(_), Condition::Always))
+        };
+        if writes.iter().all(is_plain) {
+            last.extend(keys.iter().enumerate().map(|(index, key)| (key.clone(), index)));
+        }
+        let is_last = |index: usize| last.get(&keys[index]).is_none_or(|last| *last == index);
+        let begun: Vec<_> = (writes.into_iter().enumerate())
+            .filter(|(index, _)| is_last(*index))
+            .map(|(index, write)| {
+                let work = self.write_one(write);
+                async move { (index, work.await.into_one().unwrap_or_default()) }
+            })
+            .collect();
+        Completion::later(async move {
+            let done: HashMap<usize, Receipt> = join_all(begun).await.into_iter().collect();
+            let of = |index: usize| done.get(last.get(&keys[index]).unwrap_or(&index));
+            (0..keys.len()).map(|index| of(index).cloned().unwrap_or_default()).collect()
+        })
     }
 
     fn write_one(self: &Arc<Self>, mut write: Write) -> Completion<'_, Receipts> {
@@ -174,7 +195,8 @@ impl Composition {
     /// cannot compare with next time: then the other layer decides for itself.
     async fn write_by_authority(self: Arc<Self>, write: Write) -> Receipt {
         let progress = Progress::default();
-        let (first, other) = (self.blueprint.authority, self.blueprint.authority.other());
+        let first = self.blueprint.authority();
+        let other = first.other();
         progress.begin(first);
         let decided =
             self.layers[first].write(Batch::one(write.clone())).await.into_one().unwrap_or_default();

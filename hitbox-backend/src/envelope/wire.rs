@@ -67,10 +67,12 @@ const HAS_VERSION: u16 = 1 << 6;
 const HAS_TOUCHED: u16 = 1 << 7;
 const LOW_PRIORITY: u16 = 1 << 8;
 const HIGH_PRIORITY: u16 = 1 << 9;
-const KNOWN_FLAGS: u16 = (1 << 10) - 1;
+const ABSOLUTE_END: u16 = 1 << 10;
+const KNOWN_FLAGS: u16 = (1 << 11) - 1;
 
 /// Those that speak of what is kept in [`Details`].
-const RARE_FLAGS: u16 = HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION | HAS_TOUCHED | LOW_PRIORITY | HIGH_PRIORITY;
+const RARE_FLAGS: u16 =
+    HAS_IDLE | HAS_LOAD_TIME | HAS_VERSION | HAS_TOUCHED | LOW_PRIORITY | HIGH_PRIORITY | ABSOLUTE_END;
 
 /// What some stored bytes turned out to be.
 #[derive(Debug)]
@@ -128,7 +130,9 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
         Priority::Normal => 0,
         Priority::High => HIGH_PRIORITY,
     };
-    let flags = optional.iter().filter(|(_, v)| v.is_some()).fold(priority, |all, (flag, _)| all | flag);
+    let absolute_end = if details.is_some_and(|d| d.absolute_end) { ABSOLUTE_END } else { 0 };
+    let rest = priority | absolute_end;
+    let flags = optional.iter().filter(|(_, v)| v.is_some()).fold(rest, |all, (flag, _)| all | flag);
     out.extend_from_slice(&MAGIC);
     out.push(FORMAT_VERSION);
     out.push(kind_id(details.map_or(RecordKind::Value, |d| d.kind)));
@@ -379,6 +383,7 @@ impl Head {
         details.scopes = scopes;
         details.metadata = metadata;
         details.priority = self.priority();
+        details.absolute_end = self.flags & ABSOLUTE_END != 0;
         details.namespace_epoch = self.namespace_epoch;
         value.with_details(details)
     }

@@ -49,14 +49,14 @@ impl<S: Store> Leaf<S> {
             return TryRead::Miss;
         }
         if handle.coherence().is_dirty(key) {
-            return handle.miss(Event::Dirty);
+            return handle.miss(Event::Dirty, options);
         }
         // What memory answers with is looked at where it is, and moved once, when all has been decided: moving what has
         // just been written makes the processor wait.
         let answer = self.store.try_read(key);
         let Poll::Ready(stored) = &answer else { return TryRead::WouldWait(LeafSet::EMPTY) };
         let Some(stored) = stored else {
-            handle.count(Event::Miss, 1);
+            handle.count_read(Event::Miss, options);
             return TryRead::Miss;
         };
         if self.is_live {
@@ -78,7 +78,7 @@ impl<S: Store> Leaf<S> {
         let Poll::Ready(Some(stored)) = answer else { return TryRead::Miss };
         match handle.parse(key, stored) {
             Parsed::Value(value) => {
-                handle.count_bytes_read(&value);
+                handle.count_bytes_read(&value, options);
                 match handle.check(key, &value, options) {
                     Checked::Usable(freshness) => TryRead::Hit(handle.found(value, freshness)),
                     checked => checked.without_copy(),
@@ -87,7 +87,7 @@ impl<S: Store> Leaf<S> {
             // It is removed by the ordinary way.
             Parsed::Nothing { damaged: true } => TryRead::WouldWait(LeafSet::EMPTY),
             Parsed::Nothing { damaged: false } => {
-                handle.count(Event::Miss, 1);
+                handle.count_read(Event::Miss, options);
                 TryRead::Miss
             }
         }
@@ -121,8 +121,8 @@ impl LeafHandle {
         value.data().as_encoded().is_some_and(|encoded| encoded.plain_len > self.limits().value_bytes)
     }
 
-    pub(super) fn count_bytes_read(&self, value: &CacheValue<Raw>) {
-        if let Some(encoded) = value.data().as_encoded() {
+    pub(super) fn count_bytes_read(&self, value: &CacheValue<Raw>, options: &ReadOptions) {
+        if let Some(encoded) = value.data().as_encoded().filter(|_| !options.background) {
             self.count(Event::BytesRead, encoded.bytes.len() as u64);
         }
     }
@@ -143,12 +143,12 @@ impl LeafHandle {
             };
             let idle_end = details.idle_end(value.created());
             if !is_wanted || idle_end.is_some_and(|end| end <= self.clock().now()) {
-                return Err(self.unusable(Event::Outdated));
+                return Err(self.unusable(Event::Outdated, options));
             }
         }
         match self.coherence().epochs.validity(key, value) {
             Validity::Valid => Ok(()),
-            Validity::Invalid => Err(self.unusable(Event::Invalidated)),
+            Validity::Invalid => Err(self.unusable(Event::Invalidated, options)),
             Validity::NeedEpochs => Err(Checked::NeedEpochs),
         }
     }
@@ -156,15 +156,23 @@ impl LeafHandle {
     /// The leaf has something that this read cannot use.
     #[cold]
     #[inline(never)]
-    pub(super) fn miss(&self, why: Event) -> TryRead {
-        self.count(why, 1);
-        self.count(Event::Miss, 1);
+    pub(super) fn miss(&self, why: Event, options: &ReadOptions) -> TryRead {
+        self.count_read(why, options);
+        self.count_read(Event::Miss, options);
         TryRead::Miss
     }
 
-    fn unusable(&self, why: Event) -> Checked {
-        self.miss(why);
+    fn unusable(&self, why: Event, options: &ReadOptions) -> Checked {
+        self.miss(why, options);
         Checked::Unusable
+    }
+
+    /// Counts what a read has come to, if a user has asked.
+    #[inline(always)]
+    pub(crate) fn count_read(&self, event: Event, options: &ReadOptions) {
+        if !options.background {
+            self.count(event, 1);
+        }
     }
 
     /// Whether this read may use a copy. It is counted.
@@ -181,7 +189,7 @@ impl LeafHandle {
                 return self.check_age(value, now, options);
             }
         }
-        self.count(Event::Hit, 1);
+        self.count_read(Event::Hit, options);
         Checked::Usable(Freshness::Fresh)
     }
 
@@ -190,9 +198,9 @@ impl LeafHandle {
     fn check_age(&self, value: &CacheValue<Raw>, now: Timestamp, options: &ReadOptions) -> Checked {
         let freshness = value.lifetime().freshness(now);
         if !options.accept.allows(freshness) {
-            return self.unusable(Event::Outdated);
+            return self.unusable(Event::Outdated, options);
         }
-        self.count(Event::Stale, 1);
+        self.count_read(Event::Stale, options);
         Checked::Usable(freshness)
     }
 

@@ -1,6 +1,7 @@
 //! The labelled handle of a leaf: what belongs to one place where a store stands. It knows nothing of the store's type.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(crate) struct LeafState {
     capabilities: Capabilities,
     coherence: Arc<Coherence>,
     health: Health,
+    /// It has been put into a composition, where another handle stands for it.
+    is_placed: AtomicBool,
     pub(crate) counters: Counters,
     pub(crate) timers: Timers,
     store: Weak<dyn ReportsOccupancy>,
@@ -55,6 +58,11 @@ impl fmt::Debug for LeafState {
 }
 
 impl LeafState {
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "asked only by the exporter"))]
+    pub(crate) fn is_placed(&self) -> bool {
+        self.is_placed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn occupancy(&self) -> Option<Occupancy> {
         self.store.upgrade()?.occupancy()
     }
@@ -92,6 +100,7 @@ impl LeafHandle {
             capabilities,
             coherence,
             health,
+            is_placed: AtomicBool::new(false),
             counters,
             timers,
             store,
@@ -103,6 +112,7 @@ impl LeafHandle {
 
     /// The same store at another place, counted by itself.
     pub(super) fn relabel(&self, placement: &Placement) -> Self {
+        self.0.is_placed.store(true, Ordering::Relaxed);
         let LeafState { options, capabilities, coherence, store, gauges, .. } = &*self.0;
         let path = placement.path(options.label);
         let (coherence, store) = (coherence.clone(), store.clone());

@@ -20,11 +20,20 @@ impl<S: Store> Leaf<S> {
             Maintenance::Close => self.store.close().await.map(|()| Maintained::Closed),
             Maintenance::Record { limit } => self.record_some(limit).await.map(Maintained::Recorded),
             Maintenance::Count => {
-                let entries = self.store.count().await.map_err(|error| self.during_maintenance(error));
+                let entries = self.count().await.map_err(|error| self.during_maintenance(error));
                 return Ok(Maintained::Counted(vec![EntryCount { label: self.handle.path(), entries }]));
             }
         };
         done.map_err(|error| self.during_maintenance(error))
+    }
+
+    /// The store counts as far as times tell. Where something was invalidated every entry is looked at.
+    async fn count(&self) -> BackendResult<u64> {
+        if self.epochs().may_have_invalidated() && self.handle.capabilities().enumerates {
+            self.count_present().await
+        } else {
+            self.store.count().await
+        }
     }
 
     fn during_maintenance(&self, error: hitbox_core::BackendError) -> hitbox_core::BackendError {

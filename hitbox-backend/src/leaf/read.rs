@@ -45,19 +45,19 @@ impl<S: Store> Leaf<S> {
     }
 
     /// Whether this key is answered for without the store.
-    fn answers_without_store(&self, key: &CacheKey) -> Option<Answer> {
+    fn answers_without_store(&self, key: &CacheKey, options: &ReadOptions) -> Option<Answer> {
         if let Err(error) = self.handle.check_key(key) {
             return Some(Err(self.handle.failed(Event::ReadError, error)));
         }
         if self.handle.coherence().is_dirty(key) {
-            self.handle.miss(Event::Dirty);
+            self.handle.miss(Event::Dirty, options);
             return Some(Ok(None));
         }
         None
     }
 
     async fn read_one(&self, key: &CacheKey, options: &ReadOptions) -> Answer {
-        if let Some(answer) = self.answers_without_store(key) {
+        if let Some(answer) = self.answers_without_store(key, options) {
             return answer;
         }
         let handle = &self.handle;
@@ -123,12 +123,12 @@ impl<S: Store> Leaf<S> {
 
     fn answer(&self, key: &CacheKey, value: Option<CacheValue<Raw>>, options: &ReadOptions) -> Answer {
         let Some(value) = value else {
-            self.handle.count(Event::Miss, 1);
+            self.handle.count_read(Event::Miss, options);
             return Ok(None);
         };
-        self.handle.count_bytes_read(&value);
+        self.handle.count_bytes_read(&value, options);
         if self.handle.coherence().ignores(&value) {
-            self.handle.miss(Event::Dirty);
+            self.handle.miss(Event::Dirty, options);
             return Ok(None);
         }
         match self.handle.check(key, &value, options) {
@@ -136,7 +136,7 @@ impl<S: Store> Leaf<S> {
             Checked::Unusable => Ok(None),
             // The store has been asked: epochs that are not known by now are lost.
             Checked::NeedEpochs => {
-                self.handle.miss(Event::Invalidated);
+                self.handle.miss(Event::Invalidated, options);
                 Ok(None)
             }
         }
@@ -144,7 +144,7 @@ impl<S: Store> Leaf<S> {
 
     async fn read_several(&self, keys: &[CacheKey], options: &ReadOptions) -> Answers {
         let mut answers: Vec<Option<Answer>> =
-            keys.iter().map(|key| self.answers_without_store(key)).collect();
+            keys.iter().map(|key| self.answers_without_store(key, options)).collect();
         let asked: Vec<usize> = (0..keys.len()).filter(|index| answers[*index].is_none()).collect();
         if !asked.is_empty() {
             let batch: Vec<CacheKey> = asked.iter().map(|index| keys[*index].clone()).collect();

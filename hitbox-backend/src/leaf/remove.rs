@@ -9,12 +9,13 @@ use hitbox_core::{BackendError, BackendResult, CacheKey};
 use super::turn::{Outage, Turn};
 use super::{Leaf, LeafHandle};
 use crate::coherence::WriteTicket;
+use crate::coherence::epochs::Validity;
 use crate::completion::{Batch, Completion};
 use crate::metrics::Timers;
 use crate::operation::{Reach, Removal, WriteOptions};
 use crate::receipt::{DeleteStatus, LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
-use crate::store::Store;
+use crate::store::{Peek, Store};
 
 impl LeafHandle {
     fn removed(&self, key: &CacheKey, turn: &Turn<'_>, result: BackendResult<DeleteStatus>) -> Receipt {
@@ -64,10 +65,41 @@ impl<S: Store> Leaf<S> {
             return None;
         }
         let turn = self.turn_now(key, ticket)?;
+        if turn.is_overtaken() {
+            return Some(self.handle.line(LeafOutcome::Absent));
+        }
+        let was_invalidated = self.was_invalidated(key);
         let timer = Timers::start(self.handle.clock());
-        let Poll::Ready(result) = self.store.try_remove(key) else { return None };
+        let Poll::Ready(mut result) = self.store.try_remove(key) else { return None };
         self.handle.timers().remove.stop(self.handle.clock(), timer);
+        if was_invalidated && result.is_ok() {
+            result = Ok(DeleteStatus::Missing);
+        }
         Some(self.handle.removed(key, &turn, result))
+    }
+
+    /// Whether a store that answers at once has something under the key that an invalidation has ended.
+    fn was_invalidated(&self, key: &CacheKey) -> bool {
+        if !self.epochs().may_have_invalidated() {
+            return false;
+        }
+        let Poll::Ready(Some(held)) = self.store.try_read(key) else { return false };
+        self.epochs().validity(key, &held) == Validity::Invalid
+    }
+
+    /// What the removal of this entry counts as: what was invalidated was not there.
+    async fn status_of(&self, key: &CacheKey, held: Peek) -> DeleteStatus {
+        match held {
+            Peek::Absent => DeleteStatus::Missing,
+            Peek::Unknown => DeleteStatus::of(1),
+            Peek::Entry(entry) => {
+                let status = DeleteStatus::of_entry(Some(&entry), self.handle.clock().now());
+                // It is removed all the same if that cannot be said.
+                let counts =
+                    status != DeleteStatus::Missing && self.still_counts(key, &entry).await.unwrap_or(true);
+                if counts { status } else { DeleteStatus::Missing }
+            }
+        }
     }
 
     async fn remove_any(&self, removal: &Removal) -> Receipt {
@@ -90,11 +122,25 @@ impl<S: Store> Leaf<S> {
     }
 
     pub(super) async fn remove_in_turn(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
+        if turn.is_overtaken() {
+            return self.handle.line(LeafOutcome::Absent);
+        }
         if let Err(error) = self.handle.check_key(key) {
             return self.handle.removed(key, turn, Err(error));
         }
         let timer = Timers::start(self.handle.clock());
-        let result = self.store.remove(key).await;
+        let result = if !self.epochs().may_have_invalidated() || self.handle.capabilities().answers_at_once {
+            let was_invalidated = self.was_invalidated(key);
+            self.store
+                .remove(key)
+                .await
+                .map(|status| if was_invalidated { DeleteStatus::Missing } else { status })
+        } else {
+            match self.store.take(key).await {
+                Ok(held) => Ok(self.status_of(key, held).await),
+                Err(error) => Err(error),
+            }
+        };
         self.handle.timers().remove.stop(self.handle.clock(), timer);
         self.handle.removed(key, turn, result)
     }
@@ -103,6 +149,26 @@ impl<S: Store> Leaf<S> {
     pub(super) async fn remove_superseded(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
         let removed = self.remove_in_turn(key, turn).await;
         if removed.is_ok() { self.handle.line(LeafOutcome::Superseded) } else { removed }
+    }
+
+    async fn take_batch(&self, batch: &[CacheKey]) -> Vec<BackendResult<DeleteStatus>> {
+        if !self.epochs().may_have_invalidated() || self.handle.capabilities().answers_at_once {
+            let were_invalidated: Vec<bool> = batch.iter().map(|key| self.was_invalidated(key)).collect();
+            let removed = self.store.remove_batch(batch).await.into_iter().zip(were_invalidated);
+            let status = |(removed, was_invalidated): (BackendResult<DeleteStatus>, bool)| {
+                removed.map(|status| if was_invalidated { DeleteStatus::Missing } else { status })
+            };
+            return removed.map(status).collect();
+        }
+        let taken = self.store.take_batch(batch).await;
+        let mut removed = Vec::with_capacity(taken.len());
+        for (key, held) in batch.iter().zip(taken) {
+            removed.push(match held {
+                Ok(held) => Ok(self.status_of(key, held).await),
+                Err(error) => Err(error),
+            });
+        }
+        removed
     }
 
     /// One native call for all keys. A key that occurs twice is gone when it is removed the second time.
@@ -137,6 +203,7 @@ impl<S: Store> Leaf<S> {
         let mut receipts: Vec<Receipt> = vec![Receipt::default(); unique.len()];
         for (at, turn) in self.turns(waiting).await.into_iter().enumerate() {
             match turn {
+                Ok(turn) if turn.is_overtaken() => receipts[at] = self.handle.line(LeafOutcome::Absent),
                 Ok(turn) => {
                     batch.push(unique[at].0.clone());
                     turns.push((at, turn));
@@ -145,7 +212,7 @@ impl<S: Store> Leaf<S> {
             }
         }
         let timer = Timers::start(self.handle.clock());
-        let results = self.store.remove_batch(&batch).await;
+        let results = self.take_batch(&batch).await;
         self.handle.timers().remove.stop(self.handle.clock(), timer);
         for ((key, (at, turn)), result) in batch.iter().zip(&turns).zip(results) {
             receipts[*at] = self.handle.removed(key, turn, result);

@@ -8,7 +8,8 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, ErrorKind};
 
 use super::{Leaf, LeafHandle};
 use crate::coherence::WriteTicket;
-use crate::coherence::write_queue::{OwnSlot, SlotGuard};
+use crate::coherence::write_queue::OwnSlot;
+use crate::coherence::write_ticket::SlotGuard;
 use crate::operation::WriteOptions;
 use crate::receipt::Receipt;
 use crate::store::Store;
@@ -18,10 +19,15 @@ pub(super) enum Turn<'a> {
     /// A slot of this call's own.
     Own(OwnSlot<'a>),
     /// The guard of a ticket's slot.
-    Of(&'a WriteTicket, #[expect(dead_code, reason = "held until the store is written")] SlotGuard<'a>),
+    Of(&'a WriteTicket, SlotGuard<'a>),
 }
 
 impl Turn<'_> {
+    /// Whether the store has what is to be written, or something later: it stands in another place of the expression too.
+    pub(super) fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Of(_, guard) if guard.is_overtaken())
+    }
+
     pub(super) fn mark_clean(&self, handle: &LeafHandle, key: &CacheKey) {
         let coherence = handle.coherence();
         match self {

@@ -1,7 +1,7 @@
 //! Writes of a leaf. A write into memory is carried out at once, without a future; others wait for their slot and for
 //! the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hitbox_core::{BackendResult, CacheKey, CacheValue, ErrorKind};
 
@@ -58,6 +58,12 @@ impl LeafHandle {
     }
 }
 
+/// Whether a key occurs twice. They share a ticket, which has one turn.
+fn has_equal_keys(writes: &Batch<Write>) -> bool {
+    let mut known = HashSet::with_capacity(writes.len());
+    !writes.iter().all(|write| known.insert(&write.key))
+}
+
 impl<S: Store> Leaf<S> {
     pub(super) fn write_entries(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
         if let [write] = &mut *writes {
@@ -66,7 +72,7 @@ impl<S: Store> Leaf<S> {
                 None => Completion::later(self.write_later(writes, Batch::default())),
             };
         }
-        if self.handle.capabilities().answers_at_once {
+        if self.handle.capabilities().answers_at_once && !has_equal_keys(&writes) {
             return self.write_in_order(writes);
         }
         Completion::later(self.write_batch(writes.into_vec()))
@@ -114,6 +120,9 @@ impl<S: Store> Leaf<S> {
         }
         let started = ticket.map_or_else(StartedAt::write, WriteTicket::started);
         let turn = self.turn_now(key, ticket)?;
+        if turn.is_overtaken() {
+            return Some(handle.line(LeafOutcome::Stored));
+        }
         let Content::Entry(value) = std::mem::replace(content, Content::NotAdmitted { version: None }) else {
             return None;
         };
@@ -217,6 +226,9 @@ impl<S: Store> Leaf<S> {
         turn: Turn<'_>,
     ) -> Receipt {
         let handle = &self.handle;
+        if turn.is_overtaken() {
+            return handle.line(LeafOutcome::Stored);
+        }
         let value = match self.attach_epochs(key, value, started).await {
             Ok(Some(value)) => value,
             Ok(None) => return self.remove_superseded(key, &turn).await,
@@ -319,6 +331,10 @@ impl<S: Store> Leaf<S> {
         let mut outage = Outage::default();
         for ((index, key, value), turn) in prepared.into_iter().zip(turns) {
             let turn = match outage.error().map_or(turn, Err) {
+                Ok(turn) if turn.is_overtaken() => {
+                    done.push((index, handle.line(LeafOutcome::Stored)));
+                    continue;
+                }
                 Ok(turn) => turn,
                 Err(error) => {
                     done.push((index, handle.refuse(error)));

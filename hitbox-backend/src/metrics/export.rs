@@ -1,12 +1,14 @@
 //! Counters copied to the installed recorder, durations recorded through handles that are made once there
 //! is one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use hitbox_core::{BackendLabel, Clock};
-use metrics::{Histogram, Key, Label, Level, Metadata};
+use metrics::{Histogram, Key, Label, Level, Metadata, Unit};
 
+use super::help::help_of;
 use super::{Collector, Sample, Value};
 use crate::leaf::LeafState;
 use crate::stats::Event;
@@ -47,6 +49,7 @@ impl Timer {
             }
             let key =
                 Key::from_parts(self.name, vec![Label::from_static_parts("backend", self.path.as_str())]);
+            recorder.describe_histogram(self.name.into(), Some(Unit::Seconds), help_of(self.name).into());
             let histogram = recorder.register_histogram(&key, &METADATA);
             histogram.record(seconds);
             let _ = self.handle.set(HistogramHandle(histogram));
@@ -105,14 +108,29 @@ pub fn publish() {
         collectors.iter().filter_map(Weak::upgrade).collect()
     };
     // Several views may show one series: a store that two compositions label alike. They add up.
-    let mut sums = std::collections::BTreeMap::new();
+    let mut sums = BTreeMap::new();
+    let mut helps = BTreeMap::new();
     for collector in collectors {
-        collector.collect(&mut |Sample { name, labels, value }| match value {
-            Value::Counter(value) => *sums.entry((name, labels, false)).or_insert(0) += value,
-            Value::Gauge(value) => *sums.entry((name, labels, true)).or_insert(0) += value,
+        collector.collect(&mut |Sample { name, labels, value }| {
+            let (value, is_gauge) = match value {
+                Value::Counter(value) => (value, false),
+                Value::Gauge(value) => (value, true),
+            };
+            *sums.entry((name, labels, is_gauge)).or_insert(0) += value;
+            helps.entry((name, is_gauge)).or_insert_with(|| match collector.help(name) {
+                "" => help_of(name),
+                help => help,
+            });
         });
     }
     metrics::with_recorder(|recorder| {
+        for ((name, is_gauge), help) in helps {
+            if is_gauge {
+                recorder.describe_gauge(name.into(), None, help.into());
+            } else {
+                recorder.describe_counter(name.into(), None, help.into());
+            }
+        }
         for ((name, labels, is_gauge), value) in sums {
             let labels = labels.iter().filter(|label| !label.0.is_empty());
             let labels: Vec<Label> = labels.map(|(k, v)| Label::from_static_parts(k, v)).collect();
@@ -130,6 +148,10 @@ impl Collector for LeafState {
     fn collect(&self, add: &mut dyn FnMut(Sample)) {
         let path = self.path.as_str();
         let counters = &self.counters;
+        if self.is_placed() && counters.is_zero() {
+            // It stands in a composition, which shows it under its whole path.
+            return;
+        }
         let mut counter = |name, label, value| {
             add(Sample { name, labels: [("backend", path), label], value: Value::Counter(value) });
         };
@@ -202,12 +224,21 @@ pub struct PrometheusExport(metrics_exporter_prometheus::PrometheusHandle);
 #[cfg(feature = "prometheus")]
 pub fn prometheus() -> hitbox_core::BackendResult<PrometheusExport> {
     use hitbox_core::{BackendError, ErrorKind};
-    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map(PrometheusExport).map_err(
-        |error| {
+    use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+    let durations = Matcher::Suffix("_duration_seconds".to_owned());
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(durations, &BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map(PrometheusExport)
+        .map_err(|error| {
             BackendError::new(ErrorKind::Configuration, "no recorder could be installed").with_source(error)
-        },
-    )
+        })
 }
+
+/// Seconds: from what a copy in the page cache takes to what nobody should wait for.
+#[cfg(feature = "prometheus")]
+const BUCKETS: [f64; 16] =
+    [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 1.0, 10.0];
 
 #[cfg(feature = "prometheus")]
 impl PrometheusExport {

@@ -17,6 +17,8 @@ pub struct ReadOptions {
     pub absent: bool,
     /// Whether a composition that finds a dirty key brings its layers up to date. Whoever does that by itself says no.
     pub reconcile: bool,
+    /// Whether no user has asked, but the framework for itself: such a read is counted nowhere.
+    pub background: bool,
 }
 
 impl Default for ReadOptions {
@@ -27,8 +29,13 @@ impl Default for ReadOptions {
 
 impl ReadOptions {
     /// A normal read.
-    pub const NORMAL: Self =
-        Self { accept: Accept::Stale, skip: LeafSet::EMPTY, absent: false, reconcile: true };
+    pub const NORMAL: Self = Self {
+        accept: Accept::Stale,
+        skip: LeafSet::EMPTY,
+        absent: false,
+        reconcile: true,
+        background: false,
+    };
 
     /// The same, accepting copies of this age.
     #[must_use]
@@ -53,6 +60,12 @@ impl ReadOptions {
     pub const fn without_reconcile(self) -> Self {
         Self { reconcile: false, ..self }
     }
+
+    /// The same for the framework itself, not counted.
+    #[must_use]
+    pub const fn in_background(self) -> Self {
+        Self { background: true, ..self }
+    }
 }
 
 /// The place of a leaf in an expression, counted from the left, from 0 on.
@@ -63,7 +76,7 @@ pub type LeafPosition = u8;
 pub const MAX_LEAVES: usize = 64;
 
 /// A set of leaves of one expression.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LeafSet(u64);
 
 impl LeafSet {

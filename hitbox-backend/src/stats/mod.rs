@@ -82,14 +82,24 @@ const OWNED: usize = 31;
 const STRIPES: usize = OWNED + 1;
 
 /// One thread's share of the counters, on cache lines of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
-struct Stripe([AtomicU64; EVENTS]);
+struct Stripe<const N: usize>([AtomicU64; N]);
+
+/// Counters, striped so that no two threads write one cache line.
+#[derive(Debug)]
+pub struct Striped<const N: usize>([Stripe<N>; STRIPES]);
+
+impl<const N: usize> Default for Striped<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Stripe(std::array::from_fn(|_| AtomicU64::new(0)))))
+    }
+}
 
 /// The counters of one leaf.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    stripes: [Stripe; STRIPES],
+    striped: Striped<EVENTS>,
     /// By operation (read, write, remove) and kind.
     errors: [[AtomicU64; ErrorKinds::COUNT]; 3],
 }
@@ -137,11 +147,12 @@ fn lease_stripe() -> usize {
     stripe
 }
 
-impl Counters {
+impl<const N: usize> Striped<N> {
+    /// Adds to the counter with this index.
     #[inline(always)]
-    pub(crate) fn add(&self, event: Event, amount: u64) {
+    pub fn add(&self, index: usize, amount: u64) {
         let stripe = stripe_of_thread();
-        let counter = &self.stripes[stripe % STRIPES].0[event as usize];
+        let counter = &self.0[stripe % STRIPES].0[index];
         if stripe < OWNED {
             // Nobody else writes there, so no locked instruction is needed.
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
@@ -150,9 +161,23 @@ impl Counters {
         }
     }
 
+    /// What the counter with this index has come to.
+    pub fn get(&self, index: usize) -> u64 {
+        let stripes = self.0.iter().map(|stripe| stripe.0[index].load(Ordering::Relaxed));
+        stripes.fold(0, u64::wrapping_add)
+    }
+}
+
+impl Counters {
+    #[inline(always)]
+    pub(crate) fn add(&self, event: Event, amount: u64) {
+        self.striped.add(event as usize, amount);
+    }
+
     /// The cache line, of 128 bytes, in which this thread counts.
     pub(crate) fn line(&self, event: Event) -> usize {
-        std::ptr::from_ref(&self.stripes[stripe_of_thread() % STRIPES].0[event as usize]) as usize / 128
+        let stripe = &self.striped.0[stripe_of_thread() % STRIPES];
+        std::ptr::from_ref(&stripe.0[event as usize]) as usize / 128
     }
 
     /// Takes back one that turned out to be another: stripes wrap around, their sum does not.
@@ -161,8 +186,13 @@ impl Counters {
     }
 
     pub(crate) fn get(&self, event: Event) -> u64 {
-        let stripes = self.stripes.iter().map(|stripe| stripe.0[event as usize].load(Ordering::Relaxed));
-        stripes.fold(0, u64::wrapping_add)
+        self.striped.get(event as usize)
+    }
+
+    /// Whether nothing was ever counted.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "asked only by the exporter"))]
+    pub(crate) fn is_zero(&self) -> bool {
+        (0..EVENTS).all(|event| self.striped.get(event) == 0)
     }
 
     /// Counts a failure: `event` says of what.

@@ -156,20 +156,22 @@ statistics! {
 pub struct Statistics {
     /// Per leaf.
     pub leaves: Vec<LeafStatistics>,
-    /// All leaves together: a read that one of them answered counts as one hit.
+    /// All leaves together, but for misses: those are the calls that no leaf answered. So a call is counted once,
+    /// whichever leaves it has met.
     pub total: LeafStatistics,
 }
 
 impl Default for Statistics {
     fn default() -> Self {
-        Self::of(Vec::new())
+        Self::of(Vec::new(), 0)
     }
 }
 
 impl Statistics {
-    pub(crate) fn of(leaves: Vec<LeafStatistics>) -> Self {
+    pub(crate) fn of(leaves: Vec<LeafStatistics>, unanswered: u64) -> Self {
         let mut total = Counters::default().snapshot("total".into(), None);
         leaves.iter().for_each(|leaf| total.add(leaf));
+        total.misses = unanswered;
         Self { leaves, total }
     }
 }

@@ -50,6 +50,15 @@ pub trait Store: Send + Sync + 'static {
     /// If it is not certain that the entry is gone.
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus>;
 
+    /// Removes an entry and says what it was, without its value, whatever its age. By default it is removed, and nothing more
+    /// is known of it.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    async fn take(&self, key: &CacheKey) -> BackendResult<Peek> {
+        self.remove(key).await.map(Peek::of_removed)
+    }
+
     /// What this store can do. Asked once, when its leaf is made.
     fn capabilities(&self) -> Capabilities {
         Capabilities::PLAIN
@@ -113,6 +122,11 @@ pub trait Store: Send + Sync + 'static {
     /// Removes several keys; answers are in their order.
     async fn remove_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<DeleteStatus>> {
         join_all(keys.iter().map(|key| self.remove(key))).await
+    }
+
+    /// Takes several keys; answers are in their order.
+    async fn take_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Peek>> {
+        self.remove_batch(keys).await.into_iter().map(|removed| removed.map(Peek::of_removed)).collect()
     }
 
     /// Stores an entry on a condition, in one step, whoever else writes: for stores that other processes share. Only
@@ -211,6 +225,15 @@ pub enum Peek {
     Absent,
     /// It cannot be said without reading it.
     Unknown,
+}
+
+impl Peek {
+    const fn of_removed(status: DeleteStatus) -> Self {
+        match status {
+            DeleteStatus::Missing => Self::Absent,
+            DeleteStatus::Deleted(_) => Self::Unknown,
+        }
+    }
 }
 
 /// On which condition a store stores an entry. A stored entry with the identity `ignoring` does not count: the leaf has

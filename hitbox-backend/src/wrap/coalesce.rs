@@ -17,7 +17,7 @@ use crate::operation::{Answer, Answers, LeafSet, ReadOptions};
 use crate::stats::Event;
 
 type Call = BoxFuture<'static, Answer>;
-type Name = (CacheKey, Accept, bool);
+type Name = (CacheKey, Accept, LeafSet, bool, bool);
 
 /// A call that some readers wait for.
 #[derive(Clone)]
@@ -55,7 +55,9 @@ impl Coalesce {
 
     /// The call under way, or a new one. It ends when all its readers are gone.
     fn join(&self, key: &CacheKey, options: &ReadOptions) -> (Shared<Call>, Arc<AtomicBool>) {
-        let name = (key.clone(), options.accept, options.absent);
+        // Leaves of others have answered before.
+        let skip = options.skip.intersection(self.inner.layout().set());
+        let name = (key.clone(), options.accept, skip, options.absent, options.background);
         let state = self.inner.layout().state_at_rest(key);
         let mut calls = lock(&self.calls);
         let same = calls.under_way.get(&name).filter(|reading| state.is_some() && reading.state == state);
@@ -83,13 +85,13 @@ impl Coalesce {
     }
 
     /// The leaf has counted one hit for all readers of a call: the others are counted here.
-    fn count(&self, answer: &Answer, is_counted: &AtomicBool) {
+    fn count(&self, answer: &Answer, options: &ReadOptions, is_counted: &AtomicBool) {
         let Ok(Some(found)) = answer else { return };
         if is_counted.swap(true, Ordering::Relaxed)
             && let Some(leaf) = self.inner.layout().leaf(found.leaf)
         {
             let hit = if found.freshness == Freshness::Fresh { Event::Hit } else { Event::Stale };
-            leaf.handle().count(hit, 1);
+            leaf.handle().count_read(hit, options);
         }
     }
 }
@@ -127,13 +129,9 @@ impl Wrapper for Coalesce {
 
     fn read<'a>(&'a self, keys: &'a [CacheKey], options: &'a ReadOptions) -> Completion<'a, Answers> {
         let [key] = keys else { return forward::read(self, keys, options) };
-        // A read that leaves leaves out is its caller's alone.
-        if options.skip != LeafSet::EMPTY {
-            return forward::read(self, keys, options);
-        }
         let (call, is_counted) = self.join(key, options);
         Completion::later(call.map(move |answer| {
-            self.count(&answer, &is_counted);
+            self.count(&answer, options, &is_counted);
             Batch::one(answer)
         }))
     }

@@ -95,8 +95,8 @@ impl NegativeFilter {
             return false;
         }
         if let Some(leaf) = self.leaf().filter(|leaf| !options.skip.contains(leaf.position())) {
-            leaf.handle().count(Event::Filtered, 1);
-            leaf.handle().count(Event::Miss, 1);
+            leaf.handle().count_read(Event::Filtered, options);
+            leaf.handle().count_read(Event::Miss, options);
         }
         true
     }
@@ -104,7 +104,7 @@ impl NegativeFilter {
     /// The store was asked and had nothing.
     fn count_false_positive(&self, options: &ReadOptions) {
         if let Some(leaf) = self.leaf().filter(|leaf| !options.skip.contains(leaf.position())) {
-            leaf.handle().count(Event::FalsePositive, 1);
+            leaf.handle().count_read(Event::FalsePositive, options);
         }
     }
 

@@ -17,7 +17,8 @@ use crate::layout::Layout;
 pub enum TtlRule {
     /// No instant is later than so long after the write or refill.
     Cap(Duration),
-    /// Entries expire so long after the write or refill, or never, whatever they bring.
+    /// Entries expire so long after the write or refill, or never, whatever they bring; but not after an absolute end that
+    /// they bring.
     Override(Option<Duration>),
 }
 
@@ -74,8 +75,11 @@ impl Wrapper for Ttl {
         let jittered = |ttl| self.jitter.prolong(ttl, key, now);
         let lifetime = match self.rule {
             TtlRule::Cap(cap) => entry.lifetime().capped(now + jittered(cap)),
-            TtlRule::Override(Some(ttl)) => Lifetime::ttl(now, jittered(ttl)),
-            TtlRule::Override(None) => Lifetime::FOREVER,
+            TtlRule::Override(ttl) => {
+                let own = ttl.map_or(Lifetime::FOREVER, |ttl| Lifetime::ttl(now, jittered(ttl)));
+                let is_absolute = entry.details().is_some_and(|details| details.absolute_end);
+                entry.lifetime().expire().filter(|_| is_absolute).map_or(own, |end| own.capped(end))
+            }
         };
         entry.with_lifetime(lifetime)
     }

@@ -82,6 +82,11 @@ pub(super) async fn presence_01_is_three_valued_and_agrees_with_get(subject: &Su
     let value = CacheValue::new(Item::new(4)).with_details(absent);
     cache.set(&key("known absent"), value, &mut CacheContext::new()).await.map_err(text)?;
     let names = ["mortal", "forever", "tagged", "known absent", "unknown"];
+    // A store that cannot look without reading says maybe, and so does what it is a layer of.
+    let mut is_unsure = false;
+    for name in ["forever", "unknown"] {
+        is_unsure |= cache.contains(&key(name)).await.map_err(text)? == Presence::Maybe;
+    }
     let agree = async |moment: &str| {
         for name in names {
             let before = (
@@ -99,7 +104,9 @@ pub(super) async fn presence_01_is_three_valued_and_agrees_with_get(subject: &Su
             ensure!(after.2 > before.2, "a look at {name} is not counted");
             let found = id(&*cache, &key(name)).await?.is_some();
             let expected = if found { Presence::Present } else { Presence::Absent };
-            ensure_eq!(presence, expected, "{name} {moment}");
+            if !(is_unsure && presence == Presence::Maybe) {
+                ensure_eq!(presence, expected, "{name} {moment}");
+            }
         }
         Ok::<_, String>(())
     };
@@ -141,7 +148,9 @@ pub(super) async fn stats_01_a_snapshot_counts_every_leaf(subject: &Subject) -> 
     let total = &snapshot.total;
     ensure_eq!(snapshot.leaves.len() as u64, leaves, "leaves of the snapshot");
     ensure_eq!((total.hits, total.stale_hits), (1, 1), "hits and stale hits");
-    ensure_eq!(total.misses, leaves, "misses");
+    ensure_eq!(total.misses, 1, "misses of the call");
+    let missed: u64 = snapshot.leaves.iter().map(|leaf| leaf.misses).sum();
+    ensure_eq!(missed, leaves, "misses of the leaves");
     ensure_eq!((total.writes, total.removes), (3 * leaves, leaves), "writes and deletes");
     ensure_eq!(total.invalidations, 2 * leaves, "invalidations");
     ensure_eq!(total.version_mismatches, 1, "version mismatches");

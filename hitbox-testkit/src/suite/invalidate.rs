@@ -402,8 +402,15 @@ pub(super) async fn invalidate_08_versions_guard_writes(subject: &Subject) -> Ve
     ensure_eq!(id(&*cache, &one).await?, Some(29), "the value of simultaneous writers");
     let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
     let faults = Faults::default();
-    let below = Faulty::new(l2.clone(), &faults, world.shared_clock());
-    let whole = subject.compose(l1.clone(), below, &world, Setup::default());
+    // A layer that others share decides before one that they do not see.
+    let is_shared = |layer: &Arc<dyn Backend>| layer.layout().capabilities().shared;
+    let whole = if is_shared(&l1) && !is_shared(&l2) {
+        let above = Faulty::new(l1.clone(), &faults, world.shared_clock());
+        subject.compose(above, l2, &world, Setup::default())
+    } else {
+        let below = Faulty::new(l2, &faults, world.shared_clock());
+        subject.compose(l1.clone(), below, &world, Setup::default())
+    };
     write(&*whole, 1, 1).await.map_err(text)?;
     let upper = entry::<Item>(&*l1, &one).await?.and_then(|entry| entry.details()?.version);
     ensure_eq!(upper, Some(1), "the version in the upper layer");
