@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use hitbox_backend::core::{
     BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, KeyHasher, Priority, Timestamp,
 };
-use hitbox_backend::store::memory::{Bound, Expiries, Kept, drop_buried, page_of};
+use hitbox_backend::store::memory::{Bound, DeferredDrops, Expiries, page_of};
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
@@ -22,7 +22,7 @@ const DROPS_PER_WRITE: usize = 64;
 
 /// moka as a store of live values.
 pub struct MokaStore {
-    cache: Cache<CacheKey, Kept, BuildHasherDefault<KeyHasher>>,
+    cache: Cache<CacheKey, CacheValue<Raw>, BuildHasherDefault<KeyHasher>>,
     bound: Bound,
     /// moka weighs in 32 bits: in units that make the whole bound fit.
     unit: u64,
@@ -58,8 +58,8 @@ impl MokaStore {
         let unit = (bound.max() >> 31) + 1;
         let builder = Cache::builder().max_capacity(bound.max() / unit);
         let builder = match bound.clone() {
-            Bound::Bytes(_, weigher) => builder.weigher(move |key: &CacheKey, kept: &Kept| {
-                u32::try_from(weigher(key, kept.value()).div_ceil(unit)).unwrap_or(u32::MAX)
+            Bound::Bytes(_, weigher) => builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
+                u32::try_from(weigher(key, value).div_ceil(unit)).unwrap_or(u32::MAX)
             }),
             _ => builder,
         };
@@ -99,7 +99,7 @@ impl MokaStore {
     fn insert(&self, key: &CacheKey, value: CacheValue<Raw>) -> bool {
         let Some(classes) = &self.classes else {
             self.count_if_new(key);
-            self.cache.insert(key.clone(), Kept::to_be_cloned(value));
+            self.cache.insert(key.clone(), value);
             return true;
         };
         let class = value.details().map_or(Priority::Normal, |details| details.priority);
@@ -126,7 +126,7 @@ impl MokaStore {
             self.expiries.forget(&victim);
             self.cache.run_pending_tasks();
         }
-        self.cache.insert(key.clone(), Kept::to_be_cloned(value));
+        self.cache.insert(key.clone(), value);
         queues.note(key, class, weight);
         true
     }
@@ -171,12 +171,13 @@ impl MokaStore {
 
     /// Drops entries that are over, at most about `limit`.
     fn drop_due(&self, now: Timestamp, limit: usize) -> Sweep {
+        let _drops = DeferredDrops::begin();
         let (keys, cut_short) = self.expiries.take_due(now, limit);
         let mut dropped = 0;
         for key in keys {
             // It may have been overwritten since.
             let result = self.cache.entry_by_ref(&key).and_compute_with(|entry| match entry {
-                Some(entry) if entry.value().value().is_gone(now) => Op::Remove,
+                Some(entry) if entry.value().is_gone(now) => Op::Remove,
                 _ => Op::Nop,
             });
             if matches!(result, CompResult::Removed(_)) {
@@ -192,13 +193,8 @@ impl MokaStore {
     }
 
     fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        let put = self.put_under_locks(key, value);
-        drop_buried();
-        put
-    }
-
-    /// Values of others may be put out for it.
-    fn put_under_locks(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        // Others may be put out for it.
+        let _drops = DeferredDrops::begin();
         let size = self.size_of(key, &value)?;
         let end = value.drop_at();
         // The dead go before the living.
@@ -231,21 +227,18 @@ impl MokaStore {
         if let Some(classes) = &self.classes {
             classes.touch(key);
         }
-        let found = self.cache.get(key).map(Kept::into_value);
-        drop_buried();
-        found
+        let _drops = DeferredDrops::begin();
+        self.cache.get(key)
     }
 
     fn take(&self, key: &CacheKey) -> DeleteStatus {
+        let _drops = DeferredDrops::begin();
         // moka hands out what it has invalidated.
         let is_there = self.cache.contains_key(key);
         let Some(held) = self.cache.remove(key) else { return DeleteStatus::Missing };
         self.count_removed(1);
         self.forget(key);
-        let status = DeleteStatus::of_entry(Some(held.value()).filter(|_| is_there), self.clock.now());
-        drop(held);
-        drop_buried();
-        status
+        DeleteStatus::of_entry(Some(&held).filter(|_| is_there), self.clock.now())
     }
 }
 
@@ -286,27 +279,30 @@ impl Store for MokaStore {
 
     /// moka takes a look for a read when it chooses whom to put out.
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
+        let _drops = DeferredDrops::begin();
         if !self.cache.contains_key(key) {
             return Ok(Peek::Absent);
         }
-        Ok(self.cache.get(key).map_or(Peek::Absent, |kept| Peek::Entry(kept.into_value().map(drop))))
+        Ok(self.cache.get(key).map_or(Peek::Absent, |value| Peek::Entry(value.map(drop))))
     }
 
     async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let _drops = DeferredDrops::begin();
         Ok(page_of(self.cache.iter().map(|(key, _)| CacheKey::clone(&key)), cursor, limit))
     }
 
     async fn count(&self) -> BackendResult<u64> {
+        let _drops = DeferredDrops::begin();
         let now = self.clock.now();
-        Ok(self.cache.iter().filter(|(_, kept)| kept.value().is_readable(now)).count() as u64)
+        Ok(self.cache.iter().filter(|(_, value)| value.is_readable(now)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
+        let _drops = DeferredDrops::begin();
         self.cache.run_pending_tasks();
         self.count_removed(self.cache.entry_count());
         self.abandon();
         self.cache.run_pending_tasks();
-        drop_buried();
         Ok(())
     }
 
@@ -314,12 +310,12 @@ impl Store for MokaStore {
         let now = self.clock.now();
         if self.expiries.is_due(now) {
             self.drop_due(now, DROPS_PER_WRITE);
-            drop_buried();
         }
     }
 
     /// moka drops them by and by.
     fn abandon(&self) {
+        let _drops = DeferredDrops::begin();
         self.expiries.clear();
         if let Some(classes) = &self.classes {
             classes.lock().clear();
@@ -329,14 +325,15 @@ impl Store for MokaStore {
 
     /// Drops entries whose time is over and does moka's pending maintenance.
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let _drops = DeferredDrops::begin();
         let sweep = self.drop_due(self.clock.now(), limit);
         self.cache.run_pending_tasks();
-        drop_buried();
         Ok(sweep)
     }
 
     /// Does moka's pending maintenance, so that its counts are those of now.
     fn occupancy(&self) -> Option<Occupancy> {
+        let _drops = DeferredDrops::begin();
         self.cache.run_pending_tasks();
         let entries = self.cache.entry_count();
         let (max_entries, max_bytes, bytes) = match &self.bound {

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, KeyHasher, Timestamp};
-use hitbox_backend::store::memory::{Bound, Expiries, Kept, drop_buried, page_of};
+use hitbox_backend::store::memory::{Bound, DeferredDrops, Expiries, page_of};
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
@@ -29,7 +29,7 @@ pub struct QuickStore {
 /// copy it all.
 #[derive(Clone)]
 struct Weighed {
-    kept: Kept,
+    value: CacheValue<Raw>,
     weight_and_generation: u64,
 }
 
@@ -38,7 +38,7 @@ const WEIGHT_BITS: u32 = 48;
 
 impl Weighed {
     fn new(value: CacheValue<Raw>, weight: u64, generation: u64) -> Self {
-        Self { kept: Kept::new(value), weight_and_generation: weight | generation << WEIGHT_BITS }
+        Self { value, weight_and_generation: weight | generation << WEIGHT_BITS }
     }
 
     fn weight(&self) -> u64 {
@@ -111,11 +111,12 @@ impl QuickStore {
 
     /// Drops entries that are over, at most about `limit`.
     fn drop_due(&self, now: Timestamp, limit: usize) -> Sweep {
+        let _drops = DeferredDrops::begin();
         let (keys, cut_short) = self.dropped.expiries.take_due(now, limit);
         let mut sweep = Sweep { dropped: 0, cut_short };
         for key in keys {
             // It may have been overwritten since.
-            let is_over = |entry: &Weighed| entry.kept.value().is_gone(now);
+            let is_over = |entry: &Weighed| entry.value.is_gone(now);
             if self.cache.remove_if(&key, is_over).is_some() {
                 self.dropped.expired.fetch_add(1, Ordering::Relaxed);
                 sweep.dropped += 1;
@@ -125,6 +126,8 @@ impl QuickStore {
     }
 
     fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        // Others may be put out for it.
+        let _drops = DeferredDrops::begin();
         let weight = self.bound.weight(key, &value);
         let limit = self.cache.shard_capacity().min((1 << WEIGHT_BITS) - 1);
         if weight > limit {
@@ -141,25 +144,22 @@ impl QuickStore {
         let generation = self.generation.load(Ordering::Relaxed);
         self.cache.insert(key.clone(), Weighed::new(value, weight, generation));
         self.dropped.expiries.schedule(key, end);
-        drop_buried();
         Ok(())
     }
 
     fn take(&self, key: &CacheKey) -> DeleteStatus {
+        let _drops = DeferredDrops::begin();
         let held = self.cache.remove(key);
         self.dropped.expiries.forget(key);
         let now = self.clock.now();
-        let status = DeleteStatus::of_entry(held.as_ref().map(|(_, entry)| entry.kept.value()), now);
-        drop(held);
-        drop_buried();
-        status
+        DeleteStatus::of_entry(held.as_ref().map(|(_, entry)| &entry.value), now)
     }
 }
 
 #[async_trait]
 impl Store for QuickStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(self.cache.get(key).map(|entry| entry.kept.into_value()))
+        Ok(self.cache.get(key).map(|entry| entry.value))
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
@@ -176,7 +176,7 @@ impl Store for QuickStore {
 
     #[inline]
     fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
-        Poll::Ready(self.cache.get(key).map(|entry| entry.kept.into_value()))
+        Poll::Ready(self.cache.get(key).map(|entry| entry.value))
     }
 
     fn try_write(
@@ -192,22 +192,24 @@ impl Store for QuickStore {
     }
 
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        Ok(self.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.kept.into_value().map(drop))))
+        Ok(self.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.value.map(drop))))
     }
 
     async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let _drops = DeferredDrops::begin();
         Ok(page_of(self.cache.iter().map(|(key, _)| key), cursor, limit))
     }
 
     async fn count(&self) -> BackendResult<u64> {
+        let _drops = DeferredDrops::begin();
         let now = self.clock.now();
-        Ok(self.cache.iter().filter(|(_, entry)| entry.kept.value().is_readable(now)).count() as u64)
+        Ok(self.cache.iter().filter(|(_, entry)| entry.value.is_readable(now)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
+        let _drops = DeferredDrops::begin();
         self.dropped.expiries.clear();
         self.cache.clear();
-        drop_buried();
         Ok(())
     }
 
@@ -215,7 +217,6 @@ impl Store for QuickStore {
         let now = self.clock.now();
         if self.dropped.expiries.is_due(now) {
             self.drop_due(now, DROPS_PER_WRITE);
-            drop_buried();
         }
     }
 
@@ -226,12 +227,12 @@ impl Store for QuickStore {
 
     /// Drops entries whose time is over, and all that were there when all were invalidated.
     async fn sweep(&self, limit: usize) -> BackendResult<Sweep> {
+        let _drops = DeferredDrops::begin();
         let generation = self.generation.load(Ordering::Relaxed);
         if self.swept_to.swap(generation, Ordering::Relaxed) != generation {
             self.cache.retain(|_, entry| entry.is_of(generation));
         }
         let sweep = self.drop_due(self.clock.now(), limit);
-        drop_buried();
         Ok(sweep)
     }
 

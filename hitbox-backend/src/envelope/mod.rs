@@ -6,6 +6,7 @@
 //! is an error, which readers treat as a miss.
 
 pub(crate) mod attributes;
+mod deferred;
 mod encoded;
 mod live;
 mod size;
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::codec::{Codec, Format};
 use crate::leaf::LeafHandle;
 
+pub use deferred::DeferredDrops;
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};
 pub use live::Unusable;
@@ -36,6 +38,13 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 /// A value on its way through layers. Cloning shares it.
 #[derive(Clone)]
 pub struct Raw(Arc<dyn Content>);
+
+impl Drop for Raw {
+    #[inline]
+    fn drop(&mut self) {
+        deferred::dropping(&self.0);
+    }
+}
 
 impl Raw {
     /// An envelope around a live value.

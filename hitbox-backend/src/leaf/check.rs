@@ -98,6 +98,7 @@ impl LeafHandle {
     /// What a store has answered. A record is read here.
     pub(super) fn parse(&self, key: &CacheKey, stored: CacheValue<Raw>) -> Parsed {
         let record = match stored.data().as_stored() {
+            None if self.is_of_other_schema(&stored) => Record::Other(wire::Other::Schema),
             None => return Parsed::Value(stored),
             Some(Ok(bytes)) => wire::decode(key, bytes, self.codec(), Some(self)),
             Some(Err(Unusable::Damaged)) => Record::Damaged,
@@ -113,6 +114,11 @@ impl LeafHandle {
             }
             Record::Damaged => Parsed::Nothing { damaged: true },
         }
+    }
+
+    /// A store may keep encoded values as they are, without a record around them.
+    fn is_of_other_schema(&self, value: &CacheValue<Raw>) -> bool {
+        value.data().as_encoded().is_some_and(|encoded| encoded.schema != self.codec().schema)
     }
 
     /// A record that says its value is larger than this leaf takes is none that was written here: nothing is made room

@@ -1,15 +1,14 @@
 //! What in-memory stores have in common: their bound, the weight of an entry, and the ends of entries.
 
 mod expiry;
-mod kept;
 
 use std::fmt;
 use std::sync::Arc;
 
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 
+pub use crate::envelope::DeferredDrops;
 pub use expiry::Expiries;
-pub use kept::{Kept, drop_buried};
 
 use super::Page;
 use crate::envelope::Raw;

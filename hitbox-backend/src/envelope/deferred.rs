@@ -1,0 +1,87 @@
+//! Destructors of values, kept until nobody holds a lock.
+//!
+//! A store in memory drops entries where it likes, also under its locks. The destructor of a user's value may use the
+//! cache, or panic. So whatever is dropped during a call of such a store is kept until the call has ended.
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::Content;
+
+/// Values wait for the end of the outermost call.
+const ANY: u32 = 1 << 31;
+
+thread_local! {
+    /// Calls of stores that this thread is in, and [`ANY`] if values wait for their end: one word, since hits pay for it.
+    static STATE: Cell<u32> = const { Cell::new(0) };
+    static DROPPED: RefCell<Vec<Arc<dyn Content>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A call of a store that drops values under its locks. When it ends, which must be where no lock is held, the values are
+/// dropped; a destructor that panics harms nobody.
+///
+/// ```
+/// use hitbox_backend::store::memory::DeferredDrops;
+/// fn put() {
+///     let _drops = DeferredDrops::begin();
+///     // Values that are put out here are dropped at the end.
+/// }
+/// # put();
+/// ```
+#[derive(Debug)]
+pub struct DeferredDrops(
+    /// It belongs to its thread.
+    PhantomData<*const ()>,
+);
+
+impl DeferredDrops {
+    /// The call begins.
+    #[inline]
+    #[must_use]
+    pub fn begin() -> Self {
+        STATE.set(STATE.get() + 1);
+        Self(PhantomData)
+    }
+}
+
+impl Drop for DeferredDrops {
+    #[inline]
+    fn drop(&mut self) {
+        let state = STATE.get() - 1;
+        STATE.set(state);
+        // The outermost call ends.
+        if state == ANY {
+            drop_all();
+        }
+    }
+}
+
+/// A value is dropped here.
+#[inline]
+pub(super) fn dropping(value: &Arc<dyn Content>) {
+    if STATE.get() != 0 {
+        defer(value);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn defer(value: &Arc<dyn Content>) {
+    // A thread that ends has no place for it.
+    if DROPPED.try_with(|dropped| dropped.borrow_mut().push(value.clone())).is_ok() {
+        STATE.set(STATE.get() | ANY);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn drop_all() {
+    STATE.set(0);
+    while let Ok(Some(value)) = DROPPED.try_with(|dropped| dropped.borrow_mut().pop()) {
+        if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+            tracing::error!("the destructor of a cached value panicked");
+        }
+    }
+}
