@@ -1087,7 +1087,7 @@ impl Store for AtTheGate {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn coalesced_reads_see_what_was_written_through_another_handle() {
+async fn case_d08_coalesced_reads_see_what_was_written_through_another_handle() {
     let world = World::new();
     let store = Gated::new(false);
     let options = LeafOptions::new("gated").with_clock(world.shared_clock());

@@ -361,8 +361,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     }
                     return Waited::TimedOut;
                 }
-                // Who left a load that runs within this call would end it.
-                () = soft.over(), if is_patient && inline.is_none() => {
+                () = soft.over(), if is_patient => {
                     is_patient = false;
                     if flight.result().is_some() {
                         continue;

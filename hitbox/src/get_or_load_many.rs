@@ -392,7 +392,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     }
                     return Err(error);
                 }
-                () = timeouts.soft.over(), if is_patient && inline.is_none() => {
+                () = timeouts.soft.over(), if is_patient => {
                     is_patient = false;
                     self.put_results(values)?;
                     let keys: Vec<CacheKey> = values.pending.keys().cloned().collect();

@@ -1,4 +1,4 @@
-//! Loads that run within calls, reloads of many keys, and memory of others over one store.
+//! Reloads of many keys, loads whose callers leave, and memory of others over one store.
 
 mod common;
 
@@ -15,44 +15,6 @@ use hitbox::{Cache, LoadErrorKind, OnStale};
 use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation};
 
 type Loaded = Result<u64, std::io::Error>;
-
-#[tokio::test]
-async fn case_d13_a_load_within_a_call_is_stored_though_it_takes_long() {
-    for scoped in [true, false] {
-        let clock = ManualClock::new();
-        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        // Without room in the background a load runs within its call too.
-        let pool = OffloadPool::builder().interactive(0).clock(shared.clone()).build();
-        let builder = Cache::<u64>::builder(MemoryBackend::new(shared.clone())).name("d13").clock(shared);
-        let builder = builder.ttl(seconds(10)).stale(seconds(100)).on_stale(OnStale::Reload);
-        let cache = builder.soft_timeout(millis(100)).offload(pool.shared()).build().expect("a cache");
-        cache.insert(1_u64, 1).await.expect("a write");
-        clock.advance(seconds(20));
-        let call = tokio::spawn({
-            let (cache, clock) = (cache.clone(), clock.clone());
-            async move {
-                let loader = || async move {
-                    clock.sleep(millis(500)).await;
-                    Loaded::Ok(2)
-                };
-                if scoped {
-                    cache.get_or_load_scoped(1_u64, loader).await
-                } else {
-                    cache.get_or_load(1_u64, loader).await
-                }
-            }
-        });
-        until("an answer", || {
-            clock.advance(millis(10));
-            call.is_finished()
-        })
-        .await
-        .expect("it comes");
-        assert_eq!(call.await.expect("no panic").expect("a load"), 2, "scoped: {scoped}");
-        assert_eq!(cache.get(1_u64).await.expect("a read"), Some(2), "scoped: {scoped}: it is stored");
-        assert_eq!(cache.statistics().loads, 1);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_d14_each_of_many_stale_keys_is_reloaded_once() {
