@@ -146,6 +146,10 @@ impl SpoiltStore {
                 encoded.format = Format::Json;
                 value.map(|_| Raw::encoded(encoded, None))
             }
+            Some(Defect::IgnoresSchema) => match value.data().as_encoded().cloned() {
+                Some(encoded) => value.map(|_| Raw::encoded(encoded.with_schema(0), None)),
+                None => value,
+            },
             Some(Defect::EncodesNeedlessly) => {
                 encode(&value, Codec::default())?;
                 encode(&value, Codec { format: Format::Json, ..Codec::default() })?;
