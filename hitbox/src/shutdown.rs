@@ -68,10 +68,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             // Those that run within their calls too.
             shared.flights.idle().await;
             shared.offload.idle().await;
-            drop(shared.backend.maintain(&Maintenance::Finish).await);
+            let finished = shared.backend.maintain(&Maintenance::Finish).await;
             internal::bring_up_to_date(shared.clone(), shared.clock.clone()).await;
+            finished.err()
         };
-        let is_late = matches!(select(pin!(finishing), shared.clock.sleep(deadline)).await, Either::Right(_));
+        let (is_late, failed) = match select(pin!(finishing), shared.clock.sleep(deadline)).await {
+            Either::Left((failed, _)) => (false, failed),
+            Either::Right(_) => (true, None),
+        };
         // Whatever is under way still, the layers are closed.
         let (loading, recovering) = (shared.flights.len() as u64, shared.dirty_keys());
         let closing = pin!(shared.backend.maintain(&Maintenance::Close));
@@ -85,7 +89,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             loading,
             recovering,
             has_unrecorded: shared.backend.layout().has_unrecorded(),
-            error: closed.and_then(Result::err),
+            error: closed.and_then(Result::err).or(failed),
         }
     }
 }

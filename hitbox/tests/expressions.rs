@@ -119,7 +119,8 @@ async fn case_e01_one_store_in_two_places_keeps_the_order_of_writes() {
             };
             whole.with_refill(RefillPolicy::Always).shared()
         };
-        for how in 0..4 {
+        // A race leaves one place behind: more of those.
+        for how in [0, 1, 2, 3, 3, 3, 3, 3] {
             for (shape, cache) in [
                 ("over itself", twice(store.clone(), store.clone(), how)),
                 ("over a composition with it", twice(store.clone(), twice(other(), store.clone(), how), how)),

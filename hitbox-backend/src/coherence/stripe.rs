@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub(super) number: u64,
     /// This store has been written; the ticket goes on in others.
     pub(super) done: bool,
+    /// Places of the store in the expression that are being written.
+    pub(super) active: usize,
     /// Its caller has been answered: whoever comes later comes after it.
     pub(super) acknowledged: bool,
     /// This store has what a later write brought.
@@ -39,6 +41,16 @@ pub(super) struct Slot {
     pub(super) kind: WriteKind,
     /// Who waits for its turn: one for each place of the store in the expression.
     pub(super) wakers: SmallVec<[Waker; 1]>,
+}
+
+/// Whether a place of a store may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Earlier writes come first.
+    Waits,
+    /// Another place has been written, and a later write has had its turn since.
+    Overtaken,
+    Entered,
 }
 
 /// What a write brings.
@@ -65,6 +77,7 @@ impl Stripe {
             hash,
             number,
             done: false,
+            active: 0,
             acknowledged: false,
             overtaken: false,
             kind,
@@ -94,6 +107,29 @@ impl Stripe {
             }
             _ => false,
         }
+    }
+
+    /// The store is to be written in one of its places.
+    pub(super) fn enter_place(&mut self, hash: u64, number: u64) -> Place {
+        if !self.is_first(hash, number) {
+            return Place::Waits;
+        }
+        let is_written = self.slots.iter().any(|slot| slot.number == number && slot.done);
+        if is_written && !self.enter_again(hash, number) {
+            return Place::Overtaken;
+        }
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) {
+            slot.active += 1;
+        }
+        Place::Entered
+    }
+
+    /// One place is written. Who comes later goes on when none is being written.
+    pub(super) fn leave_place(&mut self, hash: u64, number: u64) -> Option<Woken> {
+        let slot = self.slots.iter_mut().find(|slot| slot.number == number)?;
+        slot.active -= 1;
+        slot.done = slot.active == 0;
+        if slot.done { self.wake(hash) } else { None }
     }
 
     /// The write with this slot is stored: what earlier ones failed to do does not matter any more.

@@ -164,6 +164,11 @@ impl WriteQueue {
         woken.into_iter().flatten().for_each(Waker::wake);
     }
 
+    pub(super) fn leave_place(&self, hash: u64, number: u64) {
+        let woken = self.stripe(hash).leave_place(hash, number);
+        woken.into_iter().flatten().for_each(Waker::wake);
+    }
+
     pub(super) fn leave(&self, hash: u64, number: u64) {
         let woken = self.stripe(hash).leave(hash, number);
         woken.into_iter().flatten().for_each(Waker::wake);

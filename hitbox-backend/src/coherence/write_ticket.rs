@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::load_permit::LoadPermit;
 use super::logical_clock::StartedAt;
-use super::stripe::{Permit, Stripe, WriteKind};
+use super::stripe::{Permit, Place, Stripe, WriteKind};
 use super::sync::{Arc, MutexGuard};
 use super::write_queue::WriteQueue;
 
@@ -21,13 +21,16 @@ pub(super) struct QueueOf {
     pub(super) queue: Arc<WriteQueue>,
     /// The hash that the key has there.
     pub(super) hash: u64,
+    /// The store stands in several places of the expression, which are written independently.
+    pub(super) has_places: bool,
 }
 
 impl QueueSet {
     /// Adds a queue.
     pub fn add(&mut self, queue: &Arc<WriteQueue>, hash: u64) {
-        if !self.0.iter().any(|known| known.queue.id == queue.id && known.hash == hash) {
-            self.0.push(QueueOf { queue: queue.clone(), hash });
+        match self.0.iter_mut().find(|known| known.queue.id == queue.id && known.hash == hash) {
+            Some(known) => known.has_places = true,
+            None => self.0.push(QueueOf { queue: queue.clone(), hash, has_places: false }),
         }
     }
 }
@@ -39,6 +42,7 @@ struct TicketSlot {
     number: u64,
     /// Nobody was before it when it was taken, and so nobody ever is.
     is_first: bool,
+    has_places: bool,
     /// It has been written, and others may have had their turn.
     is_used: AtomicBool,
     /// The store has what the write brought. It may stand in several places of an expression, of which others go on.
@@ -100,7 +104,7 @@ impl WriteTicket {
         };
         let mut taken: [(u64, bool); 2] = Default::default();
         match &queues.0[..] {
-            [QueueOf { queue, hash }] => taken[0] = take(&mut queue.stripe(*hash), *hash),
+            [QueueOf { queue, hash, .. }] => taken[0] = take(&mut queue.stripe(*hash), *hash),
             [first, second] if first.queue.id != second.queue.id => {
                 let is_ordered = first.queue.id < second.queue.id;
                 let (low, high) = if is_ordered { (first, second) } else { (second, first) };
@@ -240,6 +244,9 @@ impl WriteTicket {
     /// guard: whoever took the ticket for other stores keeps no order in this one.
     pub fn guard_now(&self, queue: &WriteQueue, hash: u64) -> Option<SlotGuard<'_>> {
         let slot = self.slot(queue, hash);
+        if let Some(slot) = slot.filter(|slot| slot.has_places) {
+            return slot.place();
+        }
         if slot.is_some_and(|slot| !slot.is_first && !slot.queue.is_first(slot.hash, slot.number)) {
             return None;
         }
@@ -257,6 +264,12 @@ impl WriteTicket {
         let slot = self.slot(queue, hash);
         if let Some(slot) = slot {
             slot.first().await;
+            while slot.has_places {
+                if let Some(guard) = slot.place() {
+                    return guard;
+                }
+                slot.first().await;
+            }
             if slot.is_used.load(Ordering::Acquire) {
                 return slot.again();
             }
@@ -266,12 +279,22 @@ impl WriteTicket {
 }
 
 impl TicketSlot {
-    fn new(QueueOf { queue, hash }: QueueOf, number: u64, is_first: bool) -> Self {
+    fn new(QueueOf { queue, hash, has_places }: QueueOf, number: u64, is_first: bool) -> Self {
         let (is_used, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { queue, hash, number, is_first, is_used, is_done }
+        Self { queue, hash, number, is_first, has_places, is_used, is_done }
     }
 
-    /// The turn of a write that has had one, in another place of the store.
+    /// The turn of one of several places, unless earlier writes come first.
+    #[cold]
+    fn place(&self) -> Option<SlotGuard<'_>> {
+        match self.queue.stripe(self.hash).enter_place(self.hash, self.number) {
+            Place::Waits => None,
+            Place::Overtaken => Some(SlotGuard { slot: None, is_overtaken: true }),
+            Place::Entered => Some(SlotGuard { slot: Some(self), is_overtaken: false }),
+        }
+    }
+
+    /// The turn of a write that has had one, and goes on in the same place.
     #[cold]
     fn again(&self) -> SlotGuard<'_> {
         let is_overtaken = !self.queue.stripe(self.hash).enter_again(self.hash, self.number);
@@ -316,7 +339,10 @@ impl SlotGuard<'_> {
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
+        let Some(slot) = self.slot else { return };
+        if slot.has_places {
+            slot.queue.leave_place(slot.hash, slot.number);
+        } else {
             slot.is_used.store(true, Ordering::Release);
             slot.queue.done(slot.hash, slot.number);
         }

@@ -116,9 +116,10 @@ impl Composition {
     /// A store may stand in the other layer too, and have been written there.
     fn mark_layer_dirty_unless_done(&self, layer: Layer, key: &CacheKey, options: &WriteOptions) {
         let Some(ticket) = options.ticket.as_deref() else { return };
-        for leaf in self.layers[layer].layout().leaves() {
+        let leaves = self.layers[layer].layout().leaves().iter();
+        for leaf in leaves.filter(|leaf| !leaf.has_done(key, ticket)) {
             leaf.mark_dirty(key, ticket);
-            // Looked at afterwards: it may be written just now.
+            // Looked at once more: it may be written just now.
             if leaf.has_done(key, ticket) {
                 leaf.mark_clean(key, ticket);
             }

@@ -13,7 +13,7 @@ use super::policy::WriteOrder;
 use super::state::Composition;
 use super::{Layer, Pair, receipts};
 use crate::completion::{Batch, Completion};
-use crate::operation::{Condition, Content, LeafSet, Removal, Write, WriteOptions};
+use crate::operation::{Condition, Content, LeafSet, Removal, Write, WriteOptions, last_of_equal_keys};
 use crate::receipt::{LeafOutcome, LeafReceipt, Receipt, Receipts};
 
 /// Whether a write goes to the layers as the policy says. Others have ways of their own.
@@ -63,17 +63,16 @@ impl Composition {
     /// Each as the policy says. All have begun, in their order, before one is waited for. Of equal keys the last is
     /// written, and answers for all of them.
     fn write_one_by_one(self: &Arc<Self>, writes: Batch<Write>) -> Completion<'_, Receipts> {
-        let mut last = HashMap::with_capacity(writes.len());
-        let keys: Vec<CacheKey> = writes.iter().map(|write| write.key.clone()).collect();
         let is_plain = |write: &Write| {
             matches!((&write.content, &write.condition), (Content::Entry(_), Condition::Always))
         };
-        if writes.iter().all(is_plain) {
-            last.extend(keys.iter().enumerate().map(|(index, key)| (key.clone(), index)));
-        }
-        let is_last = |index: usize| last.get(&keys[index]).is_none_or(|last| *last == index);
+        let last = if writes.iter().all(is_plain) {
+            last_of_equal_keys(&writes)
+        } else {
+            (0..writes.len()).collect()
+        };
         let begun: Vec<_> = (writes.into_iter().enumerate())
-            .filter(|(index, _)| is_last(*index))
+            .filter(|(index, _)| last[*index] == *index)
             .map(|(index, write)| {
                 let work = self.write_one(write);
                 async move { (index, work.await.into_one().unwrap_or_default()) }
@@ -81,8 +80,7 @@ impl Composition {
             .collect();
         Completion::later(async move {
             let done: HashMap<usize, Receipt> = join_all(begun).await.into_iter().collect();
-            let of = |index: usize| done.get(last.get(&keys[index]).unwrap_or(&index));
-            (0..keys.len()).map(|index| of(index).cloned().unwrap_or_default()).collect()
+            last.iter().map(|last| done.get(last).cloned().unwrap_or_default()).collect()
         })
     }
 

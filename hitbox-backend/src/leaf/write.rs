@@ -1,8 +1,6 @@
 //! Writes of a leaf. A write into memory is carried out at once, without a future; others wait for their slot and for
 //! the store.
 
-use std::collections::{HashMap, HashSet};
-
 use hitbox_core::{BackendResult, CacheKey, CacheValue, ErrorKind};
 
 use super::prepare::bytes_of;
@@ -14,7 +12,7 @@ use crate::coherence::logical_clock::StartedAt;
 use crate::completion::{Batch, Completion};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
-use crate::operation::{Condition, Content, Write, WriteOptions};
+use crate::operation::{Condition, Content, Write, WriteOptions, last_of_equal_keys};
 use crate::receipt::{LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
 use crate::store::Store;
@@ -58,12 +56,6 @@ impl LeafHandle {
     }
 }
 
-/// Whether a key occurs twice. They share a ticket, which has one turn.
-fn has_equal_keys(writes: &Batch<Write>) -> bool {
-    let mut known = HashSet::with_capacity(writes.len());
-    !writes.iter().all(|write| known.insert(&write.key))
-}
-
 impl<S: Store> Leaf<S> {
     pub(super) fn write_entries(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
         if let [write] = &mut *writes {
@@ -72,10 +64,12 @@ impl<S: Store> Leaf<S> {
                 None => Completion::later(self.write_later(writes, Batch::default())),
             };
         }
-        if self.handle.capabilities().answers_at_once && !has_equal_keys(&writes) {
+        let last = last_of_equal_keys(&writes);
+        let has_equal_keys = last.iter().enumerate().any(|(index, last)| index != *last);
+        if self.handle.capabilities().answers_at_once && !has_equal_keys {
             return self.write_in_order(writes);
         }
-        Completion::later(self.write_batch(writes.into_vec()))
+        Completion::later(self.write_batch(writes.into_vec(), last))
     }
 
     /// One after the other; nothing is left for later as long as nobody has to be waited for.
@@ -259,7 +253,7 @@ impl<S: Store> Leaf<S> {
 
     /// Several writes with one native call for those that replace what is there. Of equal keys the last one is written;
     /// all are answered for.
-    async fn write_batch(&self, writes: Vec<Write>) -> Receipts {
+    async fn write_batch(&self, writes: Vec<Write>, last: Vec<usize>) -> Receipts {
         let is_plain = |write: &Write| {
             matches!((&write.content, &write.condition), (Content::Entry(_), Condition::Always))
                 && write.options.skip.is_empty()
@@ -276,19 +270,14 @@ impl<S: Store> Leaf<S> {
             }
             return receipts;
         }
-        let mut last: HashMap<CacheKey, usize> = HashMap::with_capacity(writes.len());
-        let positions: Vec<CacheKey> = writes.iter().map(|write| write.key.clone()).collect();
-        for (index, key) in positions.iter().enumerate() {
-            last.insert(key.clone(), index);
-        }
-        let keys: Vec<&CacheKey> = positions.iter().collect();
+        let keys: Vec<&CacheKey> = writes.iter().map(|write| &write.key).collect();
         let tickets = self.tickets(&keys, writes.iter().map(|write| &write.options));
-        let mut receipts: Vec<Option<Receipt>> = positions.iter().map(|_| None).collect();
-        let mut prepared = Vec::with_capacity(last.len());
+        let mut receipts: Vec<Option<Receipt>> = writes.iter().map(|_| None).collect();
+        let mut prepared = Vec::with_capacity(writes.len());
         let mut over = Vec::new();
         for (index, write) in writes.into_iter().enumerate() {
             let Write { key, content: Content::Entry(value), options, .. } = write else { continue };
-            if last.get(&key) != Some(&index) {
+            if last[index] != index {
                 continue;
             }
             if self.handle.is_gone(&value) {
@@ -312,8 +301,7 @@ impl<S: Store> Leaf<S> {
         for (index, receipt) in self.store_batch(prepared, &tickets).await {
             receipts[index] = Some(receipt);
         }
-        let answer = |key: &CacheKey| receipts[last[key]].clone().unwrap_or_default();
-        positions.iter().map(answer).collect()
+        last.into_iter().map(|last| receipts[last].clone().unwrap_or_default()).collect()
     }
 
     async fn store_batch(

@@ -1,10 +1,11 @@
 //! Writes and removals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hitbox_core::{CacheKey, CacheValue, Lifetime, Timestamp};
+use hitbox_core::{CacheKey, CacheValue, KeyHasher, Lifetime, Timestamp};
 
 use super::LeafSet;
 use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
@@ -261,4 +262,13 @@ impl Removal {
     pub fn with_options(self, options: WriteOptions) -> Self {
         Self { options, ..self }
     }
+}
+
+/// For each write of a batch the place of the last one of its key. Equal keys share a ticket, which has one turn: the last is
+/// written, and answers for all.
+pub(crate) fn last_of_equal_keys(writes: &[Write]) -> Vec<usize> {
+    let mut last: HashMap<&CacheKey, usize, BuildHasherDefault<KeyHasher>> =
+        HashMap::with_capacity_and_hasher(writes.len(), BuildHasherDefault::default());
+    last.extend(writes.iter().enumerate().map(|(index, write)| (&write.key, index)));
+    writes.iter().map(|write| last[&write.key]).collect()
 }
