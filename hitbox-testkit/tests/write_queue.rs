@@ -299,3 +299,55 @@ fn loads_that_are_stored_without_a_permit_are_found() {
 fn loads_that_are_shown_without_a_permit_are_found() {
     finds(Load::Shows);
 }
+
+/// Writes of one store that stands in two places: each returns when one place is written, and the other goes on.
+fn execute_places(heeds: bool) {
+    let queue = Arc::new(WriteQueue::with_stripes(2));
+    let stored = Arc::new(Mutex::new(0_u64));
+    block_on(async {
+        let mut left = Vec::new();
+        for version in 1..4_u64 {
+            let mut queues = QueueSet::default();
+            queues.add(&queue, HASH);
+            queues.add(&queue, HASH);
+            let ticket = WriteTicket::begin(queues, WriteKind::Change);
+            let place = || {
+                let (ticket, queue, stored) = (ticket.clone(), queue.clone(), stored.clone());
+                async move {
+                    let guard = ticket.guard(&queue, HASH).await;
+                    if heeds && guard.is_overtaken() {
+                        return;
+                    }
+                    pause().await;
+                    *stored.lock().expect("no panic") = version;
+                    ticket.overtake(&queue, HASH);
+                    pause().await;
+                }
+            };
+            left.push(spawn(place()));
+            place().await;
+            let now = *stored.lock().expect("no panic");
+            assert_eq!(now, version, "an older write came after a newer one");
+        }
+        for place in left {
+            place.await.expect("no panic");
+        }
+        assert_eq!(*stored.lock().expect("no panic"), 3, "an older write came after the last");
+    });
+}
+
+fn explore_places(schedules: usize, heeds: bool) {
+    let scheduler = RandomScheduler::new_from_seed(seed(), schedules);
+    Runner::new(scheduler, Config::new()).run(move || execute_places(heeds));
+}
+
+#[test]
+fn no_schedule_lets_an_older_write_of_one_place_follow_a_newer() {
+    explore_places(number_from("HITBOX_SCHEDULES").unwrap_or(100_000) as usize, true);
+}
+
+#[test]
+fn places_that_do_not_heed_later_writes_are_found() {
+    let found = catch_unwind(AssertUnwindSafe(|| explore_places(10_000, false)));
+    found.expect_err("a place that is written whatever came later");
+}
