@@ -263,12 +263,14 @@ impl WriteTicket {
     pub async fn guard(&self, queue: &WriteQueue, hash: u64) -> SlotGuard<'_> {
         let slot = self.slot(queue, hash);
         if let Some(slot) = slot {
-            slot.first().await;
-            while slot.has_places {
+            loop {
+                slot.first().await;
+                if !slot.has_places {
+                    break;
+                }
                 if let Some(guard) = slot.place() {
                     return guard;
                 }
-                slot.first().await;
             }
             if slot.is_used.load(Ordering::Acquire) {
                 return slot.again();
