@@ -59,9 +59,59 @@ impl Classes {
         self.mark(key).store(true, Ordering::Relaxed);
     }
 
-    /// The entry to put out for one of this class: the oldest of the lowest class up to it, but not `except`.
-    pub(crate) fn victim(&self, queues: &mut Queues, class: Priority, except: &CacheKey) -> Option<CacheKey> {
-        queues.victim(class, except, |key| self.mark(key).swap(false, Ordering::Relaxed))
+    /// A search for entries to put out for one of this class.
+    pub(crate) fn search(&self, class: Priority) -> Search<'_> {
+        Search { classes: self, class, chances: [None; 3], spared: Vec::new() }
+    }
+}
+
+/// A search for entries to put out: the oldest of the lowest class first. Marks are taken back when it ends, so that
+/// keys that share one are spared together.
+pub(crate) struct Search<'a> {
+    classes: &'a Classes,
+    class: Priority,
+    /// How many entries of each class may still be spared: each once at most.
+    chances: [Option<usize>; 3],
+    spared: Vec<CacheKey>,
+}
+
+impl Drop for Search<'_> {
+    fn drop(&mut self) {
+        for key in &self.spared {
+            self.classes.mark(key).store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Search<'_> {
+    /// The next to put out, but not `except`.
+    pub(crate) fn next(&mut self, queues: &mut Queues, except: &CacheKey) -> Option<CacheKey> {
+        for class in 0..=self.class as usize {
+            let mut kept = None;
+            let mut found = None;
+            let chances = self.chances[class].get_or_insert(queues.queues[class].len());
+            while let Some((key, number)) = queues.queues[class].pop_front() {
+                if queues.known.get(&key).is_none_or(|known| known.number != number) {
+                    continue;
+                }
+                if key == *except {
+                    kept = Some((key, number));
+                } else if *chances > 0 && self.classes.mark(&key).load(Ordering::Relaxed) {
+                    *chances -= 1;
+                    self.spared.push(key.clone());
+                    queues.queues[class].push_back((key, number));
+                } else {
+                    queues.forget(&key);
+                    found = Some(key);
+                    break;
+                }
+            }
+            kept.into_iter().for_each(|kept| queues.queues[class].push_front(kept));
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 }
 
@@ -102,37 +152,5 @@ impl Queues {
     pub(crate) fn yields(&self, class: Priority, key: &CacheKey) -> u64 {
         let own = self.known.get(key).filter(|known| known.class <= class).map_or(0, |known| known.weight);
         self.weights[..=class as usize].iter().sum::<u64>() - own
-    }
-
-    fn victim(
-        &mut self,
-        class: Priority,
-        except: &CacheKey,
-        was_read: impl Fn(&CacheKey) -> bool,
-    ) -> Option<CacheKey> {
-        for class in 0..=class as usize {
-            let mut kept = None;
-            // Each is spared once at most.
-            let mut chances = self.queues[class].len();
-            while let Some((key, number)) = self.queues[class].pop_front() {
-                if self.known.get(&key).is_none_or(|known| known.number != number) {
-                    continue;
-                }
-                if key == *except {
-                    kept = Some((key, number));
-                    continue;
-                }
-                if chances > 0 && was_read(&key) {
-                    chances -= 1;
-                    self.queues[class].push_back((key, number));
-                    continue;
-                }
-                kept.into_iter().for_each(|kept| self.queues[class].push_front(kept));
-                self.forget(&key);
-                return Some(key);
-            }
-            kept.into_iter().for_each(|kept| self.queues[class].push_front(kept));
-        }
-        None
     }
 }

@@ -120,8 +120,9 @@ impl MokaStore {
             return false;
         }
         self.count_if_new(key);
+        let mut search = classes.search(class);
         while self.cache.weighted_size() + weight > max {
-            let Some(victim) = classes.victim(&mut queues, class, key) else { break };
+            let Some(victim) = search.next(&mut queues, key) else { break };
             self.cache.invalidate(&victim);
             self.expiries.forget(&victim);
             self.cache.run_pending_tasks();

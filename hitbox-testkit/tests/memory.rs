@@ -56,6 +56,28 @@ async fn case_f16_what_is_read_all_the_time_stays() {
     }
 }
 
+/// The store keeps 65,536 marks of keys that were read.
+#[tokio::test]
+async fn case_f16_keys_that_share_a_mark_are_spared_together() {
+    for (name, moka) in with_priorities() {
+        let mark = key("hot", 0).process_hash() % 65_536;
+        let hot: Vec<_> = (0..)
+            .map(|number| key("hot", number))
+            .filter(|key| key.process_hash() % 65_536 == mark)
+            .take(5)
+            .collect();
+        for key in &hot {
+            set(&moka, key, of(Priority::Normal, 1)).await;
+        }
+        for number in 0..500 {
+            set(&moka, &key("cold", number), of(Priority::Normal, number)).await;
+            for key in &hot {
+                assert!(holds(&moka, key).await, "{name}: {key} has gone after {number} others");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_f16_an_overwrite_is_no_miss() {
     for (name, moka) in with_priorities() {
