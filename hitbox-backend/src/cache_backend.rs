@@ -138,6 +138,43 @@ pub trait CacheBackend: Backend {
         remove_one(self, Removal::new(key.clone()))
     }
 
+    /// [`get`](Self::get) for callers who do not ask where the value came from.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn get_one<T: Cacheable>(
+        &self,
+        key: &CacheKey,
+    ) -> impl Future<Output = BackendResult<Option<CacheValue<T>>>> + Send {
+        async move { self.get(key, &mut CacheContext::new()).await }
+    }
+
+    /// [`set`](Self::set) without a context.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    ///
+    /// # Cancellation
+    /// As [`set`](Self::set).
+    fn set_one<T: Cacheable>(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<T>,
+    ) -> impl Future<Output = BackendResult<Receipt>> + Send {
+        async move { write_one(self, Write::new(key.clone(), envelope(value))).await }
+    }
+
+    /// [`delete`](Self::delete) without a context.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    ///
+    /// # Cancellation
+    /// As [`set`](Self::set).
+    fn delete_one(&self, key: &CacheKey) -> impl Future<Output = BackendResult<DeleteStatus>> + Send {
+        remove_one(self, Removal::new(key.clone()))
+    }
+
     /// Values for several keys, in their order; one batch per layer.
     ///
     /// # Errors

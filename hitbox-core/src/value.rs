@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -205,6 +205,14 @@ impl<T> CacheValue<T> {
     pub const fn with_lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
+    }
+
+    /// The same for so long from now on, by the clock of the system. [`with_lifetime`](Self::with_lifetime) takes other
+    /// clocks, and the other instants.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "it says that it is the clock of the system")]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.with_lifetime(Lifetime::ttl(SystemTime::now().into(), ttl))
     }
 
     /// The same with a time of creation.

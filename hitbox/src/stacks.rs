@@ -1,6 +1,6 @@
 //! The usual compositions, with background refill on. Whatever they leave out is in the builders of the backends.
 
-use hitbox_backend::{Compose, CompositionBackend, IntoBackend, OffloadPool, RefillPolicy};
+use hitbox_backend::{Compose, CompositionBackend, IntoBackend, RefillPolicy};
 
 /// `upper` over `lower`: what is found below is put above in the background.
 ///
@@ -19,7 +19,7 @@ pub fn over<Upper, Lower>(
     upper: impl IntoBackend<Upper>,
     lower: impl IntoBackend<Lower>,
 ) -> CompositionBackend {
-    upper.compose(lower, OffloadPool::new().shared()).with_refill(RefillPolicy::Always)
+    upper.over(lower).with_refill(RefillPolicy::Always)
 }
 
 /// Memory with room for so many entries.

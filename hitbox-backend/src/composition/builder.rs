@@ -8,6 +8,7 @@ use super::policy::{OptimisticParallelWritePolicy, ReadPolicy, SequentialReadPol
 use super::{CompositionBackend, Layer, Pair, RefillPolicy, Requirement};
 use crate::backend::Backend;
 use crate::into::IntoBackend;
+use crate::offload::OffloadPool;
 
 /// How a composition reads, writes and refills. One policy can be given to many compositions.
 ///
@@ -67,7 +68,15 @@ pub trait Compose<Kind>: IntoBackend<Kind> {
         CompositionBackend::new(self, l2, offload)
     }
 
-    /// The same with these policies.
+    /// The same with a pool of its own for background work, which has default limits.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    fn over<Lower>(self, l2: impl IntoBackend<Lower>) -> CompositionBackend {
+        self.compose(l2, OffloadPool::new().shared())
+    }
+
+    /// The same as [`compose`](Self::compose) with these policies.
     fn compose_with<Lower>(
         self,
         l2: impl IntoBackend<Lower>,

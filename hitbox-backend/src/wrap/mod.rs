@@ -6,6 +6,7 @@
 mod admission;
 mod coalesce;
 mod deadline;
+mod idle;
 mod namespace;
 mod negative;
 mod ttl;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use admission::{Admission, AdmissionRule};
 pub use coalesce::Coalesce;
 pub use deadline::Deadline;
+pub use idle::Idle;
 pub use namespace::Namespace;
 pub use negative::NegativeFilter;
 pub use ttl::{Ttl, TtlRule};
@@ -41,6 +43,14 @@ pub trait Wrap<Kind>: IntoBackend<Kind> {
     /// Gives every entry this time to live in this layer, `None` for no expiry.
     fn ttl_override(self, ttl: Option<Duration>) -> Ttl {
         Ttl::new(self, TtlRule::Override(ttl))
+    }
+
+    /// Ends entries of this layer that are not read for so long.
+    ///
+    /// # Panics
+    /// If `time` is zero.
+    fn idle(self, time: Duration) -> Idle {
+        Idle::new(self, time)
     }
 
     /// Keeps keys apart from those of other namespaces in the same store.
