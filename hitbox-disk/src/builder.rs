@@ -42,7 +42,7 @@ impl Durability {
     }
 }
 
-/// Builds a [`DiskBackend`].
+/// Builds a [`DiskBackend`]. Priorities of entries have no effect on who is evicted.
 #[derive(Clone, Debug)]
 pub struct DiskBuilder {
     pub(crate) folder: PathBuf,

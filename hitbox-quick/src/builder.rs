@@ -8,7 +8,8 @@ use hitbox_backend::{Leaf, memory_setters};
 use crate::QuickBackend;
 use crate::store::QuickStore;
 
-/// Builds a [`QuickBackend`]. Without a bound it holds 100,000 entries.
+/// Builds a [`QuickBackend`]. Without a bound it holds 100,000 entries. Priorities of entries have no effect on who is
+/// evicted.
 #[derive(Clone, Debug)]
 pub struct QuickBuilder {
     pub(crate) bound: Bound,

@@ -180,3 +180,32 @@ async fn case_f19_what_is_over_is_dropped_by_reads() {
         assert_eq!((held.entries, held.expirations), (0, 500), "{name}");
     }
 }
+
+/// Where priorities are heeded, the book says; elsewhere they change nothing, and stay with the entry.
+#[tokio::test]
+async fn case_f27_priorities_are_heeded_where_the_book_says() {
+    let quick = QuickBackend::builder().max_entries(100).build().expect("quick");
+    let plain = MokaBackend::builder().max_entries(100).build().expect("moka");
+    let [(_, heeding), _] = with_priorities();
+    let leaves: [(&str, &dyn Backend, bool); 3] =
+        [("quick", &quick, false), ("moka", &plain, false), ("moka with priorities", &heeding, true)];
+    for (name, backend, heeds) in leaves {
+        for number in 0..50 {
+            set(backend, &key("high", number), of(Priority::High, number)).await;
+        }
+        let entry = backend.get_one::<u64>(&key("high", 49)).await.expect("a read").expect("there is room");
+        assert_eq!(entry.details().map(|details| details.priority), Some(Priority::High), "{name}");
+        // Each is read as often as it takes for a store that goes by frequency to prefer it.
+        for number in 0..2_000 {
+            set(backend, &key("flood", number), of(Priority::Normal, number)).await;
+            for _ in 0..3 {
+                holds(backend, &key("flood", number)).await;
+            }
+        }
+        let mut left = 0;
+        for number in 0..50 {
+            left += u64::from(holds(backend, &key("high", number)).await);
+        }
+        assert_eq!(left == 50, heeds, "{name}: {left} of 50 are left");
+    }
+}

@@ -89,7 +89,8 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         self
     }
 
-    /// What this call stores goes before or after others when a layer that knows priorities needs room.
+    /// What this call stores goes before or after others when a layer that heeds priorities needs room: moka, if its builder
+    /// is told `priorities()`. Other layers keep the priority with the entry and evict as they do by themselves.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.call.options.priority = Some(priority);
         self
