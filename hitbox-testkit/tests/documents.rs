@@ -10,6 +10,7 @@ async fn of_any(backend: &dyn Backend, key: &CacheKey) -> BackendResult<Option<u
     Ok(backend.get_one::<u32>(key).await?.map(CacheValue::into_data))
 }
 
+#[expect(clippy::manual_async_fn, reason = "it says that the future is `Send`")]
 fn of_each(
     backend: &(impl CacheBackend + ?Sized),
     key: &CacheKey,
@@ -60,15 +61,15 @@ fn case_g11_readmes_name_the_features_that_there_are() {
     for entry in std::fs::read_dir(root).expect("the workspace") {
         let folder = entry.expect("an entry").path();
         let read = |name| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-        let named = features_in(&read("README.md"));
+        let mut named = features_in(&read("README.md"));
         if named.is_empty() {
             continue;
         }
         tables += 1;
         let mut there: Vec<_> =
             features_of(&read("Cargo.toml")).into_iter().filter(|name| name != "default").collect();
-        let mut named = named;
-        (there.sort(), named.sort());
+        there.sort();
+        named.sort();
         assert_eq!(named, there, "{}", folder.display());
     }
     assert!(tables >= 2, "{tables} tables of features");
