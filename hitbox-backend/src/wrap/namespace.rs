@@ -8,7 +8,7 @@ use super::{Wrapper, forward};
 use crate::backend::Backend;
 use crate::completion::Completion;
 use crate::into::IntoBackend;
-use crate::layout::{KeyMap, KeyMapping};
+use crate::layout::{KeyMap, KeyMapping, LeafInfo};
 use crate::leaf::failure;
 use crate::operation::{Maintained, Maintenance};
 use crate::stats::EntryCount;
@@ -40,12 +40,22 @@ impl Namespace {
         Self { inner, keys, name }
     }
 
-    /// The entries of this namespace. Those whose time is over are counted until they are dropped.
-    async fn count(&self) -> BackendResult<Maintained> {
-        let [leaf] = self.keys.layout().leaves() else {
-            let error = BackendError::unsupported("counting a namespace of several layers");
-            return Err(error.during(Operation::Maintain));
+    /// The entries of this namespace. Those whose time is over are counted until they are dropped. What cannot be counted
+    /// has an error in its line.
+    async fn count(&self) -> Maintained {
+        let leaves = self.keys.layout().leaves();
+        let entries = match leaves {
+            [_] => self.count_keys().await,
+            _ => {
+                let error = BackendError::unsupported("counting a namespace of several layers");
+                Err(error.during(Operation::Maintain))
+            }
         };
+        let line = |leaf: &LeafInfo| EntryCount { label: leaf.path(), entries: entries.clone() };
+        Maintained::Counted(leaves.iter().map(line).collect())
+    }
+
+    async fn count_keys(&self) -> BackendResult<u64> {
         let (mut entries, mut cursor) = (0, Some(0));
         while let Some(from) = cursor {
             let work = Maintenance::List { cursor: from, limit: PAGE };
@@ -56,7 +66,7 @@ impl Namespace {
             }
             cursor = page.next;
         }
-        Ok(Maintained::Counted(vec![EntryCount { label: leaf.path(), entries: Ok(entries) }]))
+        Ok(entries)
     }
 }
 
@@ -82,7 +92,7 @@ impl Wrapper for Namespace {
                     BackendError::unsupported("erasing a part of a store").during(Operation::Maintain);
                 Completion::Done(Err(failure::name(self.keys.layout(), error)))
             }
-            Maintenance::Count => Completion::later(self.count()),
+            Maintenance::Count => Completion::later(async { Ok(self.count().await) }),
             work => forward::maintain(self, work),
         }
     }
