@@ -44,6 +44,9 @@ pub enum Lane {
     Background,
     /// At once or not at all, since somebody waits for it. It has time limits of its own.
     Interactive,
+    /// At once, since it has begun and holds what others wait for, as the turn of a key; when many do so, as in
+    /// [`Background`](Self::Background), with its time limit.
+    Begun,
     /// At once, for as long as there is anything to do: nobody waits for its end, and a shutdown cancels it.
     Daemon,
 }
@@ -72,6 +75,12 @@ impl Task {
     #[must_use]
     pub fn interactive(self) -> Self {
         Self { lane: Lane::Interactive, ..self }
+    }
+
+    /// The same work, which has begun and holds what others wait for.
+    #[must_use]
+    pub fn begun(self) -> Self {
+        Self { lane: Lane::Begun, ..self }
     }
 
     /// The same work, which goes on for as long as there is anything to do.

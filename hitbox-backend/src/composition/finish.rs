@@ -61,7 +61,8 @@ impl<T: Send + 'static> Drop for CompletesWhenDropped<T> {
         };
         let task = Task::new(TaskKind::WRITE, async move {
             work.await;
-        });
+        })
+        .begun();
         if let Err(refused) = self.composition.offload.register(task) {
             tracing::debug!(why = ?refused.why, "a write whose caller left could not be finished");
             for (key, options) in &self.keys {

@@ -49,7 +49,8 @@ impl OffloadPoolBuilder {
         self
     }
 
-    /// Interactive tasks, which somebody waits for, that run at once, beside the workers. Default 1,024.
+    /// Interactive tasks, which somebody waits for, that run at once, beside the workers; and as many that had begun when
+    /// their callers left. Default 1,024.
     #[must_use]
     pub fn interactive(mut self, interactive: usize) -> Self {
         self.interactive = interactive;
@@ -75,7 +76,7 @@ impl OffloadPoolBuilder {
     /// How long a task may take.
     pub(super) fn timeout_for(&self, kind: TaskKind, lane: Lane) -> Option<Duration> {
         let own = self.timeouts.iter().find(|(known, _)| *known == kind).map(|(_, timeout)| *timeout);
-        let is_bounded = lane == Lane::Background && kind != TaskKind::LOAD;
+        let is_bounded = matches!(lane, Lane::Background | Lane::Begun) && kind != TaskKind::LOAD;
         own.unwrap_or(self.timeout.filter(|_| is_bounded))
     }
 

@@ -38,6 +38,8 @@ struct State {
     workers: usize,
     /// Tasks under way that somebody waits for.
     interactive: usize,
+    /// Tasks under way that had begun before.
+    begun: usize,
     queue: VecDeque<Task>,
     subjects: HashSet<(TaskKind, Subject)>,
     closed: bool,
@@ -188,6 +190,10 @@ impl Offload for OffloadPool {
 
     fn register(&self, task: Task) -> Result<(), Refused> {
         let mut state = self.0.lock();
+        let lane = match task.lane {
+            Lane::Begun if state.begun >= self.0.settings.interactive => Lane::Background,
+            lane => lane,
+        };
         let name = task.subject.clone().map(|subject| (task.kind, subject));
         let why = if state.closed {
             state.statistics.refused_closed += 1;
@@ -195,12 +201,11 @@ impl Offload for OffloadPool {
         } else if name.as_ref().is_some_and(|name| state.subjects.contains(name)) {
             state.statistics.refused_duplicate += 1;
             Refusal::Duplicate
-        } else if !state.has_room(&self.0.settings, task.lane) {
+        } else if !state.has_room(&self.0.settings, lane) {
             state.statistics.refused_full += 1;
             Refusal::Full
         } else {
             state.subjects.extend(name);
-            let lane = task.lane;
             if lane == Lane::Daemon {
                 state.statistics.daemons += 1;
             } else {
@@ -213,6 +218,7 @@ impl Offload for OffloadPool {
             }
             match lane {
                 Lane::Interactive => state.interactive += 1,
+                Lane::Begun => state.begun += 1,
                 Lane::Daemon => {}
                 _ => state.workers += 1,
             }
@@ -247,6 +253,8 @@ impl State {
     fn has_room(&self, settings: &OffloadPoolBuilder, lane: Lane) -> bool {
         match lane {
             Lane::Interactive => self.interactive < settings.interactive,
+            // Without room it is in another lane.
+            Lane::Begun => true,
             Lane::Daemon => self.statistics.daemons < settings.interactive as u64,
             _ => self.workers < settings.workers || self.queue.len() < settings.queue,
         }
@@ -333,6 +341,7 @@ impl Worker {
             match (&next, self.lane) {
                 (Some(task), _) => self.current = Some((task.kind, task.subject.clone())),
                 (None, Lane::Interactive) => state.interactive -= 1,
+                (None, Lane::Begun) => state.begun -= 1,
                 (None, Lane::Daemon) => state.statistics.daemons -= 1,
                 (None, _) => state.workers -= 1,
             }

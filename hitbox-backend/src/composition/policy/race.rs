@@ -26,6 +26,8 @@ impl Loser {
             let task = Task::new(kind, async move {
                 rest.await;
             });
+            // The rest of a write has the turn of its key.
+            let task = if kind == TaskKind::WRITE { task.begun() } else { task };
             if let Err(refused) = offload.register(task) {
                 tracing::debug!(why = ?refused.why, "the loser of a race was dropped");
             }

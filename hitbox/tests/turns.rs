@@ -1,0 +1,132 @@
+//! The turns of keys: no write waits behind work that has nothing to do with it.
+
+mod common;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use common::{millis, seconds};
+use hitbox::backend::core::{CacheKey, CacheValue, Task, TaskKind};
+use hitbox::backend::{
+    Backend, CacheBackend, Compose, CompositionBackend, OffloadPool, OptimisticParallelWritePolicy,
+    RaceWritePolicy, SequentialWritePolicy, SystemClock,
+};
+use hitbox::disk::DiskBackend;
+use hitbox::moka::MokaBackend;
+use hitbox::redis::RedisBackend;
+use hitbox_testkit::{Fault, Faults, Faulty, Operation, RedisServer};
+use tokio::sync::Semaphore;
+
+fn key(name: &str) -> CacheKey {
+    CacheKey::builder(name).build()
+}
+
+/// A pool whose only worker has something else to do until the semaphore has a permit.
+fn busy_pool() -> (OffloadPool, Arc<Semaphore>) {
+    let pool = OffloadPool::builder().workers(1).build();
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let task = Task::new(TaskKind::REFILL, async move {
+        let _permit = held.acquire().await;
+    });
+    pool.shared().register(task).expect("room");
+    (pool, gate)
+}
+
+fn policies(whole: impl Fn() -> CompositionBackend) -> Vec<(&'static str, CompositionBackend)> {
+    vec![
+        ("parallel", whole().with_write(OptimisticParallelWritePolicy)),
+        ("sequential", whole().with_write(SequentialWritePolicy::new())),
+        ("race", whole().with_write(RaceWritePolicy::default())),
+    ]
+}
+
+/// The stores that a write may be waiting for when its caller leaves.
+async fn lowers(server: &RedisServer, folder: &std::path::Path) -> Vec<(&'static str, Arc<dyn Backend>)> {
+    let redis = RedisBackend::builder(&server.url()).build().expect("redis");
+    let disk = DiskBackend::builder(folder).open().await.expect("disk");
+    let memory = MokaBackend::builder().build().expect("moka");
+    vec![("moka", memory.shared()), ("redis", redis.shared()), ("disk", disk.shared())]
+}
+
+/// Begins a write and leaves it.
+async fn leave(write: impl Future, what: &str) {
+    let mut write = pin!(write);
+    let polled = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx).is_pending())).await;
+    assert!(polled, "{what}: the write was to wait for its layer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_d04_a_write_whose_caller_left_waits_for_no_worker() {
+    let (server, folder) = (RedisServer::start(), tempfile::tempdir().expect("a folder"));
+    for (name, lower) in lowers(&server, folder.path()).await {
+        let (pool, gate) = busy_pool();
+        let faults = Faults::default();
+        let slow = Arc::new(Faulty::new(lower, &faults, Arc::new(SystemClock)));
+        let upper = MokaBackend::builder().build().expect("moka");
+        for (policy, tiers) in policies(|| upper.clone().compose(slow.clone(), pool.shared())) {
+            let what = format!("{policy} over {name}");
+            faults.always(Operation::Write, Fault::Delay(millis(20)));
+            match policy {
+                // The upper layer answers at once; the rest is the pool's.
+                "race" => tiers.set_one(&key("k"), CacheValue::new(1_u64)).await.map(drop).expect("a write"),
+                _ => leave(tiers.set_one(&key("k"), CacheValue::new(1_u64)), &what).await,
+            }
+            faults.clear();
+            let k = key("k");
+            let next = tiers.set_one(&k, CacheValue::new(2_u64));
+            tokio::time::timeout(seconds(20), next).await.expect(&what).expect("a write");
+            let removed = tiers.delete_one(&k);
+            tokio::time::timeout(seconds(20), removed).await.expect(&what).expect("a removal");
+        }
+        gate.add_permits(1);
+        pool.wait_all().await;
+    }
+}
+
+/// A batch has the turn of one key and waits for that of another, whose write was left by its caller, while writes that wait
+/// for the batch have all workers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_e15_batches_and_busy_workers_do_not_wait_for_each_other() {
+    let (server, folder) = (RedisServer::start(), tempfile::tempdir().expect("a folder"));
+    for (name, lower) in lowers(&server, folder.path()).await {
+        let pool = OffloadPool::builder().workers(2).interactive(8).build();
+        let faults = Faults::default();
+        let slow = Arc::new(Faulty::new(lower.clone(), &faults, Arc::new(SystemClock)));
+        let upper = MokaBackend::builder().build().expect("moka");
+        let tiers = upper.clone().compose(slow, pool.shared());
+        let write = |name: &str, value: u64| {
+            let (tiers, key) = (tiers.clone(), key(name));
+            async move { tiers.set_one(&key, CacheValue::new(value)).await.map(drop) }
+        };
+        faults.always(Operation::Write, Fault::Delay(millis(20)));
+        let batch = tokio::spawn({
+            let (tiers, keys) = (tiers.clone(), [key("a"), key("b")]);
+            async move { tiers.set_many(keys.map(|key| (key, CacheValue::new(1_u64))).into()).await }
+        });
+        common::until("the batch is under way", || faults.held_up() > 0).await.expect("a batch");
+        for number in 0..20 {
+            leave(write("a", number), name).await;
+        }
+        leave(write("b", 1), name).await;
+        faults.clear();
+        let last = async {
+            write("b", 2).await.expect("a write");
+            write("a", 2).await.expect("a write");
+            batch.await.expect("a task").into_iter().for_each(|receipt| drop(receipt.expect("a write")));
+        };
+        tokio::time::timeout(seconds(20), last).await.unwrap_or_else(|_| panic!("{name}: nothing is done"));
+        tokio::time::timeout(seconds(20), pool.wait_all()).await.unwrap_or_else(|_| panic!("{name}: no end"));
+        for key in ["a", "b"].map(key) {
+            // The batch was under way all the time, and may come last.
+            let above = upper.get_one::<u64>(&key).await.expect("a read").map(CacheValue::into_data);
+            let below = lower.get_one::<u64>(&key).await.expect("a read").map(CacheValue::into_data);
+            assert!(
+                above == below && matches!(above, Some(1 | 2)),
+                "{key}, {name}: {above:?} over {below:?}"
+            );
+        }
+    }
+}
