@@ -119,7 +119,7 @@ pub trait CacheBackend: Backend {
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<Receipt>> + Send {
         context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-        async move { write_one(self, Write::new(key.clone(), envelope(value))).await }
+        self.set_one(key, value)
     }
 
     /// Removes a key from all layers. The status counts the leaves that held it.
@@ -135,7 +135,7 @@ pub trait CacheBackend: Backend {
         context: &mut CacheContext,
     ) -> impl Future<Output = BackendResult<DeleteStatus>> + Send {
         context.record(CacheStatus::Miss, ResponseSource::Upstream, ReadMode::Direct);
-        remove_one(self, Removal::new(key.clone()))
+        self.delete_one(key)
     }
 
     /// [`get`](Self::get) for callers who do not ask where the value came from.

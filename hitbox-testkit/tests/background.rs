@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hitbox_backend::OffloadPool;
-use hitbox_core::{CacheKey, Clock, ManualClock, Offload, Refusal, Subject, Task, TaskKind};
+use hitbox_core::{CacheKey, Clock, Lane, ManualClock, Offload, Refusal, Subject, Task, TaskKind};
 use hitbox_testkit::broken::{LeaksSubjects, SpawnsEverything};
 use hitbox_testkit::suite::Verdict;
 use tokio::sync::Semaphore;
@@ -142,6 +142,34 @@ async fn interactive_tasks_neither_queue_nor_stand_behind_others() {
     pool.wait_all().await;
     let statistics = pool.statistics();
     assert_eq!((statistics.registered, statistics.completed, statistics.refused_full), (4, 4, 2));
+}
+
+#[tokio::test]
+async fn begun_tasks_wait_for_a_worker_only_when_there_are_many() {
+    let clock = ManualClock::new();
+    let builder = OffloadPool::builder().workers(1).queue(1).interactive(2).clock(Arc::new(clock.clone()));
+    let pool = builder.timeout(Some(Duration::from_secs(5))).build();
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("the only worker");
+    for _ in 0..2 {
+        pool.register(Task::new(KIND, waiting(&gate, &ended)).begun()).expect("beside the worker");
+    }
+    pool.register(Task::new(KIND, waiting(&gate, &ended)).begun()).expect("the queue");
+    let refused = pool.register(Task::new(KIND, waiting(&gate, &ended)).begun()).expect_err("no room");
+    assert_eq!((refused.why, refused.task.lane), (Refusal::Full, Lane::Begun));
+    // The limit of background work is theirs too.
+    while clock.sleepers() < 3 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(5));
+    while pool.statistics().timed_out < 3 {
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(1);
+    pool.wait_all().await;
+    assert_eq!(ended.load(Ordering::SeqCst), 1, "what waited has run");
+    let statistics = pool.statistics();
+    assert_eq!((statistics.registered, statistics.completed, statistics.depth), (4, 1, 0));
 }
 
 #[tokio::test]

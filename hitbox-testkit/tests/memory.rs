@@ -40,19 +40,24 @@ fn with_priorities() -> [(&'static str, MokaBackend); 2] {
     ]
 }
 
+/// These keys are read after each write of so many others.
+async fn assert_stay(name: &str, moka: &MokaBackend, hot: &[CacheKey], others: u64) {
+    for key in hot {
+        set(moka, key, of(Priority::Normal, 1)).await;
+    }
+    for number in 0..others {
+        set(moka, &key("cold", number), of(Priority::Normal, number)).await;
+        for key in hot {
+            assert!(holds(moka, key).await, "{name}: {key} has gone after {number} others");
+        }
+    }
+}
+
 #[tokio::test]
 async fn case_f16_what_is_read_all_the_time_stays() {
     for (name, moka) in with_priorities() {
         let hot: Vec<_> = (0..20).map(|number| key("hot", number)).collect();
-        for key in &hot {
-            set(&moka, key, of(Priority::Normal, 1)).await;
-        }
-        for number in 0..2_000 {
-            set(&moka, &key("cold", number), of(Priority::Normal, number)).await;
-            for key in &hot {
-                assert!(holds(&moka, key).await, "{name}: {key} has gone after {number} others");
-            }
-        }
+        assert_stay(name, &moka, &hot, 2_000).await;
     }
 }
 
@@ -66,15 +71,7 @@ async fn case_f16_keys_that_share_a_mark_are_spared_together() {
             .filter(|key| key.process_hash() % 65_536 == mark)
             .take(5)
             .collect();
-        for key in &hot {
-            set(&moka, key, of(Priority::Normal, 1)).await;
-        }
-        for number in 0..500 {
-            set(&moka, &key("cold", number), of(Priority::Normal, number)).await;
-            for key in &hot {
-                assert!(holds(&moka, key).await, "{name}: {key} has gone after {number} others");
-            }
-        }
+        assert_stay(name, &moka, &hot, 500).await;
     }
 }
 

@@ -99,9 +99,12 @@ async fn case_h11_memory_alone_has_an_idle_time() {
         clock.advance(seconds(100_000));
         assert!(present(&below, &key).await, "{lower}");
         assert!(present(&tiers, &key).await);
-        while !is_held(&above, &key).await {
-            tokio::task::yield_now().await;
-        }
+        let refilled = async {
+            while !is_held(&above, &key).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(seconds(20), refilled).await.expect("a refill");
         let entry = below.get_one::<u64>(&key).await.expect("a read").expect("a value");
         assert!(
             entry.details().is_none_or(|details| details.idle.is_none()),

@@ -87,6 +87,7 @@ pub(crate) enum Around {
     Namespace,
     Admission,
     Coalesced,
+    Idle,
     /// Not for leaves that others share or that cannot list their keys, nor for compositions.
     Filter,
 }
@@ -112,17 +113,23 @@ const OVERRIDDEN: &[Exception] = &[
     Exception { id: "stats_05", why: "nothing expires there" },
 ];
 
+const IDLE: &[Exception] = &[
+    Exception { id: "value_02", why: "when an entry was read stands in its details there" },
+    Exception { id: "value_04", why: "the idle time of the layer stands in the details" },
+];
+
 const PLAIN: &[Exception] =
     &[Exception { id: "presence_01", why: "a store of three methods cannot look without reading: maybe" }];
 
 impl Around {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Deadline,
         Self::Cap,
         Self::Override,
         Self::Namespace,
         Self::Admission,
         Self::Coalesced,
+        Self::Idle,
         Self::Filter,
     ];
 
@@ -130,6 +137,7 @@ impl Around {
         match self {
             Self::Cap => CAPPED,
             Self::Override => OVERRIDDEN,
+            Self::Idle => IDLE,
             _ => &[],
         }
     }
@@ -155,6 +163,7 @@ pub(crate) fn stack<B: Backend>(
             Around::Namespace => next(backend.namespace("around"), wrappers, is_dyn).await,
             Around::Admission => next(backend.admission(AdmissionRule::Always), wrappers, is_dyn).await,
             Around::Coalesced => next(backend.coalesced(), wrappers, is_dyn).await,
+            Around::Idle => next(backend.idle(LONG), wrappers, is_dyn).await,
             Around::Filter => {
                 let filtered = backend.negative_filter(1_000).await.expect("a filter");
                 next(filtered, wrappers, is_dyn).await
@@ -208,14 +217,13 @@ fn random_composition(random: &mut StdRng, number: usize) -> Vec<Subject> {
     };
     let ((upper, l1, above), (lower, l2, below)) = (leaf(), leaf());
     let around = three_wrappers(random, false);
-    let is_capped = [&above, &below, &around].iter().any(|wrappers| wrappers.contains(&Around::Cap));
-    let is_plain = [upper, lower].contains(&"plain");
-    let exceptions: &'static [Exception] = match (is_capped, is_plain) {
-        (false, false) => &[],
-        (true, false) => CAPPED,
-        (false, true) => PLAIN,
-        (true, true) => [CAPPED, PLAIN].concat().leak(),
-    };
+    let wrappers = [&above, &below, &around].into_iter().flatten();
+    let mut exceptions: Vec<Exception> =
+        wrappers.flat_map(|wrapper| wrapper.exceptions().iter().copied()).collect();
+    if [upper, lower].contains(&"plain") {
+        exceptions.extend(PLAIN);
+    }
+    let exceptions: &'static [Exception] = exceptions.leak();
     let name = format!("{around:?} around {upper} in {above:?} / {lower} in {below:?}");
     eprintln!("random expression {number}: {name}");
     let of = |is_dyn: bool| {
