@@ -44,8 +44,8 @@ pub enum Lane {
     Background,
     /// At once or not at all, since somebody waits for it. It has time limits of its own.
     Interactive,
-    /// At once, since it has begun and holds what others wait for, as the turn of a key; when many do so, as in
-    /// [`Background`](Self::Background), with its time limit.
+    /// At once or not at all, since it has begun and holds what others wait for, as the turn of a key: it must not wait for
+    /// them. It has the time limits of [`Background`](Self::Background).
     Begun,
     /// At once, for as long as there is anything to do: nobody waits for its end, and a shutdown cancels it.
     Daemon,

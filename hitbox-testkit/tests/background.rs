@@ -145,18 +145,18 @@ async fn interactive_tasks_neither_queue_nor_stand_behind_others() {
 }
 
 #[tokio::test]
-async fn begun_tasks_wait_for_a_worker_only_when_there_are_many() {
+async fn begun_tasks_never_wait_for_a_worker() {
     let clock = ManualClock::new();
-    let builder = OffloadPool::builder().workers(1).queue(1).interactive(2).clock(Arc::new(clock.clone()));
+    let builder = OffloadPool::builder().workers(1).queue(2).interactive(0).clock(Arc::new(clock.clone()));
     let pool = builder.timeout(Some(Duration::from_secs(5))).build();
     let (gate, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("the only worker");
-    for _ in 0..2 {
-        pool.register(Task::new(KIND, waiting(&gate, &ended)).begun()).expect("beside the worker");
-    }
-    pool.register(Task::new(KIND, waiting(&gate, &ended)).begun()).expect("the queue");
-    let refused = pool.register(Task::new(KIND, waiting(&gate, &ended)).begun()).expect_err("no room");
+    let begun = || Task::new(KIND, waiting(&gate, &ended)).begun();
+    pool.register(begun()).expect("beside the worker");
+    pool.register(begun()).expect("beside the worker");
+    pool.register(begun()).expect("a worker is free");
+    let refused = pool.register(begun()).expect_err("it would wait");
     assert_eq!((refused.why, refused.task.lane), (Refusal::Full, Lane::Begun));
+    pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("the queue");
     // The limit of background work is theirs too.
     while clock.sleepers() < 3 {
         tokio::task::yield_now().await;
@@ -168,8 +168,11 @@ async fn begun_tasks_wait_for_a_worker_only_when_there_are_many() {
     gate.add_permits(1);
     pool.wait_all().await;
     assert_eq!(ended.load(Ordering::SeqCst), 1, "what waited has run");
+    pool.register(begun()).expect("there is room again");
+    gate.add_permits(1);
+    pool.wait_all().await;
     let statistics = pool.statistics();
-    assert_eq!((statistics.registered, statistics.completed, statistics.depth), (4, 1, 0));
+    assert_eq!((statistics.registered, statistics.completed, statistics.depth), (5, 2, 0));
 }
 
 #[tokio::test]

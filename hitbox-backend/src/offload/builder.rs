@@ -42,15 +42,15 @@ impl OffloadPoolBuilder {
         self
     }
 
-    /// Tasks that wait beside those that run. Default 4,096.
+    /// Tasks that wait beside those that run; and as many that do not wait, as they had begun when their callers left. Default
+    /// 4,096.
     #[must_use]
     pub fn queue(mut self, queue: usize) -> Self {
         self.queue = queue;
         self
     }
 
-    /// Interactive tasks, which somebody waits for, that run at once, beside the workers; and as many that had begun when
-    /// their callers left. Default 1,024.
+    /// Interactive tasks, which somebody waits for, that run at once, beside the workers. Default 1,024.
     #[must_use]
     pub fn interactive(mut self, interactive: usize) -> Self {
         self.interactive = interactive;

@@ -191,7 +191,7 @@ impl Offload for OffloadPool {
     fn register(&self, task: Task) -> Result<(), Refused> {
         let mut state = self.0.lock();
         let lane = match task.lane {
-            Lane::Begun if state.begun >= self.0.settings.interactive => Lane::Background,
+            Lane::Begun if state.begun >= self.0.settings.queue => Lane::Background,
             lane => lane,
         };
         let name = task.subject.clone().map(|subject| (task.kind, subject));
@@ -201,7 +201,7 @@ impl Offload for OffloadPool {
         } else if name.as_ref().is_some_and(|name| state.subjects.contains(name)) {
             state.statistics.refused_duplicate += 1;
             Refusal::Duplicate
-        } else if !state.has_room(&self.0.settings, lane) {
+        } else if !state.has_room(&self.0.settings, task.lane) {
             state.statistics.refused_full += 1;
             Refusal::Full
         } else {
@@ -253,8 +253,8 @@ impl State {
     fn has_room(&self, settings: &OffloadPoolBuilder, lane: Lane) -> bool {
         match lane {
             Lane::Interactive => self.interactive < settings.interactive,
-            // Without room it is in another lane.
-            Lane::Begun => true,
+            // It may wait for what waits in the queue.
+            Lane::Begun => self.begun < settings.queue || self.workers < settings.workers,
             Lane::Daemon => self.statistics.daemons < settings.interactive as u64,
             _ => self.workers < settings.workers || self.queue.len() < settings.queue,
         }
