@@ -214,8 +214,8 @@ impl<V: Cacheable> CacheBuilder<V, ()> {
             }
             _ => {}
         }
-        if settings.idle.is_some_and(|idle| idle.is_zero()) {
-            return wrong("with an idle time of zero nothing is ever found");
+        if settings.idle.is_some_and(|idle| idle.as_millis() == 0) {
+            return wrong("with an idle time under a millisecond nothing is ever found");
         }
         let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());

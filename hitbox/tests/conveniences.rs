@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use common::seconds;
 use hitbox::backend::operation::Presence;
-use hitbox::backend::{Backend, CacheBackend, Compose, DeleteStatus, RefillPolicy, Wrap};
-use hitbox::core::{CacheKey, CacheValue, Clock, ManualClock, Timestamp};
+use hitbox::backend::{
+    Backend, CacheBackend, Compose, DeleteStatus, OffloadPool, ParallelReadPolicy, RaceReadPolicy,
+    RefillPolicy, Wrap,
+};
+use hitbox::core::{CacheKey, CacheValue, Clock, ErrorKind, ManualClock, Timestamp};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
 use hitbox::redis::RedisBackend;
@@ -131,5 +134,63 @@ async fn case_h11_entries_keep_a_shorter_idle_time() {
         assert!(cache.contains("k").await.expect("a look") != Presence::Absent);
         clock.advance(seconds(2));
         assert!(cache.get("k").await.expect("a read").is_none(), "{own} s of {layer} s");
+    }
+}
+
+/// Less than what times are kept in would end everything at once.
+#[tokio::test]
+async fn case_h11_an_idle_time_under_a_millisecond_is_refused() {
+    let short = Duration::from_micros(999);
+    let refused = Cache::<u64>::builder(moka()).idle(short).build().expect_err("nothing would be found");
+    assert_eq!(refused.kind(), ErrorKind::Configuration);
+    let wrapped = std::panic::catch_unwind(|| moka().idle(short));
+    assert!(wrapped.is_err(), "nothing would be found");
+    let backend = moka().idle(Duration::MAX);
+    let key = CacheKey::builder("n").build();
+    backend.set_one(&key, CacheValue::new(1_u64)).await.expect("a write");
+    assert!(present(&backend, &key).await);
+}
+
+/// All that is done with entries is done with those of such a layer, and every way to read counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_h11_a_layer_with_an_idle_time_does_what_others_do() {
+    let clock = ManualClock::new();
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let memory = || MokaBackend::builder().clock(shared.clone()).build().expect("moka");
+    let (upper, lower, pool) = (memory(), memory(), OffloadPool::new());
+    for policy in ["sequential", "race", "parallel"] {
+        let tiers = upper.clone().idle(seconds(60)).over(lower.clone()).with_refill(RefillPolicy::Awaited);
+        let tiers = match policy {
+            "race" => tiers.with_read(RaceReadPolicy::default()),
+            "parallel" => tiers.with_read(ParallelReadPolicy),
+            _ => tiers,
+        };
+        let cache: Cache<u64> =
+            Cache::builder(tiers.clone()).name(policy).offload(pool.shared()).build().expect("a cache");
+        cache.entry("k").tag("t").insert(1).await.expect("a write");
+        let key = cache.key(&"k").into_owned();
+        for way in 0..3 {
+            for _ in 0..3 {
+                clock.advance(seconds(40));
+                match way {
+                    0 => assert_eq!(cache.get("k").await.expect("a read"), Some(1)),
+                    1 => {
+                        let found = tiers.get_many::<u64>(std::slice::from_ref(&key)).await;
+                        assert!(matches!(&found[0], Ok(Some(_))));
+                    }
+                    _ => assert!(present(&tiers, &key).await),
+                }
+                // A note of a cache goes through its pool.
+                tokio::time::timeout(seconds(20), pool.wait_all()).await.expect("it is noted");
+                assert!(is_held(&upper, &key).await, "{policy}, {way}: it was read");
+            }
+        }
+        cache.invalidate_tags(&["t"]).await.expect("an invalidation");
+        assert_eq!(cache.get("k").await.expect("a read"), None);
+        let absent = |_| async { Ok::<_, std::io::Error>(Loaded::absent()) };
+        let _ = cache.get_or_load_with("gone", absent).await.expect_err("nothing is there");
+        assert!(cache.insert_if_newer("v", 1, 5).await.is_ok());
+        assert!(cache.insert_if_newer("v", 2, 4).await.is_err());
+        assert_eq!(cache.get("v").await.expect("a read"), Some(1));
     }
 }

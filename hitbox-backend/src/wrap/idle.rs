@@ -12,8 +12,9 @@ use crate::into::IntoBackend;
 /// A backend whose entries end when they are not read for some time. Other layers keep theirs: over a layer without a limit,
 /// memory holds what is read now.
 ///
-/// A write and a refill begin the time anew, and so does a read, noted at most an eighth of the time late. An entry that
-/// brings a shorter idle time keeps it. Layers that are refilled from this one take the idle time over.
+/// A write and a refill begin the time anew, and so does a read, noted at most an eighth of the time late; one that a layer
+/// above answers is none of this layer. An entry that brings a shorter idle time keeps it. Layers that are filled from this
+/// one, by a refill or a repair after a failure, take the idle time over.
 pub struct Idle {
     inner: Arc<dyn Backend>,
     time: Duration,
@@ -23,9 +24,9 @@ impl Idle {
     /// Ends entries of `inner` that are not read for `time`.
     ///
     /// # Panics
-    /// If `time` is zero: nothing would ever be found.
+    /// If `time` is under a millisecond: nothing would ever be found.
     pub fn new<Kind>(inner: impl IntoBackend<Kind>, time: Duration) -> Self {
-        assert!(!time.is_zero(), "with an idle time of zero nothing is ever found");
+        assert!(time.as_millis() > 0, "with an idle time under a millisecond nothing is ever found");
         Self { inner: inner.into_shared(), time }
     }
 }

@@ -48,7 +48,7 @@ pub trait Wrap<Kind>: IntoBackend<Kind> {
     /// Ends entries of this layer that are not read for so long.
     ///
     /// # Panics
-    /// If `time` is zero.
+    /// If `time` is under a millisecond.
     fn idle(self, time: Duration) -> Idle {
         Idle::new(self, time)
     }
