@@ -10,7 +10,8 @@ use common::{answer, until};
 use hitbox::backend::operation::Batch;
 use hitbox::backend::operation::{Removal, Write, WriteOptions};
 use hitbox::backend::{
-    Backend, Compose, CompositionBackend, DeleteStatus, LeafOutcome, OffloadPool, Raw, Store,
+    Backend, CacheBackend, Compose, CompositionBackend, DeleteStatus, IntoBackend, LeafOutcome, OffloadPool, Raw,
+    SequentialWritePolicy, Store,
 };
 use hitbox::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use hitbox::{Cache, ToKey};
@@ -247,4 +248,75 @@ async fn a_layer_that_has_answered_is_not_written_again() {
         () = ticking => unreachable!("it never ends"),
     };
     assert_eq!(receipt.removed(), 2, "{receipt:?}");
+}
+
+/// How a key is changed.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Set,
+    SetMany,
+    Delete,
+    DeleteMany,
+}
+
+impl Change {
+    /// Whether the change counts as done.
+    async fn make(self, backend: Arc<dyn Backend>) -> bool {
+        let (one, other) = (key(1), key(2));
+        let entry = || CacheValue::new(2_u64);
+        match self {
+            Self::Set => backend.set_one(&one, entry()).await.is_ok(),
+            Self::SetMany => {
+                let done = backend.set(vec![(one, entry()), (other, entry())]).await;
+                done.first().is_some_and(|receipt| receipt.is_ok())
+            }
+            Self::Delete => backend.delete_one(&one).await.is_ok(),
+            Self::DeleteMany => backend.delete(&[one, other]).await.into_result().is_ok(),
+        }
+    }
+}
+
+/// A store stands in two places. The first fails, another change of the key comes meanwhile that brings no value, and then
+/// it is the turn of the second place.
+#[tokio::test]
+async fn a_store_in_two_places_has_what_was_acknowledged() {
+    for change in [Change::Set, Change::SetMany, Change::Delete, Change::DeleteMany] {
+        let (twice, between) = (Gated::default(), Gated::default());
+        let leaf: Arc<dyn Backend> = twice.clone().into_shared();
+        let pool = OffloadPool::new();
+        let lower =
+            between.clone().compose(leaf.clone(), pool.shared()).with_write(SequentialWritePolicy::new());
+        let backend: Arc<dyn Backend> = Arc::new(leaf.compose(lower, pool.shared()));
+        backend.set_one(&key(1), CacheValue::new(1_u64)).await.expect("a write");
+        backend.set_one(&key(2), CacheValue::new(1_u64)).await.expect("a write");
+        let (fails, slow) = (twice.gate(&key(1), true), between.gate(&key(1), false));
+        let (asked, asked_between) = (twice.waiting(), between.waiting());
+        let first = tokio::spawn(change.make(backend.clone()));
+        let waits = || (twice.waiting(), between.waiting()) == (asked + 1, asked_between + 1);
+        until("the first place and the other store are asked", waits).await.expect("they are");
+        let meanwhile = tokio::spawn({
+            let backend = backend.clone();
+            async move { backend.set_metadata(&key(1), [("m".to_owned(), "n".into())].into()).await }
+        });
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        fails.open();
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        slow.open();
+        let is_done = answer(first).await.expect("no hang");
+        let changed = answer(meanwhile).await.expect("no hang");
+        pool.wait_all().await;
+        let found = backend.get_one::<u64>(&key(1)).await.expect("a read").map(|value| value.into_data());
+        let expected = match change {
+            Change::Set | Change::SetMany => {
+                assert!(is_done, "{change:?}: one place is enough");
+                Some(2)
+            }
+            Change::Delete | Change::DeleteMany => None,
+        };
+        assert_eq!(found, expected, "{change:?}, {changed:?}");
+    }
 }

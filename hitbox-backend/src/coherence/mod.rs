@@ -29,7 +29,7 @@ use filter::{Filter, Noted};
 pub use load_permit::LoadPermit;
 pub use refill_permit::RefillPermit;
 use slow_writes::SlowWrites;
-pub(crate) use stripe::WriteKind;
+pub(crate) use stripe::{Passed, WriteKind};
 pub(crate) use write_queue::WriteQueue;
 pub(crate) use write_ticket::QueueSet;
 pub use write_ticket::WriteTicket;
@@ -61,8 +61,8 @@ impl Coherence {
         let hash = key.process_hash();
         if let Some(number) = ticket.number(&self.queue, hash) {
             self.dirty.mark_dirty(key, number, || clock.now());
-            // What has been written later is not taken for failed.
-            if self.queue.is_overtaken(hash, number) {
+            // What has been written later, or in another place of the expression, is not taken for failed.
+            if self.queue.is_overtaken(hash, number) || ticket.is_done(&self.queue, hash) {
                 self.dirty.mark_clean(key, number);
             }
         }

@@ -12,6 +12,8 @@ pub(super) struct Stripe {
     pub(super) drains: usize,
     /// The number of the next slot or permit.
     pub(super) next: u64,
+    /// Slots with lower numbers were there when the last drain began.
+    pub(super) drained: u64,
     pub(super) slots: SmallVec<[Slot; 1]>,
     pub(super) permits: SmallVec<[Permit; 1]>,
     /// Who waits for the slots to be done.
@@ -30,7 +32,8 @@ pub(super) struct Permit {
 pub(super) struct Slot {
     pub(super) hash: u64,
     pub(super) number: u64,
-    /// This store has been written; the ticket goes on in others.
+    /// Its turn is over; the ticket goes on in other stores. A store that stands in several places keeps the turn until
+    /// it has what the write brought.
     pub(super) done: bool,
     /// Places of the store in the expression that are being written.
     pub(super) active: usize,
@@ -43,14 +46,13 @@ pub(super) struct Slot {
     pub(super) wakers: SmallVec<[Waker; 1]>,
 }
 
-/// Whether a place of a store may be written.
+/// Why a write that has had its turn has no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Earlier writes come first.
-    Waits,
-    /// Another place has been written, and a later write has had its turn since.
+pub enum Passed {
+    /// The store has what it brought, or something later: a later write may have had its turn.
     Overtaken,
-    Entered,
+    /// It brought nothing to the store, and later writes may have had their turn. Nobody knows whether it would undo them.
+    Late,
 }
 
 /// What a write brings.
@@ -94,41 +96,52 @@ impl Stripe {
         !self.slots.iter().any(|slot| slot.hash == hash && slot.number < number && !slot.done)
     }
 
-    /// The write with this slot is to be made once more, in another place of the store. Says no if a later write of the key
-    /// is stored or under way, of which that would be undone; then the store has what this one brought already.
-    pub(super) fn enter_again(&mut self, hash: u64, number: u64) -> bool {
-        if self.slots.iter().any(|slot| slot.hash == hash && slot.number > number) {
-            return false;
+    /// The write with this slot, whose turn may be over, is to be made once more. `is_stored` says whether the store has
+    /// what it brought.
+    ///
+    /// # Errors
+    /// Where a later change of the key has come, or everything was erased, that would be undone.
+    pub(super) fn enter_again(&mut self, hash: u64, number: u64, is_stored: bool) -> Result<(), Passed> {
+        let is_passed =
+            number < self.drained || self.slots.iter().any(|slot| slot.hash == hash && slot.number > number);
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) else {
+            return Err(Passed::Late);
+        };
+        if slot.overtaken || (slot.done && is_passed && is_stored) {
+            return Err(Passed::Overtaken);
         }
-        match self.slots.iter_mut().find(|slot| slot.number == number) {
-            Some(slot) if !slot.overtaken => {
-                slot.done = false;
-                true
-            }
-            _ => false,
+        if slot.done && is_passed {
+            return Err(Passed::Late);
         }
+        slot.done = false;
+        Ok(())
     }
 
-    /// The store is to be written in one of its places.
-    pub(super) fn enter_place(&mut self, hash: u64, number: u64) -> Place {
+    /// The store is to be written in one of its places; nothing if earlier writes come first.
+    pub(super) fn enter_place(
+        &mut self,
+        hash: u64,
+        number: u64,
+        is_stored: bool,
+    ) -> Option<Result<(), Passed>> {
         if !self.is_first(hash, number) {
-            return Place::Waits;
+            return None;
         }
-        let is_written = self.slots.iter().any(|slot| slot.number == number && slot.done);
-        if is_written && !self.enter_again(hash, number) {
-            return Place::Overtaken;
-        }
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number) {
+        let entered = self.enter_again(hash, number, is_stored);
+        if entered.is_ok()
+            && let Some(slot) = self.slots.iter_mut().find(|slot| slot.number == number)
+        {
             slot.active += 1;
         }
-        Place::Entered
+        Some(entered)
     }
 
-    /// One place is written. Who comes later goes on when none is being written.
-    pub(super) fn leave_place(&mut self, hash: u64, number: u64) -> Option<Woken> {
+    /// One place has been left. Who comes later goes on when the store has what the write brought, and no place is being
+    /// written. Otherwise the write goes on in another place, or ends.
+    pub(super) fn leave_place(&mut self, hash: u64, number: u64, is_stored: bool) -> Option<Woken> {
         let slot = self.slots.iter_mut().find(|slot| slot.number == number)?;
         slot.active -= 1;
-        slot.done = slot.active == 0;
+        slot.done = is_stored && slot.active == 0;
         if slot.done { self.wake(hash) } else { None }
     }
 

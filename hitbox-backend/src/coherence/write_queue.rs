@@ -164,8 +164,8 @@ impl WriteQueue {
         woken.into_iter().flatten().for_each(Waker::wake);
     }
 
-    pub(super) fn leave_place(&self, hash: u64, number: u64) {
-        let woken = self.stripe(hash).leave_place(hash, number);
+    pub(super) fn leave_place(&self, hash: u64, number: u64, is_stored: bool) {
+        let woken = self.stripe(hash).leave_place(hash, number, is_stored);
         woken.into_iter().flatten().for_each(Waker::wake);
     }
 
@@ -185,6 +185,7 @@ impl WriteQueue {
             stripe.generation += 1;
             stripe.drains += 1;
             stripe.permits.clear();
+            stripe.drained = stripe.next;
             drain.before.push(stripe.next);
         }
         let mut index = 0;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task::Poll;
 
 use smallvec::SmallVec;
 
 use super::load_permit::LoadPermit;
 use super::logical_clock::StartedAt;
-use super::stripe::{Permit, Place, Stripe, WriteKind};
+use super::stripe::{Passed, Permit, Stripe, WriteKind};
 use super::sync::{Arc, MutexGuard};
 use super::write_queue::WriteQueue;
 
@@ -232,7 +233,7 @@ impl WriteTicket {
     /// Whether this store has what the write brought, in whichever place of the expression it was written.
     pub(crate) fn is_done(&self, queue: &WriteQueue, hash: u64) -> bool {
         fence(Ordering::SeqCst);
-        self.slot(queue, hash).is_some_and(|slot| slot.is_done.load(Ordering::Relaxed))
+        self.slot(queue, hash).is_some_and(TicketSlot::is_stored)
     }
 
     /// Its number among the writes of this key in this store: later ones have greater numbers.
@@ -242,25 +243,31 @@ impl WriteTicket {
 
     /// The guard of its slot in this queue, if nobody has to be waited for. A ticket without a slot here has an empty
     /// guard: whoever took the ticket for other stores keeps no order in this one.
-    pub fn guard_now(&self, queue: &WriteQueue, hash: u64) -> Option<SlotGuard<'_>> {
+    ///
+    /// # Errors
+    /// If there is nothing to write any more, or it would undo what came later.
+    pub fn guard_now(&self, queue: &WriteQueue, hash: u64) -> Poll<Result<SlotGuard<'_>, Passed>> {
         let slot = self.slot(queue, hash);
         if let Some(slot) = slot.filter(|slot| slot.has_places) {
             return slot.place();
         }
         if slot.is_some_and(|slot| !slot.is_first && !slot.queue.is_first(slot.hash, slot.number)) {
-            return None;
+            return Poll::Pending;
         }
         if let Some(slot) = slot.filter(|slot| slot.is_used.load(Ordering::Acquire)) {
-            return Some(slot.again());
+            return Poll::Ready(slot.again());
         }
-        Some(SlotGuard { slot: slot.filter(|_| !self.ends_at_once), is_overtaken: false })
+        Poll::Ready(Ok(SlotGuard { slot: slot.filter(|_| !self.ends_at_once) }))
     }
 
     /// The same, after everybody who came earlier has written this key to this store. The store is the caller's until
     /// the guard is dropped.
     ///
     /// Dropping the future keeps the slot until the ticket ends.
-    pub async fn guard(&self, queue: &WriteQueue, hash: u64) -> SlotGuard<'_> {
+    ///
+    /// # Errors
+    /// If there is nothing to write any more, or it would undo what came later.
+    pub async fn guard(&self, queue: &WriteQueue, hash: u64) -> Result<SlotGuard<'_>, Passed> {
         let slot = self.slot(queue, hash);
         if let Some(slot) = slot {
             loop {
@@ -268,7 +275,7 @@ impl WriteTicket {
                 if !slot.has_places {
                     break;
                 }
-                if let Some(guard) = slot.place() {
+                if let Poll::Ready(guard) = slot.place() {
                     return guard;
                 }
             }
@@ -276,7 +283,7 @@ impl WriteTicket {
                 return slot.again();
             }
         }
-        SlotGuard { slot, is_overtaken: false }
+        Ok(SlotGuard { slot })
     }
 }
 
@@ -286,21 +293,24 @@ impl TicketSlot {
         Self { queue, hash, number, is_first, has_places, is_used, is_done }
     }
 
+    fn is_stored(&self) -> bool {
+        self.is_done.load(Ordering::Relaxed)
+    }
+
     /// The turn of one of several places, unless earlier writes come first.
     #[cold]
-    fn place(&self) -> Option<SlotGuard<'_>> {
-        match self.queue.stripe(self.hash).enter_place(self.hash, self.number) {
-            Place::Waits => None,
-            Place::Overtaken => Some(SlotGuard { slot: None, is_overtaken: true }),
-            Place::Entered => Some(SlotGuard { slot: Some(self), is_overtaken: false }),
+    fn place(&self) -> Poll<Result<SlotGuard<'_>, Passed>> {
+        match self.queue.stripe(self.hash).enter_place(self.hash, self.number, self.is_stored()) {
+            None => Poll::Pending,
+            Some(entered) => Poll::Ready(entered.map(|()| SlotGuard { slot: Some(self) })),
         }
     }
 
     /// The turn of a write that has had one, and goes on in the same place.
     #[cold]
-    fn again(&self) -> SlotGuard<'_> {
-        let is_overtaken = !self.queue.stripe(self.hash).enter_again(self.hash, self.number);
-        SlotGuard { slot: (!is_overtaken).then_some(self), is_overtaken }
+    fn again(&self) -> Result<SlotGuard<'_>, Passed> {
+        self.queue.stripe(self.hash).enter_again(self.hash, self.number, self.is_stored())?;
+        Ok(SlotGuard { slot: Some(self) })
     }
 
     /// Waits until everybody who came earlier has written.
@@ -328,14 +338,11 @@ impl fmt::Debug for WriteTicket {
 /// The right to write one key of one store now. When it is dropped, whoever waits behind it goes on.
 pub struct SlotGuard<'a> {
     slot: Option<&'a TicketSlot>,
-    is_overtaken: bool,
 }
 
-impl SlotGuard<'_> {
-    /// Whether there is nothing to write any more: the store has been written in another place of the expression, and a later
-    /// write of the key has had its turn since.
-    pub fn is_overtaken(&self) -> bool {
-        self.is_overtaken
+impl fmt::Debug for SlotGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotGuard").field("number", &self.slot.map(|slot| slot.number)).finish_non_exhaustive()
     }
 }
 
@@ -343,7 +350,7 @@ impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
         let Some(slot) = self.slot else { return };
         if slot.has_places {
-            slot.queue.leave_place(slot.hash, slot.number);
+            slot.queue.leave_place(slot.hash, slot.number, slot.is_stored());
         } else {
             slot.is_used.store(true, Ordering::Release);
             slot.queue.done(slot.hash, slot.number);

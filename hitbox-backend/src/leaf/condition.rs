@@ -126,7 +126,8 @@ impl<S: Store> Leaf<S> {
     ) -> Receipt {
         let ticket = self.ticket(key, options);
         let work = |turn| self.leave_out_in_turn(key, version, condition, turn);
-        self.in_turn(key, &ticket, work).await.unwrap_or_else(|error| self.handle.refuse(error))
+        let left_out = self.in_turn(key, &ticket, LeafOutcome::NotAdmitted, work).await;
+        left_out.unwrap_or_else(|error| self.handle.refuse(error))
     }
 
     async fn leave_out_in_turn(

@@ -64,10 +64,12 @@ impl<S: Store> Leaf<S> {
         if !self.handle.capabilities().answers_at_once || self.handle.check_key(key).is_err() {
             return None;
         }
-        let turn = self.turn_now(key, ticket)?;
-        if turn.is_overtaken() {
-            return Some(self.handle.line(LeafOutcome::Absent));
-        }
+        let Poll::Ready(taken) = self.turn_now(key, ticket) else { return None };
+        let turn = match taken {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Some(self.handle.line(LeafOutcome::Absent)),
+            Err(error) => return Some(self.handle.not_removed(error)),
+        };
         let was_invalidated = self.was_invalidated(key);
         let timer = Timers::start(self.handle.clock());
         let Poll::Ready(mut result) = self.store.try_remove(key) else { return None };
@@ -117,14 +119,12 @@ impl<S: Store> Leaf<S> {
 
     pub(super) async fn remove_one(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
         let ticket = self.ticket(key, options);
-        let removed = self.in_turn(key, &ticket, async |turn| self.remove_in_turn(key, &turn).await).await;
+        let work = async |turn| self.remove_in_turn(key, &turn).await;
+        let removed = self.in_turn(key, &ticket, LeafOutcome::Absent, work).await;
         removed.unwrap_or_else(|error| self.handle.not_removed(error))
     }
 
     pub(super) async fn remove_in_turn(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
-        if turn.is_overtaken() {
-            return self.handle.line(LeafOutcome::Absent);
-        }
         if let Err(error) = self.handle.check_key(key) {
             return self.handle.removed(key, turn, Err(error));
         }
@@ -203,8 +203,8 @@ impl<S: Store> Leaf<S> {
         let mut receipts: Vec<Receipt> = vec![Receipt::default(); unique.len()];
         for (at, turn) in self.turns(waiting).await.into_iter().enumerate() {
             match turn {
-                Ok(turn) if turn.is_overtaken() => receipts[at] = self.handle.line(LeafOutcome::Absent),
-                Ok(turn) => {
+                Ok(None) => receipts[at] = self.handle.line(LeafOutcome::Absent),
+                Ok(Some(turn)) => {
                     batch.push(unique[at].0.clone());
                     turns.push((at, turn));
                 }

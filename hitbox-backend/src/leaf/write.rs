@@ -17,6 +17,7 @@ use crate::receipt::{LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
 use crate::store::Store;
 use std::sync::Arc;
+use std::task::Poll;
 
 impl LeafHandle {
     pub(super) fn stored(
@@ -113,10 +114,12 @@ impl<S: Store> Leaf<S> {
             return Some(handle.refuse(error));
         }
         let started = ticket.map_or_else(StartedAt::write, WriteTicket::started);
-        let turn = self.turn_now(key, ticket)?;
-        if turn.is_overtaken() {
-            return Some(handle.line(LeafOutcome::Stored));
-        }
+        let Poll::Ready(taken) = self.turn_now(key, ticket) else { return None };
+        let turn = match taken {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Some(handle.line(LeafOutcome::Stored)),
+            Err(error) => return Some(handle.refuse(error)),
+        };
         let Content::Entry(value) = std::mem::replace(content, Content::NotAdmitted { version: None }) else {
             return None;
         };
@@ -207,7 +210,7 @@ impl<S: Store> Leaf<S> {
         };
         let ticket = self.ticket(key, options);
         let work = |turn| self.write_in_turn(key, value, condition, ticket.started(), turn);
-        let written = self.in_turn(key, &ticket, work).await;
+        let written = self.in_turn(key, &ticket, LeafOutcome::Stored, work).await;
         written.unwrap_or_else(|error| handle.refuse(error))
     }
 
@@ -220,9 +223,6 @@ impl<S: Store> Leaf<S> {
         turn: Turn<'_>,
     ) -> Receipt {
         let handle = &self.handle;
-        if turn.is_overtaken() {
-            return handle.line(LeafOutcome::Stored);
-        }
         let value = match self.attach_epochs(key, value, started).await {
             Ok(Some(value)) => value,
             Ok(None) => return self.remove_superseded(key, &turn).await,
@@ -319,11 +319,11 @@ impl<S: Store> Leaf<S> {
         let mut outage = Outage::default();
         for ((index, key, value), turn) in prepared.into_iter().zip(turns) {
             let turn = match outage.error().map_or(turn, Err) {
-                Ok(turn) if turn.is_overtaken() => {
+                Ok(None) => {
                     done.push((index, handle.line(LeafOutcome::Stored)));
                     continue;
                 }
-                Ok(turn) => turn,
+                Ok(Some(turn)) => turn,
                 Err(error) => {
                     done.push((index, handle.refuse(error)));
                     continue;
