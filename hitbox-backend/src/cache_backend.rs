@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use hitbox_core::{
     BackendResult, CacheContext, CacheKey, CacheStatus, CacheValue, KeyPattern, ReadMode, ResponseSource,
     Scope,
@@ -15,6 +16,7 @@ use hitbox_core::{
 use crate::backend::Backend;
 use crate::completion::{Batch, Completion};
 use crate::envelope::Cacheable;
+use crate::layout::Notes;
 use crate::operation::{
     Condition, Invalidation, InvalidationTarget, LeafSet, Maintenance, ReadOptions, Removal, TimeChange,
     Write, status_of,
@@ -203,12 +205,16 @@ pub trait CacheBackend: Backend {
             for (index, copy) in typed::read_batch::<T, Self>(self, keys, open, &ReadOptions::NORMAL).await {
                 values[index] = copy.map(|copy| copy.and_then(Decoded::into_entry));
             }
-            for (key, value) in keys.iter().zip(&mut values) {
-                if let Ok(found) = value
-                    && let Some(entry) = found.take_if(|entry| has_idle_time(entry))
+            let mut notes = Vec::new();
+            for (key, value) in keys.iter().zip(&values) {
+                if let Ok(Some(entry)) = value
+                    && let Some(change) = TimeChange::of_read(entry, || self.layout().clock().now())
                 {
-                    *found = Some(Box::pin(noted(self, key, entry)).await);
+                    notes.extend(self.layout().note_read_later(key, change));
                 }
+            }
+            if !notes.is_empty() {
+                Box::pin(join_all(notes.into_iter().map(Notes::make))).await;
             }
             values
         }
@@ -422,11 +428,13 @@ fn has_idle_time<T>(entry: &CacheValue<T>) -> bool {
     entry.has_details() && entry.details().is_some_and(|details| details.idle.is_some())
 }
 
-/// Notes that an entry with an idle time is read, if that is due, and hands it back.
+/// Notes that an entry with an idle time is read, if that is due, and hands it back. Only a leaf alone is waited for.
 #[cold]
 async fn noted<T, B: Backend + ?Sized>(backend: &B, key: &CacheKey, entry: CacheValue<T>) -> CacheValue<T> {
-    if let Some(change) = TimeChange::of_read(&entry, || backend.layout().clock().now()) {
-        typed::note_read(backend, key, change).await;
+    if let Some(change) = TimeChange::of_read(&entry, || backend.layout().clock().now())
+        && let Some(notes) = backend.layout().note_read_later(key, change)
+    {
+        notes.make().await;
     }
     entry
 }

@@ -5,13 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hitbox_core::{BackendLabel, CacheKey, Clock, KeyPattern, Scope};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use hitbox_core::{BackendLabel, CacheKey, Clock, KeyPattern, Offload, Scope, Subject, Task, TaskKind};
 
 use crate::capability::Capabilities;
 use crate::clock::SystemClock;
 use crate::coherence::{LoadPermit, QueueSet, RefillPermit, WriteKind, WriteTicket};
 use crate::leaf::LeafHandle;
-use crate::operation::{LeafPosition, LeafSet, ReadOptions};
+use crate::operation::{LeafPosition, LeafSet, ReadOptions, TimeChange};
 use crate::stats::LeafStatistics;
 
 /// The leaves of an expression from left to right, what it can do, and how keys are known in each leaf. Cloning shares
@@ -26,6 +28,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// Calls of users that no leaf answered.
     unanswered: AtomicU64,
+    /// What the composition with this number leaves for later.
+    offload: Option<(u64, Arc<dyn Offload>)>,
 }
 
 /// One leaf of an expression.
@@ -66,7 +70,7 @@ impl KeyMapping {
             maps: std::iter::once(&map).chain(&leaf.maps).cloned().collect(),
         });
         let layout = Layout::of(leaves.collect(), inner.0.capabilities);
-        Self { map, layout }
+        Self { map, layout: layout.with_offload(inner.0.offload.clone()) }
     }
 
     /// The map.
@@ -93,22 +97,36 @@ impl Layout {
         let first = leaves.first().map(|leaf| leaf.handle.clock().clone());
         let clock = first.unwrap_or_else(|| Arc::new(SystemClock));
 
-        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered: AtomicU64::new(0) }))
+        let unanswered = AtomicU64::new(0);
+        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered, offload: None }))
+    }
+
+    fn with_offload(self, offload: Option<(u64, Arc<dyn Offload>)>) -> Self {
+        let Inner { leaves, capabilities, set, clock, .. } = &*self.0;
+        let (leaves, clock, unanswered) = (leaves.clone(), clock.clone(), AtomicU64::new(0));
+        Self(Arc::new(Inner { leaves, capabilities: *capabilities, set: *set, clock, unanswered, offload }))
     }
 
     pub(crate) fn of_leaf(handle: LeafHandle, capabilities: Capabilities) -> Self {
         Self::of(vec![LeafInfo { handle, maps: Vec::new() }], capabilities)
     }
 
-    /// Two layers beside each other.
-    pub(crate) fn join(upper: &Self, lower: &Self, capabilities: Capabilities) -> Self {
-        Self::of([&upper.0.leaves[..], &lower.0.leaves[..]].concat(), capabilities)
+    /// Two layers beside each other, in the composition with this number.
+    pub(crate) fn join(
+        upper: &Self,
+        lower: &Self,
+        capabilities: Capabilities,
+        composition: u64,
+        offload: &Arc<dyn Offload>,
+    ) -> Self {
+        let leaves = [&upper.0.leaves[..], &lower.0.leaves[..]].concat();
+        Self::of(leaves, capabilities).with_offload(Some((composition, offload.clone())))
     }
 
     /// The same leaves with other capabilities.
     #[must_use]
     pub fn with_capabilities(&self, change: impl FnOnce(Capabilities) -> Capabilities) -> Self {
-        Self::of(self.0.leaves.clone(), change(self.0.capabilities))
+        Self::of(self.0.leaves.clone(), change(self.0.capabilities)).with_offload(self.0.offload.clone())
     }
 
     /// The leaves, from left to right.
@@ -154,6 +172,31 @@ impl Layout {
     /// Calls of users that were not answered with a copy.
     pub(crate) fn unanswered(&self) -> u64 {
         self.0.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an entry with an idle time has been read: at once in leaves that do not have to be waited for, and in the
+    /// others by what is handed back, if there are any. No reader waits for a leaf that did not answer it.
+    pub(crate) fn note_read(&self, key: &CacheKey, change: TimeChange) -> Option<Notes> {
+        let note = |leaf: &LeafInfo| leaf.handle.clone().note_read(leaf.key(key).into_owned(), change);
+        let (at_once, later): (Vec<&LeafInfo>, Vec<&LeafInfo>) =
+            self.0.leaves.iter().partition(|leaf| leaf.capabilities().answers_at_once);
+        for leaf in at_once {
+            // What is being written at this moment begins its time anew.
+            let _ = note(leaf).now_or_never();
+        }
+        let leaves = later.into_iter().cloned().collect::<Vec<_>>();
+        (!leaves.is_empty()).then(|| Notes { leaves, key: key.clone(), change })
+    }
+
+    /// The same, with what is left done in the offload of the composition. A leaf alone hands it back.
+    pub(crate) fn note_read_later(&self, key: &CacheKey, change: TimeChange) -> Option<Notes> {
+        let notes = self.note_read(key, change)?;
+        let Some((owner, offload)) = &self.0.offload else { return Some(notes) };
+        let subject = Subject { owner: *owner, key: key.clone() };
+        if let Err(refused) = offload.register(Task::unique(TaskKind::TOUCH, subject, notes.make())) {
+            tracing::trace!(why = ?refused.why, "a read of an idle entry was not noted");
+        }
+        None
     }
 
     /// Statistics per leaf.
@@ -318,6 +361,23 @@ impl LeafInfo {
     /// Its statistics.
     pub fn statistics(&self) -> LeafStatistics {
         self.handle.statistics()
+    }
+}
+
+/// Notes of one read in leaves that have to be waited for.
+#[derive(Debug)]
+pub struct Notes {
+    leaves: Vec<LeafInfo>,
+    key: CacheKey,
+    change: TimeChange,
+}
+
+impl Notes {
+    /// Makes them. What a leaf misses of it is told of in the log alone.
+    pub async fn make(self) {
+        let Self { leaves, key, change } = &self;
+        let note = |leaf: &LeafInfo| leaf.handle.clone().note_read(leaf.key(key).into_owned(), *change);
+        join_all(leaves.iter().map(note)).await;
     }
 }
 

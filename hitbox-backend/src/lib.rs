@@ -60,6 +60,7 @@ pub use wrap::Wrap;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
+    pub use crate::layout::Notes;
     pub use crate::reconcile::{Reconciler, Reconciles, bring_up_to_date};
     pub use crate::stats::{Event, Striped};
     pub use crate::typed::{Decoded, live_hit, note_read, read, read_many, settle_try, try_read};

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::coherence::LoadPermit;
 use crate::completion::Batch;
 use crate::envelope::Raw;
-use crate::operation::{Content, Found, ReadOptions, Write, WriteOptions};
+use crate::operation::{Content, Found, ReadOptions, TimeChange, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::typed;
 
@@ -137,7 +137,14 @@ impl<B: Backend> BodyWriter for BufferedWriter<B> {
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
-        self.end(|entry, body| Content::Entry(entry.map(|()| Raw::live(body)))).await
+        let clock = self.backend.layout().clock().clone();
+        self.end(|entry, body| {
+            // The idle time begins when the body is there.
+            let entry =
+                TimeChange::read_at(clock.now(), entry.created()).apply(entry).unwrap_or_else(|same| same);
+            Content::Entry(entry.map(|()| Raw::live(body)))
+        })
+        .await
     }
 
     async fn abort(self: Box<Self>) {}
@@ -191,8 +198,17 @@ impl BufferedReader {
         key: &CacheKey,
         options: &ReadOptions,
     ) -> BackendResult<Option<Box<dyn BodyReader>>> {
-        let found = typed::read_by(backend, key, options.clone(), typed::body).await?;
-        Ok(found.map(|(found, body)| Self::of(found, body)))
+        let Some((found, body)) = typed::read_by(backend, key, options.clone(), typed::body).await? else {
+            return Ok(None);
+        };
+        let layout = backend.layout();
+        if !options.background
+            && let Some(change) = TimeChange::of_read(&found.value, || layout.clock().now())
+            && let Some(notes) = layout.note_read_later(key, change)
+        {
+            Box::pin(notes.make()).await;
+        }
+        Ok(Some(Self::of(found, body)))
     }
 
     fn of(found: Found, body: Bytes) -> Box<dyn BodyReader> {

@@ -6,11 +6,9 @@ use hitbox_core::{
 };
 
 use crate::backend::Backend;
-use crate::completion::Batch;
 use crate::envelope::{Cacheable, Raw};
-use crate::operation::{
-    Answer, Found, LeafPosition, LeafSet, ReadOptions, TimeChange, TryRead, Write, WriteOptions,
-};
+use crate::layout::Notes;
+use crate::operation::{Answer, Found, LeafPosition, LeafSet, ReadOptions, TimeChange, TryRead};
 use crate::stats::Event;
 
 /// A usable copy, decoded.
@@ -234,14 +232,9 @@ impl<T> Decoded<T> {
 }
 
 /// Notes a read of an entry with an idle time in all layers, in place. That is no new state: what a layer misses of it is
-/// no error of the read, and does not make its copy outdated.
-pub async fn note_read<B: Backend + ?Sized>(backend: &B, key: &CacheKey, change: TimeChange) {
-    let ticket = backend.layout().begin_maintenance_write(key);
-    let write = Write::times(key.clone(), change).with_options(WriteOptions::of(&ticket));
-    let receipt = backend.write(Batch::one(write)).await.into_one().unwrap_or_default();
-    if let Some(error) = receipt.first_error() {
-        tracing::debug!(%error, "a layer has not noted a read of an idle entry");
-    }
+/// no error of the read, and does not make its copy outdated. What is handed back are layers that have to be waited for.
+pub fn note_read<B: Backend + ?Sized>(backend: &B, key: &CacheKey, change: TimeChange) -> Option<Notes> {
+    backend.layout().note_read(key, change)
 }
 
 /// A live value on its way into layers.

@@ -144,6 +144,22 @@ async fn interactive_tasks_neither_queue_nor_stand_behind_others() {
     assert_eq!((statistics.registered, statistics.completed, statistics.refused_full), (4, 4, 2));
 }
 
+/// On a runtime of one thread, nothing of a task has run before its owner waits for something.
+#[tokio::test]
+async fn tasks_are_cancelled_before_they_have_begun_to_run() {
+    let pool = OffloadPool::builder().workers(2).queue(2).build();
+    let (gate, ended) = (Arc::new(Semaphore::new(9)), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..4 {
+        pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("room");
+    }
+    pool.cancel_all();
+    pool.register(Task::new(KIND, waiting(&gate, &ended))).expect("tasks are taken again");
+    pool.wait_all().await;
+    let statistics = pool.statistics();
+    assert_eq!((statistics.cancelled, statistics.completed), (4, 1), "{statistics:?}");
+    assert_eq!(ended.load(Ordering::SeqCst), 1, "what was cancelled has run");
+}
+
 #[tokio::test]
 async fn begun_tasks_never_wait_for_a_worker() {
     let clock = ManualClock::new();

@@ -14,13 +14,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// Notes that an entry with an idle time was read, at most eight times in that time.
     pub(crate) fn touch(self: &Arc<Self>, key: &CacheKey, copy: &Decoded<V>) {
         let Some(change) = TimeChange::of_read(&copy.entry, || self.now()) else { return };
-        let (shared, key) = (self.clone(), key.clone());
-        let subject = self.subject(&key);
+        let Some(notes) = internal::note_read(&*self.backend, key, change) else {
+            count(&self.events.counts.touched);
+            return;
+        };
+        let shared = self.clone();
         let work = async move {
-            internal::note_read(&*shared.backend, &key, change).await;
+            notes.make().await;
             count(&shared.events.counts.touched);
         };
-        if let Err(refused) = self.offload.register(Task::unique(TaskKind::TOUCH, subject, work)) {
+        if let Err(refused) = self.offload.register(Task::unique(TaskKind::TOUCH, self.subject(key), work)) {
             tracing::trace!(why = ?refused.why, "a read of an idle entry was not noted");
         }
     }

@@ -2,93 +2,19 @@
 
 mod common;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
+use common::gated::{Gate, Gated};
 use common::{answer, until};
 use hitbox::backend::operation::Batch;
 use hitbox::backend::operation::{Removal, Write, WriteOptions};
 use hitbox::backend::{
-    Backend, CacheBackend, Compose, CompositionBackend, DeleteStatus, IntoBackend, LeafOutcome, OffloadPool, Raw,
-    SequentialWritePolicy, Store,
+    Backend, CacheBackend, Compose, CompositionBackend, IntoBackend, LeafOutcome, OffloadPool, Raw,
+    SequentialWritePolicy,
 };
-use hitbox::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox::core::{CacheKey, CacheValue};
 use hitbox::{Cache, ToKey};
 use hitbox_testkit::MemoryBackend;
-use tokio::sync::Semaphore;
-
-/// What becomes of one write or removal that waits for its gate.
-#[derive(Clone)]
-struct Gate {
-    opens: Arc<Semaphore>,
-    fails: bool,
-}
-
-impl Gate {
-    fn new(fails: bool) -> Self {
-        Self { opens: Arc::new(Semaphore::new(0)), fails }
-    }
-
-    fn open(&self) {
-        self.opens.add_permits(1_000);
-    }
-}
-
-/// A map whose next changes of some keys wait for gates, in order.
-#[derive(Clone, Default)]
-struct Gated {
-    entries: Arc<Mutex<HashMap<CacheKey, CacheValue<Raw>>>>,
-    gates: Arc<Mutex<HashMap<CacheKey, Vec<Gate>>>>,
-    waiting: Arc<Mutex<u64>>,
-}
-
-impl Gated {
-    fn gate(&self, key: &CacheKey, fails: bool) -> Gate {
-        let gate = Gate::new(fails);
-        self.gates.lock().expect("no panic").entry(key.clone()).or_default().push(gate.clone());
-        gate
-    }
-
-    fn waiting(&self) -> u64 {
-        *self.waiting.lock().expect("no panic")
-    }
-
-    fn number(&self, key: &CacheKey) -> Option<u64> {
-        let entries = self.entries.lock().expect("no panic");
-        entries.get(key).map(|value| value.data().decode().expect("a number"))
-    }
-
-    async fn pass(&self, key: &CacheKey) -> BackendResult<()> {
-        let gate = {
-            let mut gates = self.gates.lock().expect("no panic");
-            gates.get_mut(key).filter(|gates| !gates.is_empty()).map(|gates| gates.remove(0))
-        };
-        let Some(gate) = gate else { return Ok(()) };
-        *self.waiting.lock().expect("no panic") += 1;
-        gate.opens.acquire().await.expect("it is never closed").forget();
-        if gate.fails { Err(BackendError::new(ErrorKind::Connection, "the gate is closed")) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Store for Gated {
-    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(self.entries.lock().expect("no panic").get(key).cloned())
-    }
-
-    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        self.pass(key).await?;
-        self.entries.lock().expect("no panic").insert(key.clone(), value);
-        Ok(())
-    }
-
-    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        self.pass(key).await?;
-        let removed = self.entries.lock().expect("no panic").remove(key);
-        Ok(DeleteStatus::of(u32::from(removed.is_some())))
-    }
-}
 
 fn key(key: u64) -> CacheKey {
     key.to_key("cache").into_owned()
@@ -267,11 +193,11 @@ impl Change {
         match self {
             Self::Set => backend.set_one(&one, entry()).await.is_ok(),
             Self::SetMany => {
-                let done = backend.set(vec![(one, entry()), (other, entry())]).await;
-                done.first().is_some_and(|receipt| receipt.is_ok())
+                let done = backend.set_many(vec![(one, entry()), (other, entry())]).await;
+                done.first().is_some_and(Result::is_ok)
             }
             Self::Delete => backend.delete_one(&one).await.is_ok(),
-            Self::DeleteMany => backend.delete(&[one, other]).await.into_result().is_ok(),
+            Self::DeleteMany => backend.delete_many(&[one, other]).await.iter().all(Result::is_ok),
         }
     }
 }

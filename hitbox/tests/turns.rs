@@ -7,11 +7,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
+use common::gated::Gated;
 use common::{millis, seconds};
 use hitbox::backend::core::{CacheKey, CacheValue, Task, TaskKind};
 use hitbox::backend::{
     Backend, CacheBackend, Compose, CompositionBackend, OffloadPool, OptimisticParallelWritePolicy,
-    RaceWritePolicy, SequentialWritePolicy, SystemClock,
+    RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialWritePolicy, SystemClock,
 };
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
@@ -129,4 +130,28 @@ async fn case_e15_batches_and_busy_workers_do_not_wait_for_each_other() {
             }
         }
     }
+}
+
+/// A read that lost a race may be filling its upper layer, and has the turn of its key: it waits for no worker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_lost_its_race_keeps_no_turn_from_others() {
+    let (pool, _gate) = busy_pool();
+    let (store, lower, faults) =
+        (Gated::default(), MokaBackend::builder().build().expect("moka"), Faults::default());
+    let filled = store.clone().compose(lower.clone(), pool.shared()).with_refill(RefillPolicy::Awaited);
+    let other = MokaBackend::builder().build().expect("moka");
+    let slow = Faulty::new(other.clone(), &faults, Arc::new(SystemClock));
+    let tiers = filled.compose(slow, pool.shared()).with_read(RaceReadPolicy::default());
+    let key = key("k");
+    lower.set_one(&key, CacheValue::new(1_u64)).await.expect("a write");
+    other.set_one(&key, CacheValue::new(1_u64)).await.expect("a write");
+    let (gate, before) = (store.gate(&key, false), store.waiting());
+    faults.nth(Operation::Read, 1, Fault::Delay(millis(20)));
+    let found = tokio::time::timeout(seconds(20), tiers.get_one::<u64>(&key)).await.expect("no hang");
+    assert_eq!(found.expect("a read").map(CacheValue::into_data), Some(1));
+    assert_eq!(store.waiting(), before + 1, "the loser was to be filling its layer");
+    gate.open();
+    let write = tiers.set_one(&key, CacheValue::new(2_u64));
+    let written = tokio::time::timeout(seconds(20), write).await.expect("it waits for a worker");
+    assert_eq!(written.expect("a write").stored(), 3);
 }

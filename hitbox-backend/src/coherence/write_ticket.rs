@@ -342,7 +342,9 @@ pub struct SlotGuard<'a> {
 
 impl fmt::Debug for SlotGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlotGuard").field("number", &self.slot.map(|slot| slot.number)).finish_non_exhaustive()
+        f.debug_struct("SlotGuard")
+            .field("number", &self.slot.map(|slot| slot.number))
+            .finish_non_exhaustive()
     }
 }
 

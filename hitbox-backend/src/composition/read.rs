@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use hitbox_core::{BackendLabel, BackendResult, BoxFuture, CacheKey, Freshness, Refused, Task, TaskKind};
+use hitbox_core::{BackendResult, BoxFuture, CacheKey, Refused, Task, TaskKind};
 
 use super::attempts::{Asked, LayerAnswers, ReadAttempts, TryAnswer, TryAttempts};
-use super::state::Composition;
+use super::state::{Composition, Spare};
 use super::{CompositionBackend, Layer, Pair, Requirement, winner};
 use crate::backend::Backend;
 use crate::coherence::RefillPermit;
@@ -39,9 +39,9 @@ impl Composition {
         let attempts = TryRun { composition: self, key, options, l1: Cell::new(l1), missed, hit, other_hit };
         let answer = self.read_policy().try_read(&attempts);
         let served = if let TryAnswer::Hit(found) = &answer { Some(found.label) } else { None };
-        for (label, freshness) in [attempts.hit.get(), attempts.other_hit.get()].into_iter().flatten() {
-            if Some(label) != served {
-                self.not_served(label, freshness, options);
+        for spare in [attempts.hit.get(), attempts.other_hit.get()].into_iter().flatten() {
+            if Some(spare.label) != served {
+                self.not_served(key, spare, options);
             }
         }
         match answer {
@@ -73,7 +73,7 @@ impl Composition {
                 [(&answers.l1, &attempts.detached.l1), (&answers.l2, &attempts.detached.l2)]
             {
                 if let (None, Some(detached)) = (answer, detached.get()) {
-                    detached.left_behind(self, &options);
+                    detached.left_behind(self, key, &options);
                 }
             }
             answers
@@ -92,9 +92,7 @@ impl Composition {
         let l1_is_empty = matches!(answers.l1, Some(Ok(None)));
         let l1_is_open = l1_is_empty || answers.l1.is_none();
         let required = &self.blueprint.required;
-        match winner::choose(answers, required, |spare| {
-            self.not_served(spare.label, spare.freshness, options)
-        })? {
+        match winner::choose(answers, required, |found| self.not_served(key, self.spare(found), options))? {
             None => Ok(None),
             Some((layer, mut found)) => {
                 if let (Layer::L2, true, Some(permit)) = (layer, l1_is_open, permit) {
@@ -180,9 +178,9 @@ struct TryRun<'a> {
     l1: Cell<Option<TryRead>>,
     missed: Cell<LeafSet>,
     /// A hit that the policy has been told of.
-    hit: Cell<Option<(BackendLabel, Freshness)>>,
+    hit: Cell<Option<Spare>>,
     /// A second one.
-    other_hit: Cell<Option<(BackendLabel, Freshness)>>,
+    other_hit: Cell<Option<Spare>>,
 }
 
 impl TryAttempts for TryRun<'_> {
@@ -195,7 +193,7 @@ impl TryAttempts for TryRun<'_> {
         let ask = || self.composition.layers[layer].try_read(self.key, self.options);
         let missed = match known.unwrap_or_else(ask) {
             TryRead::Hit(found) => {
-                self.other_hit.set(self.hit.replace(Some((found.label, found.freshness))));
+                self.other_hit.set(self.hit.replace(Some(self.composition.spare(&found))));
                 return TryAnswer::Hit(found);
             }
             TryRead::Miss => self.composition.sets[layer],
@@ -215,28 +213,35 @@ impl TryAttempts for TryRun<'_> {
 
 /// An attempt of a read that may go on when the read has been answered. What it finds then is not served.
 #[derive(Debug, Default)]
-struct Detachment(Mutex<(Option<(BackendLabel, Freshness)>, bool)>);
+struct Detachment(Mutex<(Option<Spare>, bool)>);
 
 impl Detachment {
-    fn lock(&self) -> MutexGuard<'_, (Option<(BackendLabel, Freshness)>, bool)> {
+    fn lock(&self) -> MutexGuard<'_, (Option<Spare>, bool)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self, composition: &Composition, options: &ReadOptions, answer: &Answer) {
+    fn ended(&self, composition: &Composition, key: &CacheKey, options: &ReadOptions, answer: &Answer) {
         let Ok(Some(found)) = answer else { return };
-        let mut state = self.lock();
-        state.0 = Some((found.label, found.freshness));
-        if state.1 {
-            composition.not_served(found.label, found.freshness, options);
+        let spare = composition.spare(found);
+        let is_left = {
+            let mut state = self.lock();
+            state.0 = Some(spare);
+            state.1
+        };
+        if is_left {
+            composition.not_served(key, spare, options);
         }
     }
 
     /// The read was answered without it.
-    fn left_behind(&self, composition: &Composition, options: &ReadOptions) {
-        let mut state = self.lock();
-        state.1 = true;
-        if let Some((label, freshness)) = state.0 {
-            composition.not_served(label, freshness, options);
+    fn left_behind(&self, composition: &Composition, key: &CacheKey, options: &ReadOptions) {
+        let spare = {
+            let mut state = self.lock();
+            state.1 = true;
+            state.0
+        };
+        if let Some(spare) = spare {
+            composition.not_served(key, spare, options);
         }
     }
 }
@@ -259,7 +264,7 @@ impl ReadAttempts for ReadRun<'_> {
         Box::pin(async move {
             let answers = composition.layers[layer].read(std::slice::from_ref(&key), &options).await;
             let answer = answers.into_one().unwrap_or(Ok(None));
-            detached.ended(&composition, &options, &answer);
+            detached.ended(&composition, &key, &options, &answer);
             answer
         })
     }

@@ -14,7 +14,7 @@ use crate::capability::Capabilities;
 use crate::coherence::RefillPermit;
 use crate::layout::Layout;
 use crate::metrics::{Collector, Sample, Value, register_collector};
-use crate::operation::{LeafSet, ReadOptions};
+use crate::operation::{Found, LeafSet, ReadOptions, TimeChange};
 use crate::stats::Event;
 
 pub(super) struct Composition {
@@ -67,12 +67,13 @@ impl CompositionBackend {
         let layers = Pair { l1, l2 };
         let refill = Refill::new(blueprint.policy.refill);
         let facts = capabilities(&layers, &blueprint, &refill);
-        let layout = Layout::join(layers.l1.layout(), layers.l2.layout(), facts);
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let layout = Layout::join(layers.l1.layout(), layers.l2.layout(), facts, id, &blueprint.offload);
         let encoding = layout.leaves().iter().filter(|leaf| !leaf.capabilities().keeps_live_values);
         let is_pair_at_once = facts.answers_at_once && layout.leaves().len() == 2;
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let composition = Arc::new(Composition {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
             path,
             sets: Pair::of(|layer| layers[layer].layout().set()),
             answers_at_once: Pair::of(|layer| layers[layer].layout().capabilities().answers_at_once),
@@ -93,7 +94,22 @@ impl CompositionBackend {
     }
 }
 
+/// A copy that a layer has answered with, and that may turn out not to be served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spare {
+    pub(super) label: BackendLabel,
+    freshness: Freshness,
+    /// The note that is due now that it has been read.
+    note: Option<TimeChange>,
+}
+
 impl Composition {
+    pub(super) fn spare(&self, found: &Found) -> Spare {
+        let (label, freshness) = (found.label, found.freshness);
+        let note = || TimeChange::of_read(&found.value, || self.layout.clock().now());
+        Spare { label, freshness, note: if found.value.has_details() { note() } else { None } }
+    }
+
     /// Background work on a key of this composition.
     pub(super) fn subject(&self, key: &CacheKey) -> Subject {
         Subject { owner: self.id, key: key.clone() }
@@ -108,15 +124,19 @@ impl Composition {
         &*self.blueprint.policy.read
     }
 
-    /// A leaf answered with a copy that is not served: another layer's is, and that alone is a hit.
-    pub(super) fn not_served(&self, label: BackendLabel, freshness: Freshness, options: &ReadOptions) {
+    /// A leaf answered with a copy that is not served: another layer's is, and that alone is a hit. It has been read all the
+    /// same, which begins an idle time anew.
+    pub(super) fn not_served(&self, key: &CacheKey, spare: Spare, options: &ReadOptions) {
         if options.background {
             return;
         }
-        let hit = if freshness == Freshness::Fresh { Event::Hit } else { Event::Stale };
-        if let Some(leaf) = self.layout.leaves().iter().find(|leaf| leaf.path() == label) {
+        let hit = if spare.freshness == Freshness::Fresh { Event::Hit } else { Event::Stale };
+        if let Some(leaf) = self.layout.leaves().iter().find(|leaf| leaf.path() == spare.label) {
             leaf.handle().take_back(hit);
             leaf.handle().count(Event::Unserved, 1);
+        }
+        if let Some(change) = spare.note {
+            self.layout.note_read_later(key, change);
         }
     }
 

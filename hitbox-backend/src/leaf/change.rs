@@ -30,7 +30,9 @@ impl<S: Store> Leaf<S> {
     ) -> Receipt {
         let ticket = self.ticket(key, options);
         let work = |turn| self.replace_metadata_in_turn(key, metadata, turn);
-        self.in_turn(key, &ticket, LeafOutcome::Absent, work).await.unwrap_or_else(|error| self.handle.refuse(error))
+        self.in_turn(key, &ticket, LeafOutcome::Absent, work)
+            .await
+            .unwrap_or_else(|error| self.handle.refuse(error))
     }
 
     async fn replace_metadata_in_turn(
@@ -57,7 +59,9 @@ impl<S: Store> Leaf<S> {
     ) -> Receipt {
         let ticket = self.ticket(key, options);
         let work = |turn| self.change_times_in_turn(key, change, turn);
-        self.in_turn(key, &ticket, LeafOutcome::Absent, work).await.unwrap_or_else(|error| self.handle.refuse(error))
+        self.in_turn(key, &ticket, LeafOutcome::Absent, work)
+            .await
+            .unwrap_or_else(|error| self.handle.refuse(error))
     }
 
     async fn change_times_in_turn(&self, key: &CacheKey, change: &TimeChange, turn: Turn<'_>) -> Receipt {

@@ -5,26 +5,49 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheKey, Clock, Limits, Operation};
+use hitbox_core::{BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, Clock, Limits, Operation};
 
-use super::LeafOptions;
 use super::health::Health;
+use super::{Leaf, LeafOptions};
 use crate::backend::Placement;
 use crate::capability::Capabilities;
 use crate::codec::Codec;
 use crate::coherence::Coherence;
 use crate::metrics::{GaugeNames, Timer, Timers};
-use crate::operation::LeafPosition;
+use crate::operation::{LeafPosition, TimeChange, WriteOptions};
+use crate::receipt::Receipt;
 use crate::stats::{Counters, Event, LeafStatistics, Occupancy};
+use crate::store::Store;
 
-/// Reports what a store holds.
-pub(crate) trait ReportsOccupancy: Send + Sync {
+/// What a handle can ask of its store, whatever that is.
+pub(crate) trait ErasedStore: Send + Sync {
     fn occupancy(&self) -> Option<Occupancy>;
+
+    /// Changes the times of what is stored under a key of the leaf with this handle.
+    fn change_times_at(
+        self: Arc<Self>,
+        handle: LeafHandle,
+        key: CacheKey,
+        change: TimeChange,
+    ) -> BoxFuture<'static, Receipt>;
 }
 
-impl<S: crate::store::Store> ReportsOccupancy for S {
+impl<S: Store> ErasedStore for S {
     fn occupancy(&self) -> Option<Occupancy> {
-        crate::store::Store::occupancy(self)
+        Store::occupancy(self)
+    }
+
+    fn change_times_at(
+        self: Arc<Self>,
+        handle: LeafHandle,
+        key: CacheKey,
+        change: TimeChange,
+    ) -> BoxFuture<'static, Receipt> {
+        let leaf = Leaf::with(self, handle);
+        Box::pin(async move {
+            let ticket = leaf.layout.begin_maintenance_write(&key);
+            leaf.change_times(&key, &change, &WriteOptions::of(&ticket)).await
+        })
     }
 }
 
@@ -44,7 +67,7 @@ pub(crate) struct LeafState {
     is_placed: AtomicBool,
     pub(crate) counters: Counters,
     pub(crate) timers: Timers,
-    store: Weak<dyn ReportsOccupancy>,
+    store: Weak<dyn ErasedStore>,
     pub(crate) gauges: Option<GaugeNames>,
 }
 
@@ -73,7 +96,7 @@ impl LeafHandle {
         options: LeafOptions,
         capabilities: Capabilities,
         coherence: Arc<Coherence>,
-        store: Weak<dyn ReportsOccupancy>,
+        store: Weak<dyn ErasedStore>,
         gauge_family: Option<&str>,
     ) -> Self {
         options.codec.format.make_known();
@@ -88,7 +111,7 @@ impl LeafHandle {
         position: LeafPosition,
         capabilities: Capabilities,
         coherence: Arc<Coherence>,
-        store: Weak<dyn ReportsOccupancy>,
+        store: Weak<dyn ErasedStore>,
         gauges: Option<GaugeNames>,
     ) -> Self {
         let (counters, timers) = (Counters::default(), Timers::new(path));
@@ -208,6 +231,16 @@ impl LeafHandle {
         let result = work();
         timer(&leaf.0.timers).stop(leaf.clock(), started);
         result
+    }
+
+    /// Notes a read of a key of this leaf, if the store is still there. What it misses of that is no error of the read, and
+    /// does not make its copy outdated.
+    pub(crate) async fn note_read(self, key: CacheKey, change: TimeChange) {
+        let Some(store) = self.0.store.upgrade() else { return };
+        let path = self.path();
+        if let Some(error) = store.change_times_at(self, key, change).await.error() {
+            tracing::debug!(backend = %path, %error, "a read of an idle entry was not noted");
+        }
     }
 
     /// Counts an error and names this leaf in it.

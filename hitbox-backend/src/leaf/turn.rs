@@ -8,9 +8,9 @@ use futures_util::future::{Either, join_all, select};
 use hitbox_core::{BackendError, BackendResult, CacheKey, ErrorKind};
 
 use super::{Leaf, LeafHandle};
-use crate::coherence::{Passed, WriteTicket};
 use crate::coherence::write_queue::OwnSlot;
 use crate::coherence::write_ticket::SlotGuard;
+use crate::coherence::{Passed, WriteTicket};
 use crate::operation::WriteOptions;
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::store::Store;
@@ -78,11 +78,7 @@ impl<S: Store> Leaf<S> {
 
     /// The turn of a write, if nobody has to be waited for.
     #[inline]
-    pub(super) fn turn_now<'a>(
-        &'a self,
-        key: &CacheKey,
-        ticket: Option<&'a WriteTicket>,
-    ) -> Poll<Taken<'a>> {
+    pub(super) fn turn_now<'a>(&'a self, key: &CacheKey, ticket: Option<&'a WriteTicket>) -> Poll<Taken<'a>> {
         let (queue, hash) = (&*self.handle.coherence().queue, key.process_hash());
         let Some(ticket) = ticket else {
             let slot = queue.enter_now(hash, crate::coherence::WriteKind::Change);

@@ -154,6 +154,8 @@ impl OffloadPool {
             for task in &waiting {
                 state.release(task.kind, task.subject.as_ref());
             }
+            // With the lock, so that a task is taken before this or after it.
+            self.0.epoch.send_modify(|epoch| *epoch += 1);
             waiting
         };
         self.0.depth.send_modify(|depth| *depth -= waiting.len());
@@ -161,7 +163,6 @@ impl OffloadPool {
             let kind = task.kind;
             drop_safely(task, kind);
         }
-        self.0.epoch.send_modify(|epoch| *epoch += 1);
     }
 
     /// Counts since the pool was built.
@@ -222,9 +223,10 @@ impl Offload for OffloadPool {
                 Lane::Daemon => {}
                 _ => state.workers += 1,
             }
+            let epoch = self.0.epoch.subscribe();
             drop(state);
             let current = Some((task.kind, task.subject.clone()));
-            let worker = Worker { pool: self.0.clone(), lane, current };
+            let worker = Worker { pool: self.0.clone(), lane, current, epoch };
             #[expect(clippy::disallowed_methods, reason = "this is the offload")]
             self.0.runtime().spawn(worker.run(task));
             return Ok(());
@@ -281,6 +283,8 @@ struct Worker {
     /// Only a worker of the background lane takes further tasks from the queue.
     lane: Lane,
     current: Option<(TaskKind, Option<Subject>)>,
+    /// Has changed if everything was cancelled since the current task was taken.
+    epoch: watch::Receiver<u64>,
 }
 
 impl Worker {
@@ -292,8 +296,12 @@ impl Worker {
         }
     }
 
-    async fn perform(&self, task: Task) -> End {
-        let mut epoch = self.pool.epoch.subscribe();
+    async fn perform(&mut self, task: Task) -> End {
+        // The sender lives as long as the pool.
+        if self.epoch.has_changed().unwrap_or(false) {
+            drop_safely(task.work, task.kind);
+            return End::Cancelled;
+        }
         let work = AssertUnwindSafe(task.work).catch_unwind();
         let limit = match self.pool.settings.timeout_for(task.kind, self.lane) {
             Some(limit) => Either::Left(self.pool.settings.clock.sleep(limit)),
@@ -303,7 +311,7 @@ impl Worker {
         let is_daemon = self.lane == Lane::Daemon;
         let cancelled = std::pin::pin!(async {
             tokio::select! {
-                _ = epoch.changed() => {}
+                _ = self.epoch.changed() => {}
                 _ = closed.wait_for(|closed| *closed), if is_daemon => {}
             }
         });
@@ -339,7 +347,10 @@ impl Worker {
             }
             let next = if self.lane == Lane::Background { state.queue.pop_front() } else { None };
             match (&next, self.lane) {
-                (Some(task), _) => self.current = Some((task.kind, task.subject.clone())),
+                (Some(task), _) => {
+                    self.current = Some((task.kind, task.subject.clone()));
+                    self.epoch.mark_unchanged();
+                }
                 (None, Lane::Interactive) => state.interactive -= 1,
                 (None, Lane::Begun) => state.begun -= 1,
                 (None, Lane::Daemon) => state.statistics.daemons -= 1,

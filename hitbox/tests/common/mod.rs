@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub(crate) mod careless;
+pub(crate) mod gated;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -23,11 +23,11 @@ impl Loser {
     /// A loser that the offload refuses is dropped, which the attempt itself takes account of.
     fn meet<T: Send + 'static>(self, offload: &dyn Offload, kind: TaskKind, rest: BoxFuture<'static, T>) {
         if self == Self::Finish {
+            // The rest of a write has the turn of its key, and so has that of a read which fills its upper layer.
             let task = Task::new(kind, async move {
                 rest.await;
-            });
-            // The rest of a write has the turn of its key.
-            let task = if kind == TaskKind::WRITE { task.begun() } else { task };
+            })
+            .begun();
             if let Err(refused) = offload.register(task) {
                 tracing::debug!(why = ?refused.why, "the loser of a race was dropped");
             }
