@@ -4,7 +4,7 @@ use std::fs;
 
 use hitbox_testkit::suite::BEHAVIOURS;
 
-use crate::run::{self, Outcome, sources};
+use crate::run::{Outcome, sources};
 
 /// Ids whose tests stand outside the suite, since they concern one crate. Each has a test named after it,
 /// and one named `<id>_rejects_…` that shows a broken backend to be rejected.
@@ -114,12 +114,7 @@ pub(crate) fn run() -> Outcome {
         }
     }
     // Those outside the suite show by themselves that they reject.
-    let packages = ["hitbox-testkit", "hitbox", "hitbox-redis", "hitbox-disk"]
-        .map(|package| ["--package", package])
-        .concat();
-    let reject =
-        [&["test", "--quiet", "--all-features", "--tests"], &packages[..], &["--", "_rejects_"]].concat();
-    if let Err(what) = run::run("cargo", &reject) {
+    if let Err(what) = crate::test::run_named("_rejects_") {
         complaints.push(what);
     }
     if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n")) }
