@@ -62,7 +62,8 @@ impl DiskBuilder {
         }
     }
 
-    /// Holds at most this many bytes of files, 1 GiB by default. A value that is larger is refused.
+    /// Takes at most this many bytes of the file system, 1 GiB by default. Each entry has a file of its own, which takes
+    /// whole blocks of 4 KiB: 1 GiB holds at most 262,144 entries. A value that is larger than the bound is refused.
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;

@@ -11,6 +11,22 @@ use hitbox_backend::core::{CacheValue, Timestamp};
 /// The digest of a key: the name of its file.
 pub(crate) type Digest = u128;
 
+/// The digest of a key's encoding: half of its BLAKE3 hash. Nobody can find two keys with one digest, of which each would
+/// put out the other.
+pub(crate) fn digest_of(key: &[u8]) -> Digest {
+    let hash = blake3::hash(key);
+    let half = hash.as_bytes().first_chunk().copied();
+    Digest::from_be_bytes(half.unwrap_or_default())
+}
+
+/// File systems give a file whole blocks, of 4 KiB nearly everywhere.
+const BLOCK: u64 = 4096;
+
+/// What a file of this length takes of the file system, in bytes.
+pub(crate) const fn space(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
 /// So many entries are looked at while the lock is held.
 const SOME: usize = 1_024;
 /// The greatest place of a digest.
@@ -21,8 +37,11 @@ const LAST_PLACE: u64 = (1 << 48) - 1;
 pub(crate) enum Class {
     /// A user's.
     User,
-    /// A record of the framework, also one that says that the source has nothing; nobody counts it.
+    /// A record that says that the source has nothing; nobody counts it.
     Own,
+    /// The record of a tag or a dependency, without which the entries that carry it are worth nothing; nobody counts it. It
+    /// goes when such records take more than half of the room, or nothing else is left.
+    Scope,
     /// One that is not put out either: without it all others are worth nothing.
     Pinned,
 }
@@ -50,6 +69,16 @@ impl Entry {
         entry
     }
 
+    /// What it takes of the file system, in bytes.
+    pub(crate) fn space(&self) -> u64 {
+        space(self.bytes)
+    }
+
+    /// The space that it takes if it is the record of a scope.
+    fn scope_space(&self) -> u64 {
+        if self.class == Class::Scope { self.space() } else { 0 }
+    }
+
     /// One if it counts as an entry.
     fn of_users(&self) -> u64 {
         u64::from(self.class == Class::User)
@@ -71,7 +100,10 @@ pub(crate) struct Index {
     queue: VecDeque<(Digest, u64)>,
     /// Operations under way per key, and the newest that has been applied meanwhile.
     under_way: HashMap<Digest, UnderWay>,
-    bytes: u64,
+    /// What entries, and writes under way, take of the file system.
+    space: u64,
+    /// The part that records of scopes take.
+    scope_space: u64,
     /// How many are users'.
     users: u64,
     sequence: u64,
@@ -145,16 +177,14 @@ impl Index {
         Some(*entry)
     }
 
-    /// The entry's file is in place. Its bytes have been reserved.
+    /// The entry's file is in place. Its space has been reserved.
     pub(crate) fn insert(&mut self, digest: Digest, entry: Entry) {
         let sequence = entry.sequence;
         self.applied(digest, sequence);
         self.users += entry.of_users();
+        self.scope_space += entry.scope_space();
         match self.entries.insert(digest, entry) {
-            Some(old) => {
-                self.bytes -= old.bytes;
-                self.users -= old.of_users();
-            }
+            Some(old) => self.free(&old),
             None => drop(self.order.insert(digest)),
         }
         self.queue.push_back((digest, sequence));
@@ -171,7 +201,7 @@ impl Index {
         }
     }
 
-    /// The entry is gone; its bytes are free.
+    /// The entry is gone; its space is free.
     pub(crate) fn remove(&mut self, digest: Digest, sequence: u64) -> Option<Entry> {
         self.applied(digest, sequence);
         self.drop_entry(digest)
@@ -180,9 +210,14 @@ impl Index {
     fn drop_entry(&mut self, digest: Digest) -> Option<Entry> {
         let entry = self.entries.remove(&digest)?;
         self.order.remove(&digest);
-        self.bytes -= entry.bytes;
-        self.users -= entry.of_users();
+        self.free(&entry);
         Some(entry)
+    }
+
+    fn free(&mut self, entry: &Entry) {
+        self.space -= entry.space();
+        self.scope_space -= entry.scope_space();
+        self.users -= entry.of_users();
     }
 
     /// Takes the entry out if it is still the one that was looked at.
@@ -191,32 +226,40 @@ impl Index {
         same && self.drop_entry(digest).is_some()
     }
 
-    /// Makes room for `bytes` under `max`, and reserves it. The entries named have left the index.
-    pub(crate) fn reserve(&mut self, bytes: u64, max: u64) -> Vec<Digest> {
-        let evicted = self.evict_down_to(max.saturating_sub(bytes));
-        self.bytes += bytes;
+    /// Makes so much room under `max`, and reserves it. The entries named have left the index.
+    pub(crate) fn reserve(&mut self, space: u64, max: u64) -> Vec<Digest> {
+        let evicted = self.evict_down_to(max.saturating_sub(space));
+        self.space += space;
         evicted
     }
 
-    /// Puts entries out of at least `bytes` together, if there are as many. They have left the index.
-    pub(crate) fn put_out(&mut self, bytes: u64) -> Vec<Digest> {
-        self.evict_down_to(self.bytes.saturating_sub(bytes))
+    /// Puts entries out that take at least so much together, if there are as many. They have left the index.
+    pub(crate) fn put_out(&mut self, space: u64) -> Vec<Digest> {
+        self.evict_down_to(self.space.saturating_sub(space))
     }
 
     fn evict_down_to(&mut self, limit: u64) -> Vec<Digest> {
         let mut evicted = Vec::new();
-        let mut spared = 0;
-        while self.bytes > limit {
+        let (mut spared, mut spares_scopes) = (0, true);
+        while self.space > limit {
             let Some((digest, sequence)) = self.queue.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(&digest).filter(|e| e.sequence == sequence) else {
                 continue;
             };
-            if entry.class == Class::Pinned {
+            let is_spared = match entry.class {
+                Class::Pinned => true,
+                Class::Scope => spares_scopes && self.scope_space <= limit / 2,
+                Class::User | Class::Own => false,
+            };
+            if is_spared {
                 spared += 1;
                 self.queue.push_back((digest, sequence));
                 // Nothing else is left.
-                if spared > self.queue.len() {
+                if spared > self.queue.len() && !spares_scopes {
                     break;
+                }
+                if spared > self.queue.len() {
+                    (spared, spares_scopes) = (0, false);
                 }
                 continue;
             }
@@ -233,8 +276,8 @@ impl Index {
     }
 
     /// Gives back what was reserved for a write that did not happen.
-    pub(crate) fn release(&mut self, bytes: u64) {
-        self.bytes -= bytes;
+    pub(crate) fn release(&mut self, space: u64) {
+        self.space -= space;
     }
 
     /// Some entries in the order of their digests, from this one on.
@@ -318,8 +361,8 @@ impl Index {
         self.users
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(crate) fn space(&self) -> u64 {
+        self.space
     }
 }
 

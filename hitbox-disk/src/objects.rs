@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::error::io_kind;
 use crate::files::Files;
-use crate::index::{Digest, Entry, Index};
+use crate::index::{Digest, Entry, Index, space};
 use crate::object::{self, Object};
 use crate::pinned::Pinned;
 use crate::start::{Start, class_of};
@@ -220,16 +220,16 @@ impl Objects {
         record: &[u8],
         value: &CacheValue<()>,
     ) -> BackendResult<()> {
-        let bytes = object::file_len(key, record);
-        if bytes > self.max_bytes {
-            return Err(BackendError::too_large("an entry", bytes, self.max_bytes));
+        let space = space(object::file_len(key, record));
+        if space > self.max_bytes {
+            return Err(BackendError::too_large("an entry", space, self.max_bytes));
         }
         let file = object::encode(key, record);
         let mut tries = 0;
         loop {
             match self.try_write(operation, &file, key, value) {
                 Err(error)
-                    if tries < TRIES && self.is_put_right(&error, bytes.saturating_mul(1 << tries))? =>
+                    if tries < TRIES && self.is_put_right(&error, space.saturating_mul(1 << tries))? =>
                 {
                     tries += 1
                 }
@@ -243,8 +243,8 @@ impl Objects {
         if self.files.hold()? { self.restore_pinned(None) } else { Ok(()) }
     }
 
-    /// Whether a write that failed is worth another try, for which `bytes` of others may be put out.
-    fn is_put_right(&self, error: &BackendError, bytes: u64) -> BackendResult<bool> {
+    /// Whether a write that failed is worth another try, for which so much of others may be put out.
+    fn is_put_right(&self, error: &BackendError, space: u64) -> BackendResult<bool> {
         match io_kind(error) {
             // The folder, or part of it, was removed.
             Some(io::ErrorKind::NotFound) => {
@@ -253,7 +253,7 @@ impl Objects {
             }
             // Others than this store have filled the file system.
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                let evicted = self.index().put_out(bytes);
+                let evicted = self.index().put_out(space);
                 self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
                 self.discard(&evicted);
                 Ok(!evicted.is_empty())
@@ -271,7 +271,7 @@ impl Objects {
     ) -> BackendResult<()> {
         self.hold()?;
         let bytes = file.len() as u64;
-        let reserved = self.make_room(bytes);
+        let reserved = self.make_room(space(bytes));
         let temporary = self.files.write_temporary(file)?;
         let Operation { digest, sequence, .. } = *operation;
         let shelf = self.shelf(digest);
@@ -287,10 +287,10 @@ impl Objects {
         if made { self.restore_pinned(Some(digest)) } else { Ok(()) }
     }
 
-    /// Puts entries out until `bytes` more fit, and reserves them.
-    fn make_room(&self, bytes: u64) -> Reserved<'_> {
-        let evicted = self.index().reserve(bytes, self.max_bytes);
-        let reserved = Reserved { store: self, bytes };
+    /// Puts entries out until there is so much room, and reserves it.
+    fn make_room(&self, space: u64) -> Reserved<'_> {
+        let evicted = self.index().reserve(space, self.max_bytes);
+        let reserved = Reserved { store: self, space };
         self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
         self.discard(&evicted);
         reserved
@@ -435,7 +435,7 @@ impl Objects {
     pub(crate) fn occupancy(&self) -> Occupancy {
         let index = self.index();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Occupancy::new(index.users(), index.bytes())
+        Occupancy::new(index.users(), index.space())
             .with_bounds(None, Some(self.max_bytes))
             .with_dropped(count(&self.evicted), count(&self.expired))
     }
@@ -457,23 +457,23 @@ impl Drop for Changing<'_> {
     }
 }
 
-/// Bytes set aside for a write; given back unless the write keeps them.
+/// Room set aside for a write; given back unless the write keeps it.
 #[derive(Debug)]
 struct Reserved<'a> {
     store: &'a Objects,
-    bytes: u64,
+    space: u64,
 }
 
 impl Reserved<'_> {
     fn keep(mut self) {
-        self.bytes = 0;
+        self.space = 0;
     }
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.store.index().release(self.bytes);
+        if self.space > 0 {
+            self.store.index().release(self.space);
         }
     }
 }

@@ -72,7 +72,7 @@ impl Objects {
             self.files.install(temporary, digest)?;
             let mut index = self.index();
             if index.get(digest).is_none() {
-                index.reserve(entry.bytes, u64::MAX);
+                index.reserve(entry.space(), u64::MAX);
                 index.insert(digest, entry);
             }
         }

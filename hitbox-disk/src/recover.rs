@@ -9,7 +9,7 @@ use hitbox_backend::core::{BackendResult, Timestamp};
 
 use crate::error::io_error;
 use crate::files::Files;
-use crate::index::{Digest, Entry, Index};
+use crate::index::{self, Digest, Entry, Index, space};
 use crate::start::{Look, Start, class_of};
 
 /// What was found.
@@ -50,7 +50,12 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
                     recovered.expired += 1;
                     recovered.left += u64::from(!files.remove_or_leave(digest));
                 }
-                Look::Entry(start) => found.push((digest, start)),
+                Look::Entry(start) if index::digest_of(&start.key) == digest => found.push((digest, start)),
+                // No key leads here.
+                Look::Entry(_) => {
+                    recovered.damaged += 1;
+                    recovered.left += u64::from(!files.remove_or_leave(digest));
+                }
                 Look::Newer => recovered.newer += 1,
                 Look::Damaged => {
                     recovered.damaged += 1;
@@ -63,7 +68,7 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
     found.sort_by_key(|(_, start)| start.modified);
     for (digest, Start { key, entry, bytes, .. }) in found {
         let sequence = recovered.index.begin(digest);
-        recovered.index.reserve(bytes, u64::MAX);
+        recovered.index.reserve(space(bytes), u64::MAX);
         recovered.index.insert(digest, Entry::new(bytes, &entry, class_of(&key), sequence));
         recovered.index.end(digest, sequence);
     }

@@ -98,6 +98,6 @@ pub(crate) fn class_of(key: &[u8]) -> Class {
     match key.is_reserved() {
         false => Class::User,
         true if is_kind(ScopeKind::Everything) || is_kind(ScopeKind::Namespace) => Class::Pinned,
-        true => Class::Own,
+        true => Class::Scope,
     }
 }

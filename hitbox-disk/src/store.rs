@@ -9,15 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{join_all, select};
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
-use hitbox_backend::envelope::wire::key_digest;
 use hitbox_backend::store::{
     Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, TimeChange, Unusable,
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::builder::DiskBuilder;
 use crate::claim::Handle;
 use crate::files::{Files, Opening};
-use crate::index::Class;
+use crate::index::{Class, Digest, digest_of};
 use crate::object::Object;
 use crate::objects::Objects;
 use crate::place::in_use;
@@ -26,9 +27,17 @@ use crate::recover::{Recovered, recover};
 /// How long an opening waits for a store of this process whose handles may be those of background work alone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Calls that wait for a thread, or that the disk keeps waiting, also those whose callers have left. More wait before they
+/// begin, with their callers.
+const MAX_CALLS: usize = 4_096;
+/// Bytes of what such calls write, in units of a kilobyte.
+const MAX_WRITTEN: u32 = 64 * 1_024;
+
 /// A folder of objects as a store of bytes.
 pub struct DiskStore {
     objects: Arc<Objects>,
+    calls: Arc<Semaphore>,
+    written: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     schema: u32,
     _handle: Handle,
@@ -96,22 +105,38 @@ impl DiskStore {
             }
         };
         let (clock, schema) = (options.clock, options.codec.schema);
-        let store = Self { objects: Arc::new(objects), clock, schema, _handle: handle };
+        let (calls, written) = (Semaphore::new(MAX_CALLS), Semaphore::new(MAX_WRITTEN as usize));
+        let (calls, written) = (Arc::new(calls), Arc::new(written));
+        let store = Self { objects: Arc::new(objects), calls, written, clock, schema, _handle: handle };
         Ok(Opened { store, damaged, expired, newer })
     }
 
-    /// Runs `work` on a thread that may block.
+    /// Runs `work` on a thread that may block. It goes on if its caller leaves, and has a part of what may be under way
+    /// until it ends.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Objects>) -> BackendResult<T> + Send + 'static,
     ) -> BackendResult<T> {
-        let objects = self.objects.clone();
-        blocking(move || work(&objects)).await
+        let (objects, permit) = (self.objects.clone(), permits(&self.calls, 1).await);
+        blocking(move || {
+            let _permit = permit;
+            work(&objects)
+        })
+        .await
     }
 
     fn now(&self) -> u64 {
         self.clock.now().as_millis()
     }
+}
+
+/// Waits for its turn. The semaphores are never closed.
+async fn permits(of: &Arc<Semaphore>, count: u32) -> Option<OwnedSemaphorePermit> {
+    of.clone().acquire_many_owned(count).await.ok()
+}
+
+fn digest(key: &CacheKey) -> Digest {
+    digest_of(key.as_encoded())
 }
 
 /// What a file is to a leaf.
@@ -129,7 +154,7 @@ impl Store for DiskStore {
         if let Poll::Ready(stored) = self.try_read(key) {
             return Ok(stored);
         }
-        let (wanted, digest) = (key.clone(), key_digest(key));
+        let (wanted, digest) = (key.clone(), digest(key));
         let found = self.run(move |objects| objects.read(digest, wanted.as_encoded())).await?;
         Ok(found.map(entry_of))
     }
@@ -137,13 +162,19 @@ impl Store for DiskStore {
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         let record = Raw::to_record(key, &value)?;
         let entry = value.map(drop);
-        let (key, digest) = (key.clone(), key_digest(key));
+        let units = u32::try_from(record.len() / 1_024).unwrap_or(MAX_WRITTEN).clamp(1, MAX_WRITTEN);
+        let permits = permits(&self.written, units).await;
+        let (key, digest) = (key.clone(), digest(key));
         let operation = self.objects.begin(digest);
-        self.run(move |objects| objects.write(&operation, key.as_encoded(), &record, &entry)).await
+        self.run(move |objects| {
+            let _permits = permits;
+            objects.write(&operation, key.as_encoded(), &record, &entry)
+        })
+        .await
     }
 
     async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        let digest = key_digest(key);
+        let digest = digest(key);
         let operation = self.objects.begin(digest);
         let now = self.now();
         let held = self.run(move |objects| objects.remove(&operation)).await?;
@@ -153,7 +184,7 @@ impl Store for DiskStore {
 
     /// Looks at the start of the file first.
     async fn take(&self, key: &CacheKey) -> BackendResult<Peek> {
-        let (key, digest, schema) = (key.clone(), key_digest(key), self.schema);
+        let (key, digest, schema) = (key.clone(), digest(key), self.schema);
         let operation = self.objects.begin(digest);
         self.run(move |objects| {
             // What cannot be read is removed all the same.
@@ -179,13 +210,13 @@ impl Store for DiskStore {
 
     /// The index answers a miss without I/O, and the kernel's page cache what it has.
     fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
-        let record = self.objects.read_in_place(key_digest(key), key.as_encoded());
+        let record = self.objects.read_in_place(digest(key), key.as_encoded());
         record.map(|record| record.map(Raw::record))
     }
 
     /// The payload is not read, nor verified.
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        let (wanted, digest, schema) = (key.clone(), key_digest(key), self.schema);
+        let (wanted, digest, schema) = (key.clone(), digest(key), self.schema);
         if !self.objects.holds(digest) {
             return Ok(Peek::Absent);
         }
@@ -195,7 +226,7 @@ impl Store for DiskStore {
 
     /// A few bytes of the file.
     async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
-        let (key, digest, schema, change) = (key.clone(), key_digest(key), self.schema, *change);
+        let (key, digest, schema, change) = (key.clone(), digest(key), self.schema, *change);
         // A write whose caller has left may be under way.
         let before = self.objects.index().last_begun();
         self.objects.settled(Some(digest), before).await;
@@ -209,7 +240,7 @@ impl Store for DiskStore {
     }
 
     async fn discard(&self, key: &CacheKey, damaged: &CacheValue<Raw>) -> BackendResult<()> {
-        let (key, digest, record) = (key.clone(), key_digest(key), Raw::record_bytes(damaged));
+        let (key, digest, record) = (key.clone(), digest(key), Raw::record_bytes(damaged));
         self.run(move |objects| objects.remove_damaged(digest, key.as_encoded(), record.as_deref())).await
     }
 

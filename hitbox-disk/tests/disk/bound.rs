@@ -1,5 +1,6 @@
 //! The bound in bytes, under ten times as many.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -15,8 +16,9 @@ const MAX_BYTES: u64 = 4 << 20;
 /// What may lie beside the objects: lock, format, and files that are being replaced.
 const OVERHEAD: u64 = 256 << 10;
 
+/// What the files take of the file system, which gives them blocks of 512 bytes.
 fn used(folder: &Path) -> u64 {
-    files(folder).iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum()
+    files(folder).iter().filter_map(|path| path.metadata().ok()).map(|file| 512 * file.blocks()).sum()
 }
 
 async fn check(store: Store) -> Verdict {

@@ -1,11 +1,13 @@
 //! Cases that were found by attacking stores that work. Each says what the file system does to a folder, and what
 //! its users may see of it.
 
+mod digests;
 mod full;
 mod listing;
 mod others;
 mod removed;
 mod reopened;
+mod room;
 mod synced;
 mod things;
 
@@ -19,11 +21,13 @@ use hitbox_disk::{DiskBackend, Durability};
 use crate::Verdict;
 use crate::store::{files, set};
 
+pub(crate) use digests::*;
 pub(crate) use full::*;
 pub(crate) use listing::*;
 pub(crate) use others::*;
 pub(crate) use removed::*;
 pub(crate) use reopened::*;
+pub(crate) use room::*;
 pub(crate) use synced::*;
 pub(crate) use things::*;
 

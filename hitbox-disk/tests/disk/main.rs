@@ -46,11 +46,14 @@ fn main() -> ExitCode {
         cases::case_f04_links_are_never_followed
         cases::case_f05_what_is_no_file_is_no_object
         cases::case_f05_what_is_no_file_beside_objects
+        cases::case_f07_keys_with_one_digest_have_files_of_their_own
         cases::case_f08_folders_are_synchronised_too
         cases::case_f20_opens_again_once_the_last_handle_is_gone
         cases::case_f20_waits_for_handles_of_background_work
         cases::case_f20_waits_for_what_was_given_up_on_no_thread
+        cases::case_f21_tags_of_live_entries_are_not_evicted
         cases::case_f22_each_key_is_listed_once_under_hits
+        cases::case_f23_small_values_stay_within_the_bound
         cases::case_f28_a_full_file_system_puts_others_out
         cases::case_f28_what_cannot_be_removed_is_left
     }
