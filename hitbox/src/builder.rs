@@ -119,7 +119,8 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
-    /// A call that has waited for so long is answered with an older copy, if there is one. The load goes on. A layer that
+    /// A call that has waited for so long is answered with an older copy, if there is one. The load goes on; a call that
+    /// performs it by itself goes on with it until the hard timeout. A layer that
     /// has not answered by then is not waited for: the load begins beside it. Default: it waits.
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.settings.soft_timeout = Some(timeout);

@@ -172,7 +172,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
 
     /// As [`get_or_load`](Self::get_or_load), with a loader that may borrow. It runs within this call: if that is
     /// dropped, another caller leads with its own loader, and nothing goes on in the background. Where the cache
-    /// would reload in the background, such a call reloads first.
+    /// would reload in the background, such a call reloads first, and the soft timeout answers those that wait for it but
+    /// not the call itself.
     ///
     /// # Errors
     /// As [`get_or_load`](Self::get_or_load).

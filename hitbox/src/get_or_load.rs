@@ -16,6 +16,7 @@ use crate::cycle;
 use crate::error::{LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::{Ended, Joins, Role, Waiting};
+use crate::inline::{Inline, Patience};
 use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, RefreshAhead};
 use crate::loaded::{Load, Payload};
 use crate::response::{AnswerKind, Outcome, Response};
@@ -229,9 +230,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     };
                     let mut plan = LoadPlan::of(call, ahead.take());
                     plan.may_replace |= is_unknown;
-                    let flight = waiting.flight.clone();
                     let inline = self.start(completion, key, loader, plan);
-                    (waiting, inline.map(|load| flight.run_within_call(load)), true)
+                    (waiting, inline, true)
                 }
             };
             // Held while this call waits.
@@ -303,7 +303,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         &self,
         wait: &mut Wait<'_, V>,
         waiting: &Waiting<LoadEnd<V>>,
-        mut inline: Option<BoxFuture<'_, ()>>,
+        mut inline: Option<Inline<'_>>,
         is_leader: bool,
     ) -> Waited<V> {
         let Wait { key, timeouts: Timeouts { soft, hard, .. }, older, late, .. } = wait;
@@ -312,15 +312,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let mut loaded = std::pin::pin!(waiting.loaded());
         let mut stands_still = std::pin::pin!(flight.stands_still(&*self.clock));
         let mut fallback: Option<Reading<'_, V>> = None;
-        let mut is_patient = true;
+        let mut patience = Patience::Soft;
         loop {
             tokio::select! {
                 biased;
                 end = &mut ended => return Waited::Ended(end),
                 () = result_of(&mut inline) => inline = None,
                 // A layer that takes long to store it is not waited for.
-                result = &mut loaded, if !is_patient => {
+                result = &mut loaded, if patience == Patience::Over => {
                     flight.go_on();
+                    Inline::hand_over(&mut inline, &*self.offload);
                     return Waited::Ended(Ended::Complete(result));
                 }
                 copy = result_of(late) => {
@@ -330,10 +331,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             let is_stale = copy.freshness != Freshness::Fresh;
                             if is_stale && self.settings.on_stale == OnStale::ServeAndReload {
                                 flight.go_on();
+                                if !Inline::hand_over(&mut inline, &*self.offload) {
+                                    *older = Some(copy);
+                                    continue;
+                                }
                             }
                             return Waited::Found(copy);
                         }
-                        Some(copy) if !is_patient => {
+                        Some(copy) if patience == Patience::Over => {
                             flight.go_on();
                             return Waited::Older(copy);
                         }
@@ -342,9 +347,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 }
                 copy = result_of(&mut fallback) => {
                     fallback = None;
-                    if let Some(copy) = copy {
-                        flight.go_on();
-                        return Waited::Older(copy);
+                    match copy {
+                        Some(copy) if patience == Patience::Over => {
+                            flight.go_on();
+                            return Waited::Older(copy);
+                        }
+                        copy => *older = copy.or(older.take()),
                     }
                 }
                 () = &mut stands_still, if !is_leader => {
@@ -358,13 +366,22 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     }
                     if self.settings.after_timeout == AfterTimeout::GoOn {
                         flight.go_on();
+                        Inline::hand_over(&mut inline, &*self.offload);
                     }
-                    return Waited::TimedOut;
+                    // It would have been served at the soft timeout.
+                    let copy = older.take().filter(|older| self.is_fallback(older));
+                    return match copy.filter(|_| patience == Patience::Hard) {
+                        Some(copy) => Waited::Older(copy),
+                        None => Waited::TimedOut,
+                    };
                 }
-                () = soft.over(), if is_patient => {
-                    is_patient = false;
+                () = soft.over(), if patience == Patience::Soft => {
+                    patience = Patience::Over;
                     if flight.result().is_some() {
                         continue;
+                    }
+                    if !Inline::hand_over(&mut inline, &*self.offload) {
+                        patience = Patience::Hard;
                     }
                     let mut read = Box::pin(self.read(key, READ_AGAIN.accepting(self.oldest_fallback())));
                     let copy = match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
@@ -382,9 +399,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                             known
                         }
                     };
-                    if let Some(copy) = copy {
-                        flight.go_on();
-                        return Waited::Older(copy);
+                    match copy {
+                        Some(copy) if patience == Patience::Over => {
+                            flight.go_on();
+                            return Waited::Older(copy);
+                        }
+                        copy => *older = copy,
                     }
                 }
             }

@@ -20,6 +20,7 @@ use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
 use crate::events::{CacheEvent, count};
 use crate::flight::{Ended, Flight, Joins, LoadCompletion, Role, Waiting};
+use crate::inline::Inline;
 use crate::key::ToKey;
 use crate::load::{LoadEnd, LoadPlan, LoadResult, LoaderFn, RefreshAhead};
 use crate::loaded::Loaded;
@@ -289,7 +290,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         led: Vec<Led<'_, V>>,
         names: &HashMap<CacheKey, K>,
         loader: L,
-    ) -> Option<BoxFuture<'static, ()>>
+    ) -> Option<Inline<'static>>
     where
         K: ToKey + Eq + Hash + Clone + 'static,
         L: FnOnce(Vec<K>) -> F + Send + 'static,
@@ -319,7 +320,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let all = join_all(parts);
         let task = Task::new(TaskKind::LOAD, async move { drop(all.await) }).interactive();
         let refused = self.offload.register(task).err()?;
-        Some(Flight::run_all_within_call(flights, refused.task.work))
+        Some(Inline::Owned(Flight::run_all_within_call(flights, refused.task.work)))
     }
 
     /// Waits for all flights, at most as long as the call may. Meanwhile it performs the loads that are this call's to
@@ -328,7 +329,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self: &Arc<Self>,
         asked: &[CacheKey],
         values: &mut Values<K, V>,
-        mut inline: Option<BoxFuture<'_, ()>>,
+        mut inline: Option<Inline<'_>>,
         mut late: Option<BoxFuture<'_, Copies<V>>>,
         timeouts: &mut Timeouts,
     ) -> Result<Vec<CacheKey>, LoadError> {
@@ -389,11 +390,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     let error = self.timed_out(key);
                     if self.settings.after_timeout == AfterTimeout::GoOn {
                         values.pending.values().for_each(|pending| pending.waiting.flight.go_on());
+                        Inline::hand_over(&mut inline, &*self.offload);
                     }
                     return Err(error);
                 }
                 () = timeouts.soft.over(), if is_patient => {
                     is_patient = false;
+                    Inline::hand_over(&mut inline, &*self.offload);
                     self.put_results(values)?;
                     let keys: Vec<CacheKey> = values.pending.keys().cloned().collect();
                     let options = READ_AGAIN.accepting(self.oldest_fallback());
@@ -403,6 +406,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     }));
                 }
             }
+        }
+        // All have been answered with older copies, or with what is not stored yet.
+        if !Inline::hand_over(&mut inline, &*self.offload) {
+            select(pin!(result_of(&mut inline)), pin!(timeouts.hard.over())).await;
         }
         Ok(left)
     }

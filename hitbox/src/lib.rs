@@ -15,6 +15,7 @@ mod events;
 mod flight;
 mod get_or_load;
 mod get_or_load_many;
+mod inline;
 mod insert;
 mod invalidate;
 mod key;

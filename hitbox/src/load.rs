@@ -23,6 +23,7 @@ use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::LoadCompletion;
+use crate::inline::Inline;
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
 use crate::settings::{EarlyRefresh, LifetimeOverride};
 use crate::shared::{READ_AGAIN, Shared};
@@ -115,21 +116,24 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         key: &CacheKey,
         loader: Loader<'l, V>,
         plan: LoadPlan,
-    ) -> Option<BoxFuture<'l, ()>>
+    ) -> Option<Inline<'l>>
     where
         B: 'l,
     {
+        let flight = completion.flight.clone();
         match loader {
-            Loader::Scoped(loader) => Some(Box::pin(
-                self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key)),
-            )),
+            Loader::Scoped(loader) => {
+                let run = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
+                Some(Inline::Borrowing(flight.run_within_call(Box::pin(run))))
+            }
             Loader::Detached(loader) => {
                 if self.settings.finish_abandoned {
                     completion.flight.go_on();
                 }
                 let run = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
                 let task = Task::new(TaskKind::LOAD, run).interactive();
-                self.offload.register(task).err().map(|refused| refused.task.work)
+                let refused = self.offload.register(task).err()?;
+                Some(Inline::Owned(flight.run_within_call(refused.task.work)))
             }
         }
     }

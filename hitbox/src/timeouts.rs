@@ -66,7 +66,7 @@ impl Timeout {
 }
 
 /// The result of work that may not be there.
-pub(crate) async fn result_of<T>(work: &mut Option<BoxFuture<'_, T>>) -> T {
+pub(crate) async fn result_of<F: Future + Unpin>(work: &mut Option<F>) -> F::Output {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Knobs, Topology, World, cache, millis, seconds};
-use hitbox::core::{Clock, ManualClock};
+use hitbox::backend::OffloadPool;
+use hitbox::core::{Clock, ManualClock, Task, TaskKind};
 use hitbox::{AnswerKind, Cache, LoadError, LoadErrorKind, Loaded, OnStale, Response};
 use hitbox_testkit::{Fault, Operation};
 use tokio::task::JoinHandle;
@@ -103,6 +104,11 @@ type Begin = fn(&Cache<u64>, &Slow) -> JoinHandle<Answer>;
 
 const BEGIN: [(&str, Begin); 2] = [("detached", detached), ("scoped", scoped)];
 
+/// When a call takes an older value instead: its load goes on without it, or ends with it.
+fn gives_up(way: &str) -> Duration {
+    millis(if way.starts_with("scoped") { 100 } else { 50 })
+}
+
 fn now(world: &World) -> u64 {
     world.clock.monotonic().as_millis() as u64
 }
@@ -188,7 +194,8 @@ async fn case_a08_an_older_copy_above_a_layer_that_hangs_is_served() {
         world.faults.always(Operation::Read, Fault::Delay(HANG));
         let slow = Slow::new(&world, seconds(2));
         let (took, answer) = ended(&world, begin(&cache, &slow)).await;
-        assert_eq!((took, kind(&answer)), (millis(50), Ok((3, AnswerKind::StaleOnTimeout))), "{way}");
+        let after = gives_up(way);
+        assert_eq!((took, kind(&answer)), (after, Ok((3, AnswerKind::StaleOnTimeout))), "{way}");
     }
 }
 
@@ -204,7 +211,8 @@ async fn case_a08_a_stale_copy_is_served_if_it_cannot_be_read_again() {
         assert_eq!(slow.polls(), 1, "it has looked and loads, {what}");
         world.faults.always(Operation::Read, Fault::Delay(HANG));
         let (took, answer) = ended(world, call).await;
-        assert_eq!((took, kind(&answer)), (millis(50), Ok((3, AnswerKind::StaleOnTimeout))), "{what}");
+        let after = gives_up(what);
+        assert_eq!((took, kind(&answer)), (after, Ok((3, AnswerKind::StaleOnTimeout))), "{what}");
     })
     .await;
 }
@@ -250,13 +258,16 @@ async fn case_a08_a_late_stale_copy_is_served_as_configured() {
         (OnStale::ServeAndReload, scoped, AnswerKind::StaleOnTimeout, false),
         (OnStale::Reload, detached, AnswerKind::StaleOnTimeout, true),
     ] {
+        // Who performs the load by himself waits until the hard timeout.
+        let is_patient = expected == AnswerKind::StaleOnTimeout && !reloads;
         let world = World::new();
         let cache = cache(&world, Topology::Memory, &Knobs { stale: seconds(60), on_stale, ..timeouts() });
         cache.insert(1_u64, 3).await.expect("a write");
         world.clock.advance(seconds(61));
         world.faults.always(Operation::Read, Fault::Delay(millis(70)));
         let (took, answer) = ended(&world, begin(&cache, &Slow::new(&world, seconds(2)))).await;
-        assert_eq!((took, kind(&answer)), (millis(70), Ok((3, expected))), "{on_stale:?}");
+        let after = millis(if is_patient { 100 } else { 70 });
+        assert_eq!((took, kind(&answer)), (after, Ok((3, expected))), "{on_stale:?}");
         settle().await;
         let goes_on = u64::from(reloads);
         assert_eq!(cache.statistics().loading, goes_on, "{on_stale:?}");
@@ -499,4 +510,75 @@ async fn without_timeouts_a_layer_is_waited_for() {
         assert_eq!((took, kind(&answer)), (HANG + millis(20), Ok((7, AnswerKind::Loaded))), "{what}");
     })
     .await;
+}
+
+/// A cache whose only entry is over, and may be served after the soft timeout.
+async fn over(world: &World, topology: Topology, hard: Option<Duration>) -> Cache<u64> {
+    let cache = cache(world, topology, &Knobs { hard, ..timeouts() });
+    cache.insert(1_u64, 3).await.expect("a write");
+    world.clock.advance(seconds(61));
+    cache
+}
+
+/// A load that can only run within its call is waited for: otherwise the key would never have a new value.
+#[tokio::test]
+async fn case_d13_a_load_that_borrows_outlasts_the_soft_timeout() {
+    for topology in OVER {
+        let world = World::new();
+        let cache = over(&world, topology, None).await;
+        let leader = scoped(&cache, &Slow::new(&world, millis(200)));
+        settle().await;
+        // Who only waits for it is answered.
+        let (took, answer) = ended(&world, detached(&cache, &Slow::new(&world, seconds(2)))).await;
+        assert_eq!((took, kind(&answer)), (millis(50), Ok((3, AnswerKind::StaleOnTimeout))), "{topology:?}");
+        let (took, answer) = ended(&world, leader).await;
+        assert_eq!((took, kind(&answer)), (millis(150), Ok((7, AnswerKind::Loaded))), "{topology:?}");
+        assert_eq!(cache.get(1_u64).await.expect("a read"), Some(7), "{topology:?}: it was stored");
+        // The hard timeout counts all the same, and then the older value helps.
+        let world = World::new();
+        let cache = over(&world, topology, Some(millis(100))).await;
+        let (took, answer) = ended(&world, scoped(&cache, &Slow::new(&world, seconds(2)))).await;
+        assert_eq!((took, kind(&answer)), (millis(100), Ok((3, AnswerKind::StaleOnTimeout))), "{topology:?}");
+    }
+}
+
+/// A load for which there was no room goes on when its call is answered.
+#[tokio::test]
+async fn case_d13_a_load_without_room_is_stored() {
+    for (queue, has_room) in [(10, true), (0, false)] {
+        for (many, topology) in [(false, OVER[0]), (false, OVER[1]), (true, OVER[0]), (true, OVER[1])] {
+            let mut world = World::new();
+            world.pool = OffloadPool::builder().workers(1).queue(queue).interactive(0).build();
+            let gate = Arc::new(tokio::sync::Semaphore::new(0));
+            let held = gate.clone();
+            let busy = Task::new(TaskKind::REFILL, async move { drop(held.acquire().await) });
+            world.pool.shared().register(busy).expect("a worker");
+            let cache = over(&world, topology, None).await;
+            let slow = Slow::new(&world, millis(200));
+            let call = if many {
+                let cache = cache.clone();
+                tokio::spawn(async move {
+                    let load = |_: Vec<u64>| async move { slow.load(7).await.map(|value| [(1_u64, value)]) };
+                    cache.get_or_load_many([1_u64], load).await.map(|found| found[&1])
+                })
+            } else {
+                let call = detached(&cache, &slow);
+                tokio::spawn(async move { call.await.expect("no panic").map(|response| response.value) })
+            };
+            let (took, answer) = ended(&world, call).await;
+            let what = format!("room: {has_room}, many: {many}, {topology:?}");
+            match (has_room, many) {
+                (true, _) => assert_eq!((took, answer.ok()), (millis(50), Some(3)), "{what}"),
+                (false, false) => assert_eq!((took, answer.ok()), (millis(200), Some(7)), "{what}"),
+                // What was found at the soft timeout has been taken.
+                (false, true) => assert_eq!((took, answer.ok()), (millis(200), Some(3)), "{what}"),
+            }
+            for _ in 0..20 {
+                world.clock.advance(STEP);
+                settle().await;
+            }
+            assert_eq!(cache.get(1_u64).await.expect("a read"), Some(7), "{what}: it was stored");
+            gate.add_permits(1);
+        }
+    }
 }
