@@ -1,6 +1,8 @@
 //! Several caches in one store.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hitbox_core::{BackendError, BackendResult, CacheKey, KeyPattern, Operation, Scope, ScopeKind};
 
@@ -30,7 +32,7 @@ impl Namespace {
     }
 
     fn of(inner: Arc<dyn Backend>, name: Arc<str>) -> Self {
-        let map = Arc::new(InNamespace(name.clone()));
+        let map = Arc::new(InNamespace::new(name.clone()));
         let keys = KeyMapping::new(inner.layout(), map).with_capabilities(|mut facts| {
             // It would reach the other namespaces of the store. Entries are counted by listing keys.
             facts.erases = false;
@@ -99,30 +101,73 @@ impl Wrapper for Namespace {
 }
 
 /// Keys, scopes and patterns within a namespace.
-struct InNamespace(Arc<str>);
+struct InNamespace {
+    /// Tells the maps of a process apart.
+    id: u64,
+    name: Arc<str>,
+}
+
+/// A key that a map has met, and what it made of it.
+struct Derived {
+    map: u64,
+    outer: CacheKey,
+    inner: CacheKey,
+}
+
+/// What a thread remembers of keys whose hashes end alike, the last that was made first.
+type Derivations = [Option<Derived>; 4];
+
+/// Keys that are read again and again are not made again and again: each thread remembers a few hundred.
+const PLACES: usize = 128;
+
+thread_local! {
+    static DERIVED: RefCell<[Derivations; PLACES]> =
+        const { RefCell::new([const { [const { None }; 4] }; PLACES]) };
+}
 
 impl InNamespace {
+    fn new(name: Arc<str>) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), name }
+    }
+
+    fn derive(&self, key: &CacheKey, known: &mut Derivations) -> CacheKey {
+        let is_it = |derived: &&Derived| derived.map == self.id && derived.outer == *key;
+        if let Some(derived) = known.iter().flatten().find(is_it) {
+            return derived.inner.clone();
+        }
+        let inner = key.in_namespace(&self.name);
+        known.rotate_right(1);
+        known[0] = Some(Derived { map: self.id, outer: key.clone(), inner: inner.clone() });
+        inner
+    }
+
     /// The path of a namespace within this one, as keys have it.
     fn path(&self, inner: &str) -> String {
-        let key = CacheKey::new("").in_namespace(&self.0);
+        let key = CacheKey::new("").in_namespace(&self.name);
         if inner.is_empty() { key.namespace().to_owned() } else { format!("{}/{inner}", key.namespace()) }
     }
 }
 
 impl KeyMap for InNamespace {
     fn inward(&self, key: &CacheKey) -> CacheKey {
-        key.in_namespace(&self.0)
+        let place = key.process_hash().wrapping_add(self.id) as usize % PLACES;
+        let derive = |derived: &RefCell<[Derivations; PLACES]>| {
+            Some(self.derive(key, &mut derived.try_borrow_mut().ok()?[place]))
+        };
+        // A thread that ends remembers nothing.
+        DERIVED.try_with(derive).ok().flatten().unwrap_or_else(|| key.in_namespace(&self.name))
     }
 
     fn outward(&self, key: &CacheKey) -> Option<CacheKey> {
-        key.without_namespace(&self.0)
+        key.without_namespace(&self.name)
     }
 
     /// Everything is this namespace, and namespaces are within it. Tags are the store's.
     fn scope(&self, scope: &Scope) -> Scope {
         match scope.kind {
             // Without a name it is all of the store.
-            _ if self.0.is_empty() => scope.clone(),
+            _ if self.name.is_empty() => scope.clone(),
             ScopeKind::Everything => Scope::namespace(self.path("")),
             ScopeKind::Namespace => Scope::namespace(self.path(&scope.name)),
             _ => scope.clone(),
@@ -130,6 +175,6 @@ impl KeyMap for InNamespace {
     }
 
     fn pattern(&self, pattern: &KeyPattern) -> KeyPattern {
-        pattern.clone().within(&self.0)
+        pattern.clone().within(&self.name)
     }
 }

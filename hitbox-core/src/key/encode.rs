@@ -6,6 +6,7 @@
 //! ```
 //! Integers are little-endian. Every field carries its length, so no two keys share an encoding.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
 use smallvec::SmallVec;
@@ -111,7 +112,26 @@ pub(super) fn in_namespace(key: &CacheKey, namespace: &str) -> CacheKey {
     if namespace.is_empty() {
         return key.clone();
     }
-    with_namespace(key, &join_namespace(namespace, head(&key.encoded).namespace))
+    let (outer, inner) = (escaped(namespace), head(&key.encoded).namespace);
+    let separator: &[u8] = if inner.is_empty() { b"" } else { b"/" };
+    let mut encoded = Buffer::new();
+    encoded.push(key.encoded[0]);
+    let length = outer.len() + separator.len() + inner.len();
+    encoded.extend_from_slice(&(length as u32).to_le_bytes());
+    for part in [outer.as_bytes(), separator, inner.as_bytes()] {
+        encoded.extend_from_slice(part);
+    }
+    // What stands behind the namespace stays.
+    encoded.extend_from_slice(&key.encoded[1 + 4 + inner.len()..]);
+    CacheKey::from_valid(&encoded)
+}
+
+fn escaped(name: &str) -> Cow<'_, str> {
+    if name.contains(['%', '/']) {
+        Cow::Owned(name.replace('%', "%25").replace('/', "%2F"))
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// The path of a namespace within another. Segments are escaped and joined with a slash: `a` around `b` differs from
@@ -120,7 +140,7 @@ pub(super) fn join_namespace(outer: &str, path: &str) -> String {
     if outer.is_empty() {
         return path.to_owned();
     }
-    let mut joined = outer.replace('%', "%25").replace('/', "%2F");
+    let mut joined = escaped(outer).into_owned();
     if !path.is_empty() {
         joined.push('/');
         joined.push_str(path);
