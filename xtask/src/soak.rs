@@ -12,6 +12,7 @@ const ROUND: &[(&str, &str, &str, u64)] = &[
     ("hitbox-testkit", "histories", "HITBOX_RUNS", 50_000),
     ("hitbox-disk", "disk", "HITBOX_KILLS", 1_000),
     ("hitbox", "races", "HITBOX_RUNS", 100_000),
+    ("hitbox", "histories", "HITBOX_RUNS", 50_000),
     ("hitbox", "invalidation", "HITBOX_OPERATIONS", 5_000_000),
 ];
 
