@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use hitbox_core::{BackendLabel, CacheKey, Clock, KeyPattern, Offload, Scope, Subject, Task, TaskKind};
+use smallvec::SmallVec;
 
 use crate::capability::Capabilities;
 use crate::clock::SystemClock;
@@ -240,7 +241,14 @@ impl Layout {
 
     /// The right to store what a load of this key brings, in all leaves.
     pub fn load_permit(&self, key: &CacheKey) -> LoadPermit {
-        LoadPermit::new(self.queues(key), self.clock().now())
+        let (mut queues, mut keys) = (QueueSet::default(), SmallVec::<[CacheKey; 3]>::new());
+        for leaf in &self.0.leaves {
+            let key = leaf.key(key);
+            if queues.add(&leaf.handle.coherence().queue, key.process_hash()) {
+                keys.push(key.into_owned());
+            }
+        }
+        LoadPermit::new(queues, keys, self.clock().now())
     }
 
     /// The right to fill all leaves but these, if nothing is written to the key from now on.
@@ -324,6 +332,11 @@ impl LeafInfo {
             key = Cow::Owned(map.inward(&key));
         }
         key
+    }
+
+    /// A pattern as this leaf knows it.
+    pub(crate) fn pattern(&self, pattern: &KeyPattern) -> KeyPattern {
+        self.maps.iter().fold(pattern.clone(), |pattern, map| map.pattern(&pattern))
     }
 
     fn hash_of(&self, key: &CacheKey) -> u64 {

@@ -5,7 +5,9 @@
 //! `HITBOX_SCHEDULES` sets how many (1,000,000 by default), `HITBOX_SEED` replays.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
+use hitbox_core::{CacheKey, KeyPattern, Timestamp};
 use hitbox_testkit::{History, number_from, seed};
 use load_permit::LoadPermit;
 use refill_permit::RefillPermit;
@@ -46,7 +48,12 @@ mod stripe;
 #[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
 mod logical_clock;
 
-const HASH: u64 = 7;
+/// The one key that all tasks are about.
+static KEY: LazyLock<CacheKey> = LazyLock::new(|| CacheKey::new("k"));
+
+fn hash() -> u64 {
+    KEY.process_hash()
+}
 
 /// How a refill decides whether it may install.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,7 +124,7 @@ impl World {
         let one = |store: usize| {
             let (this, ticket) = (self.clone(), ticket.clone());
             async move {
-                let _guard = ticket.guard(&this.queues[store], HASH).await.expect("its only turn");
+                let _guard = ticket.guard(&this.queues[store], hash()).await.expect("its only turn");
                 this.put(store, version);
             }
         };
@@ -142,13 +149,14 @@ impl World {
 
     fn queues(&self) -> QueueSet {
         let mut queues = QueueSet::default();
-        self.queues.iter().for_each(|queue| queues.add(queue, HASH));
+        self.queues.iter().for_each(|queue| drop(queues.add(queue, hash())));
         queues
     }
 
     /// A load, which is shared while it is under way and stored at its end.
     async fn load(self: Arc<Self>, version: u64) {
-        let permit = Arc::new(LoadPermit::new(self.queues(), hitbox_core::Timestamp::from_millis(0)));
+        let permit =
+            Arc::new(LoadPermit::new(self.queues(), [KEY.clone(), KEY.clone()], Timestamp::from_millis(0)));
         self.history.loads(version, self.history.begin());
         *self.flight.lock().expect("no panic") = Some((permit.clone(), version));
         pause().await;
@@ -158,7 +166,7 @@ impl World {
         };
         if let Some(ticket) = &ticket {
             for store in [1, 0] {
-                let _guard = ticket.guard(&self.queues[store], HASH).await.expect("its only turn");
+                let _guard = ticket.guard(&self.queues[store], hash()).await.expect("its only turn");
                 self.put(store, Some(version));
             }
         }
@@ -180,18 +188,29 @@ impl World {
 
     async fn erase(self: Arc<Self>) {
         let begin = self.history.begin();
-        let _first = self.queues[0].drain().await;
-        let _second = self.queues[1].drain().await;
+        // Of everything, or of a pattern that matches.
+        let pattern = thread_rng().gen_bool(0.5).then(|| KeyPattern::prefix(&KEY));
+        let _first = self.queues[0].drain(pattern.clone()).await;
+        let _second = self.queues[1].drain(pattern).await;
         self.put(1, None);
         self.put(0, None);
         self.history.wrote(None, begin);
+    }
+
+    /// Keys that begin otherwise are removed.
+    async fn erase_others(self: Arc<Self>) {
+        let pattern = Some(KeyPattern::prefix(&CacheKey::new("others")));
+        let _first = self.queues[0].drain(pattern.clone()).await;
+        pause().await;
+        let _second = self.queues[1].drain(pattern).await;
+        pause().await;
     }
 
     /// A read through the composition with `upper` over the other store, which refills.
     async fn read(self: Arc<Self>, upper: usize) {
         let begin = self.history.begin();
         let mut permit = RefillPermit::default();
-        permit.add(&self.queues[upper], HASH);
+        permit.add(&self.queues[upper], hash());
         let found = match self.get(upper) {
             Some(version) => Some(version),
             None => {
@@ -209,15 +228,15 @@ impl World {
 
     fn refill(&self, upper: usize, version: u64, permit: &RefillPermit) {
         let queue = &self.queues[upper];
-        let generation = permit.generation(queue, HASH).expect("a permit for this store");
+        let generation = permit.generation(queue, hash()).expect("a permit for this store");
         match self.refill {
             Refill::Permitted => {
-                if let Some(_slot) = queue.enter_refill(HASH, generation) {
+                if let Some(_slot) = queue.enter_refill(&KEY, generation) {
                     self.put(upper, Some(version));
                 }
             }
             Refill::Compares => {
-                if queue.generation(HASH) == generation {
+                if queue.generation(hash()) == generation {
                     self.put(upper, Some(version));
                 }
             }
@@ -236,6 +255,9 @@ fn execute(refill: Refill, load: Load) {
     }
     if random.gen_bool(0.2) {
         tasks.push(spawn(world.clone().erase()));
+    }
+    if random.gen_bool(0.1) {
+        tasks.push(spawn(world.clone().erase_others()));
     }
     for _ in 0..random.gen_range(1..=2) {
         tasks.push(spawn(world.clone().read(random.gen_range(0..2))));
@@ -321,8 +343,8 @@ struct Places {
 impl Places {
     fn ticket(&self) -> Arc<WriteTicket> {
         let mut queues = QueueSet::default();
-        queues.add(&self.queue, HASH);
-        queues.add(&self.queue, HASH);
+        queues.add(&self.queue, hash());
+        queues.add(&self.queue, hash());
         WriteTicket::begin(queues, WriteKind::Change)
     }
 
@@ -332,7 +354,7 @@ impl Places {
 
     /// Whether the store has the version, or something later, as far as this place can say.
     async fn write(self: Arc<Self>, ticket: Arc<WriteTicket>, version: u64, fails: bool) -> bool {
-        let _guard = match ticket.guard(&self.queue, HASH).await {
+        let _guard = match ticket.guard(&self.queue, hash()).await {
             Ok(guard) => Some(guard),
             Err(passed) => match self.heeds {
                 Heeds::Passed | Heeds::Failures => return passed == Passed::Overtaken,
@@ -342,12 +364,12 @@ impl Places {
         pause().await;
         if fails {
             if self.heeds == Heeds::Failures {
-                ticket.overtake(&self.queue, HASH);
+                ticket.overtake(&self.queue, hash());
             }
             return false;
         }
         *self.stored.lock().expect("no panic") = version;
-        ticket.overtake(&self.queue, HASH);
+        ticket.overtake(&self.queue, hash());
         pause().await;
         true
     }
@@ -356,7 +378,7 @@ impl Places {
     async fn rewrite(self: Arc<Self>) {
         let ticket = self.ticket();
         for _ in 0..2 {
-            let Ok(_guard) = ticket.guard(&self.queue, HASH).await else { continue };
+            let Ok(_guard) = ticket.guard(&self.queue, hash()).await else { continue };
             let there = self.stored();
             pause().await;
             *self.stored.lock().expect("no panic") = there;

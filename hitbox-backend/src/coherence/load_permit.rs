@@ -5,7 +5,7 @@
 //! the stripe's lock. A permit that is taken while its key is being written ends with that write. What it brings may be
 //! shared until then, and is never stored.
 
-use hitbox_core::Timestamp;
+use hitbox_core::{CacheKey, Timestamp};
 use smallvec::SmallVec;
 
 use super::logical_clock::StartedAt;
@@ -15,20 +15,20 @@ use super::write_ticket::{QueueOf, QueueSet, WriteTicket};
 
 /// The right to write one key after a load, in all stores that the write concerns. Dropping it gives it up.
 pub struct LoadPermit {
-    /// Each with the permit's number there.
-    stores: SmallVec<[(QueueOf, u64); 3]>,
+    /// Each with the permit's number there, and its key as it is known there.
+    stores: SmallVec<[(QueueOf, u64, CacheKey); 3]>,
     started: StartedAt,
 }
 
 impl LoadPermit {
-    /// Takes a permit in each of these queues, at this time.
-    pub fn new(queues: QueueSet, now: Timestamp) -> Self {
-        let permit = |of: QueueOf| {
-            let id = of.queue.take_permit(of.hash);
-            (of, id)
+    /// Takes a permit in each of these queues, at this time. The keys are those that the queues know it by.
+    pub fn new(queues: QueueSet, keys: impl IntoIterator<Item = CacheKey>, now: Timestamp) -> Self {
+        let permit = |(of, key): (QueueOf, CacheKey)| {
+            let id = of.queue.take_permit(key.clone());
+            (of, id, key)
         };
         let started = StartedAt::load(now);
-        Self { stores: queues.0.into_iter().map(permit).collect(), started }
+        Self { stores: queues.0.into_iter().zip(keys).map(permit).collect(), started }
     }
 
     /// When it was taken.
@@ -39,7 +39,7 @@ impl LoadPermit {
     /// Whether what is loaded under it may be shown to a read that starts now: no write of the key has started or
     /// ended since it was taken.
     pub fn is_current(&self) -> bool {
-        self.stores.iter().all(|(of, id)| of.queue.has_permit(of.hash, *id))
+        self.stores.iter().all(|(of, id, _)| of.queue.has_permit(of.hash, *id))
     }
 
     /// Begins the write that the permit is for, unless another write came first. That ends all other permits to the
@@ -48,23 +48,24 @@ impl LoadPermit {
         WriteTicket::begin_permitted(self)
     }
 
-    pub(super) fn stores(&self) -> &[(QueueOf, u64)] {
+    pub(super) fn stores(&self) -> &[(QueueOf, u64, CacheKey)] {
         &self.stores
     }
 
-    pub(super) fn id(&self, queue: &WriteQueue, hash: u64) -> Option<u64> {
-        let is_mine = |(of, _): &&(QueueOf, u64)| of.queue.id() == queue.id() && of.hash == hash;
-        self.stores.iter().find(is_mine).map(|(_, id)| *id)
+    /// Its number in this queue, and its key there.
+    pub(super) fn at(&self, queue: &WriteQueue, hash: u64) -> Option<(u64, &CacheKey)> {
+        let is_mine = |(of, ..): &&(QueueOf, u64, CacheKey)| of.queue.id() == queue.id() && of.hash == hash;
+        self.stores.iter().find(is_mine).map(|(_, id, key)| (*id, key))
     }
 
     pub(super) fn queues(&self) -> QueueSet {
-        QueueSet(self.stores.iter().map(|(of, _)| of.clone()).collect())
+        QueueSet(self.stores.iter().map(|(of, ..)| of.clone()).collect())
     }
 }
 
 impl Drop for LoadPermit {
     fn drop(&mut self) {
-        self.stores.iter().for_each(|(of, id)| of.queue.return_permit(of.hash, *id));
+        self.stores.iter().for_each(|(of, id, _)| of.queue.return_permit(of.hash, *id));
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::task::Waker;
 
+use hitbox_core::{CacheKey, KeyPattern};
 use smallvec::SmallVec;
+
+use super::sync::Arc;
 
 #[derive(Default)]
 pub(super) struct Stripe {
@@ -10,6 +13,8 @@ pub(super) struct Stripe {
     pub(super) generation: u64,
     /// Drains under way: no refill gets in.
     pub(super) drains: usize,
+    /// Drains under way of the keys that match: no refill of one gets in.
+    pub(super) patterns: Vec<Arc<KeyPattern>>,
     /// The number of the next slot or permit.
     pub(super) next: u64,
     /// Slots with lower numbers were there when the last drain began.
@@ -21,10 +26,10 @@ pub(super) struct Stripe {
 }
 
 /// A load permit that nothing has ended yet.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Permit {
     pub(super) hash: u64,
     pub(super) id: u64,
+    pub(super) key: CacheKey,
     /// It was taken while its key was being written, by a call that had no answer yet. It ends with that write and never becomes a write.
     pub(super) late: bool,
 }
@@ -66,7 +71,17 @@ pub enum WriteKind {
 
 impl Stripe {
     pub(super) fn may_begin(&self, hash: u64, id: u64) -> bool {
-        self.permits.contains(&Permit { hash, id, late: false })
+        self.permits.iter().any(|permit| permit.hash == hash && permit.id == id && !permit.late)
+    }
+
+    /// Whether keys of the store are being removed.
+    pub(super) fn has_drains(&self) -> bool {
+        self.drains > 0 || !self.patterns.is_empty()
+    }
+
+    /// Whether all that the store has of this key is being removed.
+    pub(super) fn is_draining(&self, key: &CacheKey) -> bool {
+        self.drains > 0 || self.patterns.iter().any(|pattern| pattern.matches(key))
     }
 
     pub(super) fn enter(&mut self, hash: u64, kind: WriteKind) -> u64 {

@@ -14,6 +14,8 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
+use hitbox_core::{CacheKey, KeyPattern};
+
 use super::stripe::{Permit, Slot, Stripe, WriteKind};
 use super::sync::{Arc, Mutex, MutexGuard};
 
@@ -80,9 +82,10 @@ impl WriteQueue {
     }
 
     /// A slot for a refill, if nothing was written since its permit was taken and nobody is writing.
-    pub fn enter_refill(&self, hash: u64, generation: u64) -> Option<OwnSlot<'_>> {
+    pub fn enter_refill(&self, key: &CacheKey, generation: u64) -> Option<OwnSlot<'_>> {
+        let hash = key.process_hash();
         let mut stripe = self.stripe(hash);
-        if stripe.drains > 0 || stripe.generation != generation || stripe.has_slot_of(hash) {
+        if stripe.generation != generation || stripe.has_slot_of(hash) || stripe.is_draining(key) {
             return None;
         }
         let number = stripe.enter(hash, WriteKind::Maintenance);
@@ -128,14 +131,15 @@ impl WriteQueue {
         .await;
     }
 
-    pub(super) fn take_permit(&self, hash: u64) -> u64 {
+    pub(super) fn take_permit(&self, key: CacheKey) -> u64 {
+        let hash = key.process_hash();
         let mut stripe = self.stripe(hash);
         let is_changing =
             |slot: &Slot| slot.hash == hash && slot.kind == WriteKind::Change && !slot.acknowledged;
-        let late = stripe.drains > 0 || stripe.slots.iter().any(is_changing);
+        let late = stripe.slots.iter().any(is_changing) || stripe.is_draining(&key);
         let id = stripe.next;
         stripe.next += 1;
-        stripe.permits.push(Permit { hash, id, late });
+        stripe.permits.push(Permit { hash, id, key, late });
         id
     }
 
@@ -174,17 +178,26 @@ impl WriteQueue {
         woken.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Ends every permit, lets no refill in until the guard is dropped, and waits until those have written who were
-    /// writing or refilling.
+    /// Ends every permit, or those of the keys that match, lets no refill of these keys in until the guard is dropped, and
+    /// waits until those have written who were writing or refilling.
     ///
     /// Dropping the future lets refills in again; the permits stay ended.
-    pub async fn drain(self: &Arc<Self>) -> Drain {
-        let mut drain = Drain { queue: self.clone(), before: Vec::with_capacity(self.stripes.len()) };
+    pub async fn drain(self: &Arc<Self>, pattern: Option<KeyPattern>) -> Drain {
+        let before = Vec::with_capacity(self.stripes.len());
+        let mut drain = Drain { queue: self.clone(), before, pattern: pattern.map(Arc::new) };
         for index in 0..self.stripes.len() {
             let mut stripe = self.lock(index);
             stripe.generation += 1;
-            stripe.drains += 1;
-            stripe.permits.clear();
+            match &drain.pattern {
+                None => {
+                    stripe.drains += 1;
+                    stripe.permits.clear();
+                }
+                Some(pattern) => {
+                    stripe.permits.retain(|permit| !pattern.matches(&permit.key));
+                    stripe.patterns.push(pattern.clone());
+                }
+            }
             stripe.drained = stripe.next;
             drain.before.push(stripe.next);
         }
@@ -212,6 +225,8 @@ pub struct Drain {
     queue: Arc<WriteQueue>,
     /// Per stripe, the number from which on writes came later.
     before: Vec<u64>,
+    /// Of these keys alone.
+    pattern: Option<Arc<KeyPattern>>,
 }
 
 impl Drain {
@@ -225,9 +240,17 @@ impl Drop for Drain {
     fn drop(&mut self) {
         for index in 0..self.before.len() {
             let mut stripe = self.queue.lock(index);
-            stripe.drains -= 1;
-            stripe.permits.retain(|permit| !permit.late);
             stripe.generation += 1;
+            match &self.pattern {
+                None => {
+                    stripe.drains -= 1;
+                    stripe.permits.retain(|permit| !permit.late);
+                }
+                Some(pattern) => {
+                    stripe.patterns.retain(|other| !Arc::ptr_eq(other, pattern));
+                    stripe.permits.retain(|permit| !permit.late || !pattern.matches(&permit.key));
+                }
+            }
         }
     }
 }

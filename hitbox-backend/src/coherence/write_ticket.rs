@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::Poll;
 
+use hitbox_core::CacheKey;
 use smallvec::SmallVec;
 
 use super::load_permit::LoadPermit;
@@ -27,11 +28,17 @@ pub(super) struct QueueOf {
 }
 
 impl QueueSet {
-    /// Adds a queue.
-    pub fn add(&mut self, queue: &Arc<WriteQueue>, hash: u64) {
+    /// Adds a queue; says whether it was not there yet.
+    pub fn add(&mut self, queue: &Arc<WriteQueue>, hash: u64) -> bool {
         match self.0.iter_mut().find(|known| known.queue.id == queue.id && known.hash == hash) {
-            Some(known) => known.has_places = true,
-            None => self.0.push(QueueOf { queue: queue.clone(), hash, has_places: false }),
+            Some(known) => {
+                known.has_places = true;
+                false
+            }
+            None => {
+                self.0.push(QueueOf { queue: queue.clone(), hash, has_places: false });
+                true
+            }
         }
     }
 }
@@ -172,8 +179,9 @@ impl WriteTicket {
                 .binary_search_by_key(&at, |(id, stripe, _)| (*id, *stripe))
                 .unwrap_or_else(|missing| missing)
         };
-        let may_begin =
-            |(of, id): &(QueueOf, u64)| stripes[stripe_of(&of.queue, of.hash)].may_begin(of.hash, *id);
+        let may_begin = |(of, id, _): &(QueueOf, u64, CacheKey)| {
+            stripes[stripe_of(&of.queue, of.hash)].may_begin(of.hash, *id)
+        };
         if !permit.is_none_or(|permit| permit.stores().iter().all(may_begin)) {
             return false;
         }
@@ -183,9 +191,9 @@ impl WriteTicket {
                 stripe.generation += 1;
                 let is_first = !stripe.has_slot_of(of.hash);
                 let number = stripe.enter(of.hash, kind);
-                if let Some(id) = permit.and_then(|permit| permit.id(&of.queue, of.hash)) {
+                if let Some((id, key)) = permit.and_then(|permit| permit.at(&of.queue, of.hash)) {
                     // It stays current for as long as its own write takes.
-                    stripe.permits.push(Permit { hash: of.hash, id, late: true });
+                    stripe.permits.push(Permit { hash: of.hash, id, key: key.clone(), late: true });
                 }
                 ticket.slots.push(TicketSlot::new(of.clone(), number, is_first));
             }
@@ -212,7 +220,7 @@ impl WriteTicket {
     /// Whether one of its stores is being drained. Ask this when it is [first](Self::first): a drain that begins later
     /// waits for this write. What is read from other stores during a drain may be what the drain is there to remove.
     pub fn meets_drain(&self) -> bool {
-        self.slots.iter().any(|slot| slot.queue.stripe(slot.hash).drains > 0)
+        self.slots.iter().any(|slot| slot.queue.stripe(slot.hash).has_drains())
     }
 
     fn slot(&self, queue: &WriteQueue, hash: u64) -> Option<&TicketSlot> {

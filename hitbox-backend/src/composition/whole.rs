@@ -26,7 +26,7 @@ impl Composition {
             // With a pattern no leaf is filled from another before all have lost what it means, whichever composition
             // does it.
             let _drains = match what.target() {
-                InvalidationTarget::Matching(_) => drain(&this.layout).await,
+                InvalidationTarget::Matching(pattern) => drain(&this.layout, Some(pattern)).await,
                 _ => Vec::new(),
             };
             let Pair { l1, l2 } = &this.layers;
@@ -67,7 +67,7 @@ impl Composition {
             Maintenance::List { cursor, limit } => self.list(cursor, limit).await,
             Maintenance::Erase { .. } => {
                 // No leaf is filled from another before all are empty, whichever composition does it.
-                let _drains = drain(&self.layout).await;
+                let _drains = drain(&self.layout, None).await;
                 let (l1, l2) = join(l1.maintain(work), l2.maintain(work)).await;
                 both(l1, l2)
             }

@@ -17,12 +17,13 @@ const MAX_UNRECORDED: usize = 1 << 18;
 /// Keys that are listed at a time where that is I/O.
 const PAGE: usize = 1_000;
 
-/// Ends every load and refill that is under way in these leaves, lets none in until the guards are dropped, and waits
-/// for the writes that came before.
-pub(crate) async fn drain(layout: &Layout) -> Vec<Drain> {
+/// Ends every load and refill that is under way in these leaves, or those of the keys that match, lets none in until the
+/// guards are dropped, and waits for the writes that came before.
+pub(crate) async fn drain(layout: &Layout, pattern: Option<&KeyPattern>) -> Vec<Drain> {
     let mut drains = Vec::new();
     for leaf in layout.leaves() {
-        drains.push(leaf.handle().coherence().queue.drain().await);
+        let pattern = pattern.map(|pattern| leaf.pattern(pattern));
+        drains.push(leaf.handle().coherence().queue.drain(pattern).await);
     }
     drains
 }
@@ -97,7 +98,7 @@ impl<S: Store> Leaf<S> {
         if !facts.enumerates {
             return Err(BackendError::unsupported("listing keys"));
         }
-        let _drains = drain(&self.layout).await;
+        let _drains = drain(&self.layout, Some(pattern)).await;
         // A list in memory costs nothing but its keys.
         let limit = if facts.answers_at_once { usize::MAX } else { PAGE };
         let mut all = Ok(());
@@ -126,7 +127,7 @@ impl<S: Store> Leaf<S> {
             }
             // Loads that are under way cannot know whether they carry one of them: the clock tells them.
             InvalidationTarget::Scopes(scopes) => self.epochs().forget(scopes),
-            InvalidationTarget::Matching(_) => drop(drain(&self.layout).await),
+            InvalidationTarget::Matching(pattern) => drop(drain(&self.layout, Some(pattern)).await),
         }
         self.handle.line(LeafOutcome::Skipped)
     }

@@ -42,7 +42,7 @@ impl<S: Store> Leaf<S> {
 
     async fn erase(&self) -> BackendResult<()> {
         let coherence = self.handle.coherence();
-        let drain = coherence.queue.drain().await;
+        let drain = coherence.queue.drain(None).await;
         let erasing = coherence.dirty.begin_erase();
         let erased = self.store.erase().await;
         match erased {

@@ -36,7 +36,7 @@ impl<S: Store> Leaf<S> {
             Ok(value) => value,
             Err(error) => return handle.refuse(error),
         };
-        let Some(slot) = queue.enter_refill(key.process_hash(), generation) else {
+        let Some(slot) = queue.enter_refill(key, generation) else {
             return self.refill_superseded();
         };
         let turn = Turn::Own(slot);
