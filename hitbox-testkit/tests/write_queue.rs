@@ -149,7 +149,9 @@ impl World {
 
     fn queues(&self) -> QueueSet {
         let mut queues = QueueSet::default();
-        self.queues.iter().for_each(|queue| drop(queues.add(queue, hash())));
+        for queue in &self.queues {
+            queues.add(queue, hash());
+        }
         queues
     }
 

@@ -5,25 +5,25 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
-use futures_util::future::{Either, Shared as SharedFuture, join_all, select};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use hitbox_backend::internal::{self, Decoded};
 use hitbox_backend::{Backend, Cacheable};
 use hitbox_core::{BackendResult, BoxFuture, CacheKey, Freshness, Task, TaskKind};
 
+use crate::batch::Batch;
 use crate::cache::Cache;
-use crate::cycle::{self, LoadId};
+use crate::cycle;
 use crate::entry_options::EntryOptions;
-use crate::error::{BoxError, LoadError, LoadErrorKind, SharedError};
+use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::{Ended, Flight, Joins, LoadCompletion, Role, Waiting};
 use crate::inline::Inline;
 use crate::key::ToKey;
-use crate::load::{LoadEnd, LoadPlan, LoadResult, LoaderFn, RefreshAhead};
-use crate::loaded::Loaded;
+use crate::load::{LoadEnd, LoadPlan, LoadResult, RefreshAhead};
 use crate::settings::{AfterTimeout, LifetimeOverride, OnStale};
 use crate::shared::{READ, READ_AGAIN, Shared};
 use crate::timeouts::{Timeouts, result_of};
@@ -300,14 +300,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     {
         let first = led.first()?.key.clone();
         let keys: Vec<K> = led.iter().filter_map(|led| names.get(led.key).cloned()).collect();
-        // All parts wait for the one load of the batch.
-        let batch_id = LoadId::next();
-        let load = async move {
-            let loaded = loader(keys).await.map_err(|error| SharedError(Arc::from(error.into())));
-            loaded.map(|values| Arc::new(Mutex::new(values.into_iter().collect::<HashMap<K, V>>())))
-        };
-        let batch: BoxFuture<'static, _> = Box::pin(cycle::within(batch_id, first, load));
-        let batch = futures_util::FutureExt::shared(batch);
+        let batch = Batch::new(first, keys, loader);
         let (mut parts, mut flights) = (Vec::with_capacity(led.len()), Vec::with_capacity(led.len()));
         for Led { key, completion, ahead } in led {
             let Some(name) = names.get(key).cloned() else { continue };
@@ -315,7 +308,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             flights.push(completion.flight.clone());
             let (lifetime, options) = (LifetimeOverride::NONE, EntryOptions::NONE);
             let plan = LoadPlan { lifetime, options, ahead, may_replace: false };
-            parts.push(self.part(completion, key, part_of(batch.clone(), batch_id, key.clone(), name), plan));
+            parts.push(self.part(completion, key, batch.part(key.clone(), name), plan));
         }
         let all = join_all(parts);
         let task = Task::new(TaskKind::LOAD, async move { drop(all.await) }).interactive();
@@ -453,29 +446,4 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
         Ok(())
     }
-}
-
-type Loads<K, V> = Result<Arc<Mutex<HashMap<K, V>>>, SharedError>;
-
-/// The loader of one key, which takes its part of what the batch brings.
-fn part_of<K, V>(
-    batch: SharedFuture<BoxFuture<'static, Loads<K, V>>>,
-    batch_id: LoadId,
-    key: CacheKey,
-    name: K,
-) -> LoaderFn<'static, V>
-where
-    K: Eq + Hash + Send + Sync + 'static,
-    V: Cacheable,
-{
-    LoaderFn::Plain(Box::pin(async move {
-        let _edge = cycle::wait_for(batch_id, &key).map_err(|keys| LoadError::of_cycle(&key, &keys))?;
-        match batch.await {
-            Ok(values) => {
-                let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(Loaded::from(values.remove(&name)))
-            }
-            Err(error) => Err(BoxError::from(error)),
-        }
-    }))
 }

@@ -3,6 +3,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod advisor;
+mod batch;
 #[cfg(feature = "macros")]
 mod blocking;
 mod builder;
