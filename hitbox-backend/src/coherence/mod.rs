@@ -62,7 +62,7 @@ impl Coherence {
         if let Some(number) = ticket.number(&self.queue, hash) {
             self.dirty.mark_dirty(key, number, || clock.now());
             // What has been written later, or in another place of the expression, is not taken for failed.
-            if self.queue.is_overtaken(hash, number) || ticket.is_done(&self.queue, hash) {
+            if self.queue.is_overtaken(hash, number) || ticket.is_done_in_a_place(&self.queue, hash) {
                 self.dirty.mark_clean(key, number);
             }
         }

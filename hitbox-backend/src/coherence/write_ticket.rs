@@ -244,6 +244,12 @@ impl WriteTicket {
         self.slot(queue, hash).is_some_and(TicketSlot::is_stored)
     }
 
+    /// Whether this store stands in several places of the expression, and has what the write brought in one of them.
+    pub(crate) fn is_done_in_a_place(&self, queue: &WriteQueue, hash: u64) -> bool {
+        fence(Ordering::SeqCst);
+        self.slot(queue, hash).is_some_and(|slot| slot.has_places && slot.is_stored())
+    }
+
     /// Its number among the writes of this key in this store: later ones have greater numbers.
     pub fn number(&self, queue: &WriteQueue, hash: u64) -> Option<u64> {
         self.slot(queue, hash).map(|slot| slot.number)
