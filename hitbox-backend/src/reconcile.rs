@@ -263,6 +263,16 @@ enum Round {
 }
 
 impl Round {
+    /// How long to wait before the next round. There is always a pause: somebody else may be at what is left, and needs the
+    /// thread.
+    fn pause_after(self, last: Duration) -> Duration {
+        match self {
+            // What has failed meanwhile is new.
+            Self::Clean | Self::Going => SHORTEST_PAUSE,
+            Self::Stuck => (last * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        }
+    }
+
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Clean, other) | (other, Self::Clean) => other,
@@ -294,11 +304,7 @@ async fn run<O: Reconciles>(owner: Weak<O>, clock: Arc<dyn Clock>, mut running: 
             let Some(again) = Running::start(&flag) else { return };
             running = again;
         }
-        pause = match round {
-            Round::Clean => Duration::ZERO,
-            Round::Going => SHORTEST_PAUSE,
-            Round::Stuck => (pause * 2).min(LONGEST_PAUSE),
-        };
+        pause = round.pause_after(pause);
     }
 }
 
@@ -368,5 +374,23 @@ async fn reconcile_leaf<O: Reconciles>(
         if !is_any {
             return round;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_PAUSE, Round, SHORTEST_PAUSE};
+
+    #[test]
+    fn no_round_follows_another_at_once() {
+        let mut pause = SHORTEST_PAUSE;
+        for round in [Round::Clean, Round::Stuck, Round::Going, Round::Stuck, Round::Clean, Round::Stuck] {
+            pause = round.pause_after(pause);
+            assert!(pause >= SHORTEST_PAUSE, "{round:?} is followed after {pause:?}");
+        }
+        for _ in 0..20 {
+            pause = Round::Stuck.pause_after(pause);
+        }
+        assert_eq!(pause, LONGEST_PAUSE);
     }
 }

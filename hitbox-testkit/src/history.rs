@@ -11,18 +11,16 @@ struct Write {
     /// `None` is a delete or a clear.
     version: Option<u64>,
     begin: Moment,
+    /// It had returned then, and all that was made before it began was over.
     end: Moment,
-    /// It was loaded from a source: from `begin` on, until whenever.
-    is_load: bool,
+    /// What begins later than this ends it.
+    made: Moment,
 }
 
 impl Write {
     /// Whether a read that begins at `read` must not see this, since `newer` had returned by then.
     fn is_over(&self, newer: &Self, read: Moment) -> bool {
-        // A load brings what its source had when it began: later is no newer.
-        let made = if self.is_load { self.begin } else { self.end };
-        let is_older = made < newer.begin;
-        is_older && newer.end < read && !newer.is_load
+        self.made < newer.begin && newer.end < read
     }
 }
 
@@ -62,18 +60,25 @@ impl History {
     /// A write (or, without a version, a delete or clear) that began then has returned.
     pub fn wrote(&self, version: Option<u64>, begin: Moment) {
         let end = self.begin();
-        lock(&self.writes).push(Write { version, begin, end, is_load: false });
+        lock(&self.writes).push(Write { version, begin, end, made: end });
     }
 
     /// A load that began then brings this version. No read may see it that began after a write, delete or clear had
     /// returned which began after the load.
     pub fn loads(&self, version: u64, begin: Moment) {
-        lock(&self.writes).push(Write { version: Some(version), begin, end: Moment::MAX, is_load: true });
+        // It brings what its source had when it began: later is no newer.
+        lock(&self.writes).push(Write { version: Some(version), begin, end: Moment::MAX, made: begin });
+    }
+
+    /// A write of this version that began then has failed: it may be seen or not, and ends nothing.
+    pub fn failed(&self, version: u64, begin: Moment) {
+        let made = self.begin();
+        lock(&self.writes).push(Write { version: Some(version), begin, end: Moment::MAX, made });
     }
 
     /// A version that was there before everything else.
     pub fn had(&self, version: u64) {
-        lock(&self.writes).push(Write { version: Some(version), begin: 0, end: 0, is_load: false });
+        lock(&self.writes).push(Write { version: Some(version), begin: 0, end: 0, made: 0 });
     }
 
     /// A read that began then saw this version.
@@ -116,6 +121,19 @@ mod tests {
         assert_eq!(history.check(), Ok(()), "the write and the delete were under way together");
         history.read(0, begin);
         assert!(history.check().is_err(), "both came after version 0");
+    }
+
+    #[test]
+    fn a_failed_write_ends_nothing_and_is_over_with_what_begins_after_it() {
+        let history = History::default();
+        history.had(0);
+        history.failed(1, history.begin());
+        history.read(0, history.begin());
+        history.read(1, history.begin());
+        assert_eq!(history.check(), Ok(()), "it was made, or not");
+        history.wrote(Some(2), history.begin());
+        history.read(1, history.begin());
+        assert!(history.check().is_err(), "a later write has returned");
     }
 
     #[test]

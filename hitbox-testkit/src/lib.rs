@@ -11,6 +11,7 @@ mod seed;
 mod server;
 mod subject;
 pub mod suite;
+mod unsteady;
 
 pub use faulty::{Fault, Faults, Faulty, Operation};
 pub use history::{History, Moment};
@@ -21,3 +22,4 @@ pub use server::RedisServer;
 pub use subject::{
     Composer, Exception, Factory, Setup, Subject, Subjects, World, factory, left_nest, pair, right_nest,
 };
+pub use unsteady::{Unsteady, dawdle, random_policy};

@@ -8,85 +8,17 @@ mod common;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use hitbox_backend::doc::Map;
 use hitbox_backend::operation::{Batch, Completion, Receipts};
 use hitbox_backend::operation::{Condition, Write, WriteOptions};
-use hitbox_backend::policy::Loser;
 use hitbox_backend::store::LeafOptions;
-use hitbox_backend::store::{Capabilities, Conditional, DeleteStatus, Page, Raw, Store, StoreCondition};
 use hitbox_backend::wrap::{Wrapper, forward};
-use hitbox_backend::{
-    Backend, CacheBackend, CompositionBackend, CompositionPolicy, Leaf, OptimisticParallelWritePolicy,
-    ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialReadPolicy,
-    SequentialWritePolicy, Wrap,
-};
-use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue};
+use hitbox_backend::{Backend, CacheBackend, CompositionBackend, Leaf, Wrap};
+use hitbox_core::{CacheContext, CacheKey, CacheValue};
 use hitbox_disk::DiskBackend;
-use hitbox_testkit::{History, World, number_from, seed};
+use hitbox_testkit::{History, Unsteady, World, number_from, random_policy, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-
-/// A store whose calls stand still for a random while before and after they act, so that calls meet.
-struct Dawdling<S>(Arc<S>);
-
-async fn dawdle() {
-    let times = rand::rng().random_range(0..4);
-    for _ in 0..times {
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn slowly<T>(call: impl Future<Output = T>) -> T {
-    dawdle().await;
-    let answer = call.await;
-    dawdle().await;
-    answer
-}
-
-#[async_trait]
-impl<S: Store> Store for Dawdling<S> {
-    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        slowly(self.0.read(key)).await
-    }
-
-    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        slowly(self.0.write(key, value)).await
-    }
-
-    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
-        slowly(self.0.remove(key)).await
-    }
-
-    async fn write_if(
-        &self,
-        key: &CacheKey,
-        value: CacheValue<Raw>,
-        condition: &StoreCondition,
-    ) -> BackendResult<Conditional> {
-        slowly(self.0.write_if(key, value, condition)).await
-    }
-
-    async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
-        self.0.keys(cursor, limit).await
-    }
-
-    async fn erase(&self) -> BackendResult<()> {
-        slowly(self.0.erase()).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.0.capabilities();
-        capabilities.answers_at_once = false;
-        capabilities
-    }
-}
-
-/// The store of a leaf, made slow, in a leaf of its own.
-fn dawdling<S: Store>(leaf: &impl Wrapper<Inner = Leaf<S>>, label: &str, world: &World) -> Arc<dyn Backend> {
-    let options = LeafOptions::new(label).with_clock(world.shared_clock());
-    Arc::new(Leaf::new(Dawdling(leaf.inner().store().clone()), options))
-}
 
 /// Refills are stored whatever was written meanwhile, and wait for nobody: what the runs must find.
 struct IgnoresPermits(Arc<dyn Backend>);
@@ -115,27 +47,6 @@ impl Wrapper for IgnoresPermits {
         }
         forward::write(self, writes)
     }
-}
-
-fn random_policy(random: &mut StdRng) -> CompositionPolicy {
-    let policy = CompositionPolicy::new();
-    let policy = match random.random_range(0..3) {
-        0 => policy.read(SequentialReadPolicy),
-        1 => policy.read(RaceReadPolicy::default()),
-        _ => policy.read(ParallelReadPolicy),
-    };
-    let policy = match random.random_range(0..5) {
-        0 => policy.write(SequentialWritePolicy::new()),
-        1 => policy.write(SequentialWritePolicy::durable_first()),
-        2 => policy.write(OptimisticParallelWritePolicy),
-        3 => policy.write(RaceWritePolicy { loser: Loser::Finish }),
-        _ => policy.write(RaceWritePolicy { loser: Loser::Drop }),
-    };
-    policy.refill(match random.random_range(0..3) {
-        0 => RefillPolicy::Always,
-        1 => RefillPolicy::Awaited,
-        _ => RefillPolicy::NthHit(2),
-    })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -242,11 +153,13 @@ fn runs(count: u64, ignores_permits: bool) -> Result<(), String> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let disk =
             DiskBackend::builder(folder.path()).clock(world.shared_clock()).open().await.expect("disk");
+        // Calls meet, and do not fail.
+        let steady = Arc::default();
         let leaves = [
-            dawdling(&common::moka(world.clone()).await, "moka", &world),
-            dawdling(&common::quick(world.clone()).await, "quick", &world),
-            dawdling(&common::redis(world.clone()).await, "redis", &world),
-            dawdling(&disk, "disk", &world),
+            Unsteady::leaf(&common::moka(world.clone()).await, "moka", world.shared_clock(), &steady),
+            Unsteady::leaf(&common::quick(world.clone()).await, "quick", world.shared_clock(), &steady),
+            Unsteady::leaf(&common::redis(world.clone()).await, "redis", world.shared_clock(), &steady),
+            Unsteady::leaf(&disk, "disk", world.shared_clock(), &steady),
         ];
         let leaves = leaves.map(|leaf| if ignores_permits { Arc::new(IgnoresPermits(leaf)) } else { leaf });
         let mut random = StdRng::seed_from_u64(seed);

@@ -64,13 +64,14 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// began before brings one back. Takes time that grows with the keys that are stored.
     ///
     /// # Errors
-    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) from layers that cannot list their keys, and those of the
-    /// layers. All are tried.
+    /// Those of the layers, of which all are tried: this process serves none of these entries from a layer that failed, which
+    /// removes them as soon as it can; after a restart it may serve those that are left.
+    /// [`Unsupported`](hitbox_core::ErrorKind::Unsupported) from layers that cannot list their keys, whose entries stay.
     ///
     /// # Cancellation
-    /// Leaves a part of the entries; no older one comes back.
+    /// Compositions finish it in their offload; a leaf alone hides the entries, and may not have removed them.
     pub async fn invalidate_prefix(&self, key: impl ToKey) -> BackendResult<u64> {
-        self.shared.backend.invalidate_prefix(&self.key(&key)).await
+        self.shared.record_later(self.shared.backend.invalidate_prefix(&self.key(&key)).await)
     }
 
     /// The same for keys of this cache that match a glob: see [`KeyPattern::glob`]. The pattern is for what comes behind
@@ -91,7 +92,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Errors
     /// As [`invalidate_prefix`](Self::invalidate_prefix).
     pub async fn invalidate_matching(&self, pattern: &str) -> BackendResult<u64> {
-        self.shared.backend.invalidate_matching(KeyPattern::glob_within(self.name(), pattern)).await
+        let pattern = KeyPattern::glob_within(self.name(), pattern);
+        self.shared.record_later(self.shared.backend.invalidate_matching(pattern).await)
     }
 
     /// Stores a value under a version, if the stored one has a lower version or none. One layer decides, the lowest by

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,18 @@ fn moka() -> MokaBackend {
     MokaBackend::builder().build().expect("moka")
 }
 
+/// A layer by its name.
+async fn layer(name: &str, server: &RedisServer, folder: &Path, clock: &Arc<dyn Clock>) -> Arc<dyn Backend> {
+    let clock = clock.clone();
+    let memory = || MokaBackend::builder().clock(clock.clone()).build().expect("moka");
+    match name {
+        "redis" => RedisBackend::builder(&server.url()).clock(clock).build().expect("redis").shared(),
+        "disk" => DiskBackend::builder(folder).clock(clock).open().await.expect("disk").shared(),
+        "nest" => Arc::new(memory().over(memory())),
+        _ => memory().shared(),
+    }
+}
+
 async fn present(backend: &dyn Backend, key: &CacheKey) -> bool {
     backend.get_one::<u64>(key).await.expect("a read").is_some()
 }
@@ -40,15 +53,7 @@ async fn case_h11_memory_alone_has_an_idle_time() {
         let clock = ManualClock::new();
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let memory = || MokaBackend::builder().clock(shared.clone()).build().expect("moka");
-        let below: Arc<dyn Backend> = match lower {
-            "redis" => {
-                RedisBackend::builder(&server.url()).clock(shared.clone()).build().expect("redis").shared()
-            }
-            "disk" => {
-                DiskBackend::builder(folder.path()).clock(shared.clone()).open().await.expect("disk").shared()
-            }
-            _ => memory().shared(),
-        };
+        let below = layer(lower, &server, folder.path(), &shared).await;
         let above = memory();
         let tiers = above.clone().idle(seconds(60)).over(below.clone()).with_refill(RefillPolicy::Always);
         let key = CacheKey::builder(lower).build();
@@ -266,18 +271,7 @@ async fn bodies_are_kept_for_as_long_as_they_are_read() {
     for name in ["moka", "redis", "disk", "nest"] {
         let clock = ManualClock::new();
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let memory = || MokaBackend::builder().clock(shared.clone()).build().expect("moka");
-        let layer: Arc<dyn Backend> = match name {
-            "redis" => {
-                RedisBackend::builder(&server.url()).clock(shared.clone()).build().expect("redis").shared()
-            }
-            "disk" => {
-                DiskBackend::builder(folder.path()).clock(shared.clone()).open().await.expect("disk").shared()
-            }
-            "nest" => Arc::new(memory().over(memory())),
-            _ => memory().shared(),
-        };
-        let backend = layer.idle(seconds(60));
+        let backend = layer(name, &server, folder.path(), &shared).await.idle(seconds(60));
         let key = CacheKey::builder(name).build();
         write_body(&backend, &key, || clock.advance(seconds(61))).await;
         for _ in 0..3 {

@@ -13,6 +13,7 @@
 //! A write tells when it, or the load that it ends, started ([`StartedAt`]). If one of its scopes was invalidated since,
 //! it is not stored.
 
+mod held;
 mod validity;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind, Timestamp};
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
 pub(crate) use super::tokens::{EpochHome, Recorded};
 use super::tokens::{Recording, Table, Token, own_scopes, unique};
+pub(crate) use held::Held;
 pub(crate) use validity::Validity;
 
 /// Between two attempts to record what a store did not take.
@@ -64,8 +66,10 @@ pub(crate) struct Epochs {
     home: EpochHome,
     /// The logical time of the last change.
     latest: AtomicU64,
-    /// Epochs that the store has not recorded yet.
+    /// Epochs that the store has not recorded yet, and patterns.
     unrecorded: AtomicUsize,
+    /// Patterns of keys that the store has not removed yet.
+    patterns: AtomicUsize,
     /// Monotonic milliseconds before which it is not asked again to record them.
     not_before: AtomicU64,
     /// One at a time has it record what it has not.
@@ -83,6 +87,7 @@ impl Epochs {
             home,
             latest: AtomicU64::new(began),
             unrecorded: AtomicUsize::new(0),
+            patterns: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
             recorder: tokio::sync::Mutex::new(()),
             table: RwLock::default(),
@@ -309,7 +314,7 @@ impl Epochs {
         let recording = if self.is_in_store() { Recording::Open } else { Recording::Done };
         if recording == Recording::Open {
             table.open.insert((scope.kind as u8, scope.name.clone()));
-            self.unrecorded.store(table.open.len(), Ordering::Release);
+            self.count_open(&table);
         }
         let until = until_of(scope, Some(until));
         let token =
@@ -339,7 +344,7 @@ impl Epochs {
         table.put(scope, Token { recording: Recording::Done, ..known });
         if known.recording == Recording::Open {
             table.open.remove(&(scope.kind as u8, scope.name.clone()));
-            self.unrecorded.store(table.open.len(), Ordering::Release);
+            self.count_open(&table);
         }
     }
 
@@ -409,7 +414,7 @@ impl Epochs {
         self.recorder.lock().await
     }
 
-    /// How many epochs the store has to record still.
+    /// How many epochs and patterns the store has to take still.
     pub(crate) fn count_unrecorded(&self) -> usize {
         self.unrecorded.load(Ordering::Acquire)
     }
@@ -425,9 +430,10 @@ impl Epochs {
         for (kind, name) in std::mem::take(&mut table.open) {
             table.tokens[usize::from(kind)].remove(&name);
         }
+        table.patterns.clear();
         table.minimum = logical_clock::tick();
         self.latest.store(table.minimum, Ordering::Release);
-        self.unrecorded.store(0, Ordering::Release);
+        self.count_open(&table);
         self.refresh(&table);
     }
 
@@ -446,10 +452,11 @@ impl Epochs {
     /// The store has been emptied, epochs and all: every one is lost.
     pub(crate) fn lose_all(&self) {
         let mut table = self.write();
+        table.patterns.clear();
         if self.is_in_store() {
             table.tokens = Default::default();
             table.open.clear();
-            self.unrecorded.store(0, Ordering::Release);
+            self.count_open(&table);
         }
         table.minimum = logical_clock::tick();
         self.latest.store(table.minimum, Ordering::Release);
@@ -480,10 +487,16 @@ impl Epochs {
         Ok(())
     }
 
+    fn count_open(&self, table: &Table) {
+        self.patterns.store(table.patterns.len(), Ordering::Release);
+        self.unrecorded.store(table.open.len() + table.patterns.len(), Ordering::Release);
+    }
+
     fn refresh(&self, table: &Table) {
         let everything = table.tokens[ScopeKind::Everything as usize].get("").and_then(|token| token.epoch);
         self.namespace_epoch.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
         let has_namespaces = !table.tokens[ScopeKind::Namespace as usize].is_empty();
-        self.is_plain.store(everything.is_none() && !has_namespaces, Ordering::Release);
+        let is_plain = everything.is_none() && !has_namespaces && table.patterns.is_empty();
+        self.is_plain.store(is_plain, Ordering::Release);
     }
 }

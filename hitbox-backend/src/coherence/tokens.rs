@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox_core::{CacheKey, Epoch, Scope, ScopeKind, Timestamp};
+use hitbox_core::{CacheKey, Epoch, KeyPattern, Scope, ScopeKind, Timestamp};
 use twox_hash::XxHash3_64;
 
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
@@ -43,6 +43,8 @@ pub(super) struct Table {
     pub(super) tokens: [HashMap<Box<str>, Token>; 4],
     /// Those that the store has not recorded, by family and name.
     pub(super) open: BTreeSet<(u8, Box<str>)>,
+    /// Patterns of keys that the store did not remove: what was made until then is invalid.
+    pub(super) patterns: Vec<(KeyPattern, Timestamp)>,
     /// Those that entries were stored in.
     pub(super) namespaces: HashSet<Box<str>>,
     /// The epoch of tags and dependencies that were never invalidated, where the truth is here.

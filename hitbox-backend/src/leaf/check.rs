@@ -5,7 +5,7 @@ use std::task::Poll;
 use hitbox_core::{CacheKey, CacheValue, Freshness, ReadMode, RecordKind, Timestamp};
 
 use super::{Leaf, LeafHandle};
-use crate::coherence::epochs::Validity;
+use crate::coherence::epochs::{Held, Validity};
 use crate::envelope::wire::{self, Record};
 use crate::envelope::{Raw, Unusable};
 use crate::operation::{Found, LeafSet, ReadOptions, TryRead};
@@ -51,6 +51,9 @@ impl<S: Store> Leaf<S> {
         if handle.coherence().is_dirty(key) {
             return handle.miss(Event::Dirty, options);
         }
+        let epochs = &handle.coherence().epochs;
+        let is_plain = epochs.is_plain();
+        let held = if is_plain { Held::NOTHING } else { epochs.held_against(key) };
         // What memory answers with is looked at where it is, and moved once, when all has been decided: moving what has
         // just been written makes the processor wait.
         let answer = self.store.try_read(key);
@@ -60,7 +63,7 @@ impl<S: Store> Leaf<S> {
             return TryRead::Miss;
         };
         if self.is_live {
-            let checked = handle.check(key, stored, options);
+            let checked = handle.check(key, stored, options, is_plain, held);
             return match (checked, answer) {
                 (Checked::Usable(freshness), Poll::Ready(Some(value))) => {
                     TryRead::Hit(handle.found(value, freshness))
@@ -79,7 +82,7 @@ impl<S: Store> Leaf<S> {
         match handle.parse(key, stored) {
             Parsed::Value(value) => {
                 handle.count_bytes_read(&value, options);
-                match handle.check(key, &value, options) {
+                match handle.check(key, &value, options, is_plain, held) {
                     Checked::Usable(freshness) => TryRead::Hit(handle.found(value, freshness)),
                     checked => checked.without_copy(),
                 }
@@ -140,7 +143,11 @@ impl LeafHandle {
         key: &CacheKey,
         value: &CacheValue<Raw>,
         options: &ReadOptions,
+        held: Held,
     ) -> Result<(), Checked> {
+        if held.means(value) {
+            return Err(self.unusable(Event::Invalidated, options));
+        }
         if let Some(details) = value.details() {
             let is_wanted = match details.kind {
                 RecordKind::Value => true,
@@ -181,11 +188,19 @@ impl LeafHandle {
         }
     }
 
-    /// Whether this read may use a copy. It is counted.
+    /// Whether this read may use a copy. It is counted. `is_plain` says that the store has seen no invalidation, and `held`
+    /// what was held against the key before the store was asked.
     #[inline(always)]
-    pub(super) fn check(&self, key: &CacheKey, value: &CacheValue<Raw>, options: &ReadOptions) -> Checked {
-        if (value.has_details() || !self.coherence().epochs.is_plain())
-            && let Err(checked) = self.check_details(key, value, options)
+    pub(super) fn check(
+        &self,
+        key: &CacheKey,
+        value: &CacheValue<Raw>,
+        options: &ReadOptions,
+        is_plain: bool,
+        held: Held,
+    ) -> Checked {
+        if (value.has_details() || !is_plain)
+            && let Err(checked) = self.check_details(key, value, options, held)
         {
             return checked;
         }

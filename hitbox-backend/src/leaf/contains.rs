@@ -47,13 +47,15 @@ impl<S: Store> Leaf<S> {
         if self.handle.coherence().is_dirty(key) {
             return Ok(Presence::Absent);
         }
+        let held = self.epochs().held_against(key);
         let entry = match self.store.peek(key).await? {
             Peek::Entry(entry) => entry,
             Peek::Absent => return Ok(Presence::Absent),
             Peek::Unknown => return Ok(Presence::Maybe),
         };
-        let is_readable =
-            entry.is_readable(self.handle.clock().now()) && self.still_counts(key, &entry).await?;
+        let is_readable = entry.is_readable(self.handle.clock().now())
+            && !held.means(&entry)
+            && self.still_counts(key, &entry).await?;
         Ok(if is_readable { Presence::Present } else { Presence::Absent })
     }
 }

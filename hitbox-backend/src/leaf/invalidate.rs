@@ -1,15 +1,19 @@
 //! Invalidations in a leaf: keys are removed, scopes get new epochs, and for a pattern the keys are listed.
 
-use hitbox_core::{BackendError, BackendResult, CacheKey, KeyPattern, Operation, Scope, ScopeKind};
+use hitbox_core::{
+    BackendError, BackendResult, CacheKey, KeyPattern, Operation, Scope, ScopeKind, Timestamp,
+};
 
 use super::Leaf;
+use super::check::Parsed;
+use super::turn::Turn;
 use crate::coherence::write_queue::Drain;
 use crate::completion::Batch;
 use crate::layout::Layout;
 use crate::operation::{Invalidation, InvalidationTarget, Removal};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
-use crate::store::Store;
+use crate::store::{Peek, Store};
 
 /// Invalidations that may wait for a store to record them: some tens of megabytes.
 const MAX_UNRECORDED: usize = 1 << 18;
@@ -26,6 +30,21 @@ pub(crate) async fn drain(layout: &Layout, pattern: Option<&KeyPattern>) -> Vec<
         drains.push(leaf.handle().coherence().queue.drain(pattern).await);
     }
     drains
+}
+
+/// An invalidation by pattern under way. If it does not come to its end, what it means is held.
+struct Unfinished<'a, S: Store> {
+    leaf: &'a Leaf<S>,
+    pattern: Option<&'a KeyPattern>,
+}
+
+impl<S: Store> Drop for Unfinished<'_, S> {
+    fn drop(&mut self) {
+        if let Some(pattern) = self.pattern {
+            let leaf = self.leaf;
+            leaf.epochs().hold(pattern, &**leaf.handle.clock(), leaf.invalidated_until());
+        }
+    }
 }
 
 impl<S: Store> Leaf<S> {
@@ -88,16 +107,72 @@ impl<S: Store> Leaf<S> {
         self.handle.line(outcome)
     }
 
-    /// Lists the keys, and removes those that match.
+    /// Lists the keys, and removes those that match. If that fails or is given up, what is left is invalid until the store
+    /// has removed it.
     async fn invalidate_matching(
         &self,
         pattern: &KeyPattern,
         invalidation: &Invalidation,
     ) -> BackendResult<()> {
-        let facts = self.handle.capabilities();
-        if !facts.enumerates {
+        if !self.handle.capabilities().enumerates {
             return Err(BackendError::unsupported("listing keys"));
         }
+        let mut unfinished = Unfinished { leaf: self, pattern: Some(pattern) };
+        let began = self.handle.clock().now();
+        self.remove_matching(pattern, invalidation).await?;
+        unfinished.pattern = None;
+        self.epochs().release(pattern, began);
+        Ok(())
+    }
+
+    /// Has the store remove what patterns mean that it did not carry out.
+    ///
+    /// # Errors
+    /// That of the store, at the first pattern that it does not carry out.
+    pub(super) async fn remove_held(&self) -> BackendResult<()> {
+        for (pattern, until) in self.epochs().held() {
+            let mut cursor = Some(0);
+            while let Some(from) = cursor {
+                let page = self.store.keys(from, PAGE).await?;
+                cursor = page.next;
+                for key in page.keys.iter().filter(|key| pattern.matches(key)) {
+                    self.remove_made_until(key, until).await?;
+                }
+            }
+            self.epochs().release(&pattern, until);
+        }
+        Ok(())
+    }
+
+    /// Removes the entry of a key, unless it was made later.
+    async fn remove_made_until(&self, key: &CacheKey, until: Timestamp) -> BackendResult<()> {
+        let ticket = self.layout.begin_maintenance_write(key);
+        let work = async |turn: Turn<'_>| {
+            let created = match self.store.peek(key).await {
+                Ok(Peek::Absent) => return self.handle.line(LeafOutcome::Absent),
+                Ok(Peek::Entry(entry)) => entry.created(),
+                // It is read as a whole where that cannot be said otherwise.
+                Ok(Peek::Unknown) => match self.store.read(key).await {
+                    Ok(Some(stored)) => match self.handle.parse(key, stored) {
+                        Parsed::Value(value) => value.created(),
+                        Parsed::Nothing { .. } => None,
+                    },
+                    Ok(None) => return self.handle.line(LeafOutcome::Absent),
+                    Err(error) => return self.handle.refuse(error),
+                },
+                Err(error) => return self.handle.refuse(error),
+            };
+            if created.is_some_and(|created| created > until) {
+                return self.handle.line(LeafOutcome::Skipped);
+            }
+            self.remove_in_turn(key, &turn).await
+        };
+        let removed = self.in_turn(key, &ticket, LeafOutcome::Absent, work).await?;
+        removed.into_result().map(drop)
+    }
+
+    async fn remove_matching(&self, pattern: &KeyPattern, invalidation: &Invalidation) -> BackendResult<()> {
+        let facts = self.handle.capabilities();
         let _drains = drain(&self.layout, Some(pattern)).await;
         // A list in memory costs nothing but its keys.
         let limit = if facts.answers_at_once { usize::MAX } else { PAGE };

@@ -18,13 +18,20 @@ impl<S: Store> Leaf<S> {
             }
             Maintenance::Finish => Ok(Maintained::Finished),
             Maintenance::Close => self.store.close().await.map(|()| Maintained::Closed),
-            Maintenance::Record { limit } => self.record_some(limit).await.map(Maintained::Recorded),
+            Maintenance::Record { limit } => self.record_all(limit).await.map(Maintained::Recorded),
             Maintenance::Count => {
                 let entries = self.count().await.map_err(|error| self.during_maintenance(error));
                 return Ok(Maintained::Counted(vec![EntryCount { label: self.handle.path(), entries }]));
             }
         };
         done.map_err(|error| self.during_maintenance(error))
+    }
+
+    /// Some scopes, and all patterns. Says how many are left that are nobody else's to record.
+    async fn record_all(&self, limit: usize) -> BackendResult<u64> {
+        let left = self.record_some(limit).await?;
+        self.remove_held().await.map_err(|error| self.handle.failed(Event::RemoveError, error))?;
+        Ok(left)
     }
 
     /// The store counts as far as times tell. Where something was invalidated every entry is looked at.

@@ -6,6 +6,7 @@ use hitbox_core::{BackendResult, CacheKey, CacheValue, Scope};
 
 use super::check::{Checked, Parsed};
 use super::{Leaf, failure};
+use crate::coherence::epochs::Held;
 use crate::completion::{Batch, Completion};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
@@ -61,6 +62,7 @@ impl<S: Store> Leaf<S> {
             return answer;
         }
         let handle = &self.handle;
+        let held = self.epochs().held_against(key);
         let started = Timers::start(handle.clock());
         let missing = self.missing_epochs(key);
         let stored = if handle.coherence().epochs.has_unrecorded() {
@@ -87,7 +89,7 @@ impl<S: Store> Leaf<S> {
         {
             return Err(handle.failed(Event::ReadError, error));
         }
-        self.answer(key, value, options)
+        self.answer(key, value, options, held)
     }
 
     /// An entry, and in the same batch the epochs without which it cannot be checked.
@@ -121,7 +123,13 @@ impl<S: Store> Leaf<S> {
         Ok(None)
     }
 
-    fn answer(&self, key: &CacheKey, value: Option<CacheValue<Raw>>, options: &ReadOptions) -> Answer {
+    fn answer(
+        &self,
+        key: &CacheKey,
+        value: Option<CacheValue<Raw>>,
+        options: &ReadOptions,
+        held: Held,
+    ) -> Answer {
         let Some(value) = value else {
             self.handle.count_read(Event::Miss, options);
             return Ok(None);
@@ -131,7 +139,7 @@ impl<S: Store> Leaf<S> {
             self.handle.miss(Event::Dirty, options);
             return Ok(None);
         }
-        match self.handle.check(key, &value, options) {
+        match self.handle.check(key, &value, options, self.epochs().is_plain(), held) {
             Checked::Usable(freshness) => Ok(Some(self.handle.found(value, freshness))),
             Checked::Unusable => Ok(None),
             // The store has been asked: epochs that are not known by now are lost.
@@ -148,13 +156,14 @@ impl<S: Store> Leaf<S> {
         let asked: Vec<usize> = (0..keys.len()).filter(|index| answers[*index].is_none()).collect();
         if !asked.is_empty() {
             let batch: Vec<CacheKey> = asked.iter().map(|index| keys[*index].clone()).collect();
+            let held: Vec<Held> = batch.iter().map(|key| self.epochs().held_against(key)).collect();
             let found = match self.read_batch(&batch).await {
                 Ok(found) => found.into(),
                 Err(error) => failure::each(&error, batch.len()),
             };
-            for ((index, key), found) in asked.into_iter().zip(&batch).zip(found) {
+            for (((index, key), held), found) in asked.into_iter().zip(&batch).zip(held).zip(found) {
                 answers[index] = Some(match found {
-                    Ok(value) => self.answer(key, value, options),
+                    Ok(value) => self.answer(key, value, options, held),
                     Err(error) => Err(self.handle.failed(Event::ReadError, error)),
                 });
             }

@@ -21,6 +21,9 @@ impl Epochs {
     /// Whether an entry of this store has been invalidated. Where the epochs are believed for a limited time that must
     /// have been seen to before.
     pub(crate) fn validity<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> Validity {
+        if self.held_against(key).means(value) {
+            return Validity::Invalid;
+        }
         let home = self.home;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
         if scopes.is_empty()

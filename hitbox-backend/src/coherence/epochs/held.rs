@@ -1,0 +1,91 @@
+//! Invalidations by pattern that the store has not carried out: it failed, or the call was given up. What they mean is
+//! invalid all the same, until the store has removed it.
+
+use std::sync::atomic::Ordering;
+
+use hitbox_core::{CacheKey, CacheValue, Clock, KeyPattern, Scope, Timestamp};
+
+use super::super::logical_clock;
+use super::Epochs;
+
+/// Patterns that are held at a time: each read of the store looks at all of them.
+const MAX_HELD: usize = 64;
+
+/// Up to when entries of a key are invalid, if something is held against them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held(Option<Timestamp>);
+
+impl Held {
+    pub(crate) const NOTHING: Self = Self(None);
+
+    /// Whether this entry is meant.
+    #[inline]
+    pub(crate) fn means<T>(self, entry: &CacheValue<T>) -> bool {
+        self.0.is_some_and(|until| entry.created().is_none_or(|created| created <= until))
+    }
+}
+
+impl Epochs {
+    /// Makes entries invalid whose keys match and that were made until now. If too many patterns are held, all entries are;
+    /// the store has its record of that until `kept`.
+    pub(crate) fn hold(&self, pattern: &KeyPattern, clock: &dyn Clock, kept: Timestamp) {
+        let until = clock.now();
+        let mut table = self.write();
+        let known = table.patterns.iter().position(|(held, _)| held == pattern);
+        match known {
+            Some(at) => table.patterns[at].1 = until.max(table.patterns[at].1),
+            None if table.patterns.len() == MAX_HELD => {
+                drop(table);
+                tracing::warn!("too many patterns wait for a store: all that it has is invalidated");
+                return self.end_all(clock, kept);
+            }
+            None => table.patterns.push((pattern.clone(), until)),
+        }
+        self.count_open(&table);
+        // What was found valid before has to be looked at again.
+        self.latest.store(logical_clock::tick(), Ordering::Release);
+        self.refresh(&table);
+    }
+
+    fn end_all(&self, clock: &dyn Clock, kept: Timestamp) {
+        self.forget_unrecorded();
+        let everything = Scope::everything();
+        let epoch = self.begin(&everything, clock.monotonic(), kept);
+        self.end(&everything, epoch, logical_clock::tick());
+    }
+
+    /// The store has removed what was made until then.
+    pub(crate) fn release(&self, pattern: &KeyPattern, until: Timestamp) {
+        if !self.has_held() {
+            return;
+        }
+        let mut table = self.write();
+        table.patterns.retain(|(held, held_until)| held != pattern || *held_until > until);
+        self.count_open(&table);
+        self.refresh(&table);
+    }
+
+    /// The patterns that are held, each with the end of what it means.
+    pub(crate) fn held(&self) -> Vec<(KeyPattern, Timestamp)> {
+        if self.has_held() { self.read().patterns.clone() } else { Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn has_held(&self) -> bool {
+        self.patterns.load(Ordering::Acquire) != 0
+    }
+
+    /// What is held against the entry of a key. Reads ask before they ask the store: what that has at this moment may be
+    /// handed out when it has been removed, and nothing is held any more.
+    #[inline]
+    pub(crate) fn held_against(&self, key: &CacheKey) -> Held {
+        if self.has_held() { self.look_for(key) } else { Held::NOTHING }
+    }
+
+    #[cold]
+    fn look_for(&self, key: &CacheKey) -> Held {
+        let table = self.read();
+        let meant = table.patterns.iter().filter(|(pattern, _)| pattern.matches(key));
+        Held(meant.map(|(_, until)| *until).max())
+    }
+}
