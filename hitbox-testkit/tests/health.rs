@@ -58,7 +58,7 @@ impl Subscriber for Log {
 
 /// A store that is out of order when it is told to be.
 #[derive(Default)]
-struct Flaky(AtomicBool);
+struct Flaky(AtomicBool, AtomicBool);
 
 impl Flaky {
     fn answer<T>(&self, answer: T) -> BackendResult<T> {
@@ -76,6 +76,9 @@ impl Store for Flaky {
     }
 
     async fn write(&self, _: &CacheKey, _: CacheValue<Raw>) -> BackendResult<()> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(BackendError::new(ErrorKind::Io, "it is read-only"));
+        }
         self.answer(())
     }
 
@@ -130,6 +133,30 @@ async fn case_h05_one_line_when_a_layer_fails_and_one_when_it_is_back() {
     store.0.store(false, Ordering::SeqCst);
     calls().await;
     assert_eq!(log.take().len(), 1, "it is back");
+}
+
+/// A store that is read and cannot be written is not back because it was read.
+#[tokio::test]
+async fn a_layer_is_back_when_what_failed_works_again() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let store = Arc::new(Flaky::default());
+    let leaf = Leaf::of(store.clone(), LeafOptions::new("disk"));
+    let key = CacheKey::new("key");
+    let calls = async || {
+        for _ in 0..10 {
+            drop(leaf.set_one(&key, CacheValue::new(1_u64)).await);
+            drop(leaf.get_one::<u64>(&key).await);
+        }
+    };
+    store.1.store(true, Ordering::SeqCst);
+    calls().await;
+    let lines = log.take();
+    assert!(lines.len() == 1 && lines[0].contains("it is read-only"), "{lines:?}");
+    store.1.store(false, Ordering::SeqCst);
+    calls().await;
+    let lines = log.take();
+    assert!(lines.len() == 1 && lines[0].contains("failed_calls=10"), "{lines:?}");
 }
 
 #[tokio::test]

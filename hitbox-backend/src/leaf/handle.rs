@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hitbox_core::{BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, Clock, Limits, Operation};
 
-use super::health::Health;
+use super::health::{Health, Side};
 use super::{Leaf, LeafOptions};
 use crate::backend::Placement;
 use crate::capability::Capabilities;
@@ -252,14 +252,15 @@ impl LeafHandle {
             _ => Operation::Write,
         };
         let error = error.at(self.0.path).during(operation);
-        self.0.health.failed(self.0.path, &**self.clock(), &error);
+        let side = if operation == Operation::Read { Side::Reads } else { Side::Changes };
+        self.0.health.failed(self.0.path, &**self.clock(), side, &error);
         error
     }
 
-    /// The store has answered a call: if it had failed before, it is back.
+    /// The store has answered a call: if such calls had failed before, and no others do, it is back.
     #[inline]
-    pub(super) fn answered(&self) {
-        self.0.health.answered(self.0.path);
+    pub(super) fn answered(&self, side: Side) {
+        self.0.health.answered(self.0.path, side);
     }
 
     pub(super) fn check_key(&self, key: &CacheKey) -> BackendResult<()> {

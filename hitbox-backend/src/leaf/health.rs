@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ const MAX_CODEC_ERRORS: usize = 64;
 /// What has been told of a store.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// Calls that failed since the store last answered.
+    /// What does not work, as bits of [`Side`].
+    failing: AtomicU8,
+    /// Calls that failed since all of it last worked.
     failures: AtomicU64,
     /// The failure has been told of.
     is_told: AtomicBool,
@@ -25,6 +27,13 @@ pub(super) struct Health {
     told_at: AtomicU64,
     /// What has been told of values that the format cannot carry. Each error names its type.
     codec_errors: Mutex<BTreeSet<String>>,
+}
+
+/// What works or fails by itself: a folder that has become read-only is read all the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Side {
+    Reads = 1,
+    Changes = 2,
 }
 
 /// Whether such an error says that the store is out of order, and not that it refused one entry.
@@ -40,7 +49,7 @@ const fn is_outage(kind: ErrorKind) -> bool {
 }
 
 impl Health {
-    pub(super) fn failed(&self, path: BackendLabel, clock: &dyn Clock, error: &BackendError) {
+    pub(super) fn failed(&self, path: BackendLabel, clock: &dyn Clock, side: Side, error: &BackendError) {
         if error.kind() == ErrorKind::Codec && self.is_codec_news(error) {
             let cause = error.source().map(ToString::to_string);
             tracing::warn!(
@@ -51,6 +60,7 @@ impl Health {
         if !is_outage(error.kind()) {
             return;
         }
+        self.failing.fetch_or(side as u8, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
         if self.is_told.load(Ordering::Relaxed) {
             return;
@@ -70,14 +80,17 @@ impl Health {
     }
 
     #[inline]
-    pub(super) fn answered(&self, path: BackendLabel) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.recovered(path);
+    pub(super) fn answered(&self, path: BackendLabel, side: Side) {
+        if self.failing.load(Ordering::Relaxed) & side as u8 != 0 {
+            self.recovered(path, side);
         }
     }
 
     #[cold]
-    fn recovered(&self, path: BackendLabel) {
+    fn recovered(&self, path: BackendLabel, side: Side) {
+        if self.failing.fetch_and(!(side as u8), Ordering::Relaxed) & !(side as u8) != 0 {
+            return;
+        }
         let failed_calls = self.failures.swap(0, Ordering::Relaxed);
         if self.is_told.swap(false, Ordering::Relaxed) {
             tracing::info!(backend = %path, failed_calls, "a cache layer is back");

@@ -5,6 +5,7 @@ use futures_util::future::join;
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Scope};
 
 use super::check::{Checked, Parsed};
+use super::health::Side;
 use super::{Leaf, failure};
 use crate::coherence::epochs::Held;
 use crate::completion::{Batch, Completion};
@@ -77,7 +78,7 @@ impl<S: Store> Leaf<S> {
         };
         handle.timers().read.stop(handle.clock(), started);
         if stored.is_ok() {
-            handle.answered();
+            handle.answered(Side::Reads);
         }
         let value = match self.parsed(key, stored).await {
             Ok(value) => value,
@@ -190,7 +191,7 @@ impl<S: Store> Leaf<S> {
         };
         handle.timers().read.stop(handle.clock(), started);
         if stored.iter().any(Result::is_ok) {
-            handle.answered();
+            handle.answered(Side::Reads);
         }
         let epochs = stored.split_off(batch.len().min(stored.len()));
         self.merge_epochs(sequence, missing, epochs)?;

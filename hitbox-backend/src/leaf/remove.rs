@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use hitbox_core::{BackendError, BackendResult, CacheKey};
 
+use super::health::Side;
 use super::turn::{Outage, Turn};
 use super::{Leaf, LeafHandle};
 use crate::coherence::WriteTicket;
@@ -22,7 +23,7 @@ impl LeafHandle {
         match result {
             Ok(status) => {
                 turn.mark_clean(self, key);
-                self.answered();
+                self.answered(Side::Changes);
                 self.count(Event::Remove, 1);
                 let is_missing = status == DeleteStatus::Missing;
                 self.line(if is_missing { LeafOutcome::Absent } else { LeafOutcome::Removed })

@@ -3,6 +3,7 @@
 
 use hitbox_core::{BackendResult, CacheKey, CacheValue, ErrorKind};
 
+use super::health::Side;
 use super::prepare::bytes_of;
 use super::turn::{Outage, Turn};
 use super::{Leaf, LeafHandle};
@@ -42,7 +43,7 @@ impl LeafHandle {
     pub(super) fn written(&self, event: Event, bytes: u64, result: BackendResult<()>) -> Receipt {
         match result {
             Ok(()) => {
-                self.answered();
+                self.answered(Side::Changes);
                 self.count(event, 1);
                 self.count(Event::BytesWritten, bytes);
                 self.line(LeafOutcome::Stored)
