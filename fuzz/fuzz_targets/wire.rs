@@ -4,8 +4,9 @@
 
 use bytes::Bytes;
 use hitbox_backend::Codec;
+use hitbox_backend::envelope::Inspection;
 use hitbox_backend::envelope::wire::{self, Record};
-use hitbox_core::CacheKey;
+use hitbox_core::{CacheKey, Timestamp};
 use hitbox_fuzz::Anything;
 use libfuzzer_sys::fuzz_target;
 
@@ -28,6 +29,9 @@ fuzz_target!(|input: &[u8]| {
         // A start that is not the whole says so, or how much more it needs.
         if let Some(Err(more)) = wire::peek(&record[..record.len() / 2]) {
             assert!(more > record.len() / 2);
+        }
+        if let Ok(inspection) = Inspection::of(&Bytes::from(record.clone()), Timestamp::from_millis(0)) {
+            assert!(!inspection.to_string().contains('\u{1b}'));
         }
         if let Record::Value(value) =
             wire::decode(&key, &Bytes::from(record.clone()), &Codec::default(), None)

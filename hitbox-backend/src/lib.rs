@@ -44,7 +44,7 @@ pub use composition::policy::{
     SequentialWritePolicy,
 };
 pub use composition::{Compose, CompositionBackend, CompositionPolicy, Layer, RefillPolicy, Requirement};
-pub use envelope::{Cacheable, Raw};
+pub use envelope::{Cacheable, Live, Raw};
 pub use into::IntoBackend;
 pub use jitter::Jitter;
 pub use key_format::CacheKeyFormat;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hitbox_backend::core::BackendResult;
+use hitbox_backend::core::{BackendResult, CacheKey};
+use hitbox_backend::envelope::Inspection;
 use hitbox_backend::internal::Event;
 use hitbox_backend::store::Store;
 use hitbox_backend::wrap::Wrapper;
@@ -34,6 +35,15 @@ impl DiskBackend {
             tracing::info!(backend = %leaf.handle().path(), damaged, expired, "removed objects while opening");
         }
         Ok(Self(leaf))
+    }
+
+    /// What the folder has under a key: see [`Leaf::inspect`]. [`inspect::entry`](crate::inspect::entry) looks into a folder
+    /// that another process has open.
+    ///
+    /// # Errors
+    /// As [`Leaf::inspect`].
+    pub async fn inspect(&self, key: &CacheKey) -> BackendResult<Option<Inspection>> {
+        self.0.inspect(key).await
     }
 
     /// Waits for the calls that are under way, and releases the folder: after this it can be opened again. Other handles,

@@ -161,7 +161,7 @@ impl Files {
     }
 
     pub(crate) fn objects(&self) -> PathBuf {
-        self.folder.join("objects")
+        self.folder.join(place::OBJECTS)
     }
 
     pub(crate) fn path(&self, digest: Digest) -> PathBuf {

@@ -9,6 +9,7 @@ mod error;
 mod files;
 mod in_place;
 mod index;
+pub mod inspect;
 #[cfg(not(fuzzing))]
 #[allow(unreachable_pub, reason = "fuzzing looks in here")]
 mod object;

@@ -17,6 +17,8 @@ use crate::trust;
 const FORMAT: u32 = 1;
 
 const LOCK: &str = "LOCK";
+/// Where the objects are.
+pub(crate) const OBJECTS: &str = "objects";
 
 /// The folders, by what they are and not by their names.
 #[derive(Debug)]
@@ -30,12 +32,12 @@ impl Place {
     pub(crate) fn open(root: &File, folder: &Path, durability: Durability) -> BackendResult<Self> {
         let has_format = check_format(root, folder)?;
         let sub = |name: &str| trust::sub_folder(root, name, &folder.join(name), durability);
-        let place = Self { objects: sub("objects")?.0, temporary: sub("tmp")?.0 };
+        let place = Self { objects: sub(OBJECTS)?.0, temporary: sub("tmp")?.0 };
         if !has_format {
             place.write_format(root, folder, durability)?;
         }
         // An earlier opening may have made them without this.
-        durability.sync(&place.objects, &folder.join("objects"))?;
+        durability.sync(&place.objects, &folder.join(OBJECTS))?;
         durability.sync(root, folder)?;
         Ok(place)
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hitbox_backend::core::BackendResult;
+use hitbox_backend::core::{BackendResult, CacheKey};
+use hitbox_backend::envelope::Inspection;
 use hitbox_backend::wrap::Wrapper;
 use hitbox_backend::{Backend, Leaf};
 
@@ -23,6 +24,14 @@ impl RedisBackend {
     pub(crate) fn new(builder: RedisBuilder) -> BackendResult<Self> {
         let options = builder.options.clone().with_turn_limit(builder.settings.deadline);
         Ok(Self(Leaf::new(RedisStore::new(builder)?, options)))
+    }
+
+    /// What the server has under a key: see [`Leaf::inspect`].
+    ///
+    /// # Errors
+    /// As [`Leaf::inspect`].
+    pub async fn inspect(&self, key: &CacheKey) -> BackendResult<Option<Inspection>> {
+        self.0.inspect(key).await
     }
 
     /// Waits for the server's answer, at most until the deadline.

@@ -10,6 +10,7 @@ use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
 use hitbox_redis::RedisBackend;
 use hitbox_testkit::RedisServer;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -612,7 +613,10 @@ struct Node {
 
 #[test]
 fn case_f10_what_may_be_written_may_be_read() {
-    fn check<T: Cacheable + PartialEq + Debug>(empty: T, more: impl Fn(T) -> T) {
+    fn check<T: Serialize + DeserializeOwned + Cacheable + PartialEq + Debug>(
+        empty: T,
+        more: impl Fn(T) -> T,
+    ) {
         for format in formats() {
             let (mut value, mut deepest) = (empty.clone(), 0);
             for levels in 0..300 {

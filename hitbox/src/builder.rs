@@ -174,8 +174,8 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// The cache, with its backend erased.
     ///
     /// # Errors
-    /// [`Configuration`](ErrorKind::Configuration) if a setting makes no sense at all. Settings that contradict each
-    /// other are warned of, in the log and by [`Cache::advice`].
+    /// [`Configuration`](ErrorKind::Configuration) if a setting makes no sense at all, or a layer stores bytes and values
+    /// are [`Live`](crate::Live). Settings that contradict each other are warned of, in the log and by [`Cache::advice`].
     ///
     /// # Panics
     /// Outside a tokio runtime, unless an offload was given.
@@ -217,6 +217,14 @@ impl<V: Cacheable> CacheBuilder<V, ()> {
         }
         if settings.idle.is_some_and(|idle| idle.as_millis() == 0) {
             return wrong("with an idle time under a millisecond nothing is ever found");
+        }
+        let mut leaves = backend.layout().leaves().iter();
+        if V::IS_LIVE
+            && let Some(leaf) = leaves.find(|leaf| !leaf.capabilities().keeps_live_values)
+        {
+            let value = std::any::type_name::<V>();
+            let message = format!("it stores bytes, and a {value} never becomes bytes: it stays in memory");
+            return Err(BackendError::new(ErrorKind::Configuration, message).at(leaf.path()));
         }
         let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());

@@ -47,7 +47,7 @@ pub use hitbox_quick as quick;
 #[cfg(feature = "redis")]
 pub use hitbox_redis as redis;
 
-pub use hitbox_backend::{Cacheable, Compose, OffloadPool, RefillPolicy, Wrap};
+pub use hitbox_backend::{Cacheable, Compose, Live, OffloadPool, RefillPolicy, Wrap};
 #[cfg(feature = "macros")]
 pub use hitbox_macros::{ToKey, cached};
 

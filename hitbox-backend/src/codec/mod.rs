@@ -3,7 +3,7 @@
 mod compress;
 mod format;
 
-pub(crate) use compress::{COMPRESSOR_NONE, decompress};
+pub(crate) use compress::{COMPRESSOR_NONE, compressor_name, decompress};
 pub use compress::{CompressionRules, Compressor};
 pub(crate) use format::TypeTag;
 pub use format::{CustomFormat, Format};

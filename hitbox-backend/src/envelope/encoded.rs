@@ -152,12 +152,12 @@ impl EncodedCell {
     pub(super) fn decode_once<T: Cacheable>(&self) -> BackendResult<T> {
         let meter = self.origin.as_ref();
         let Encoded { compressor, plain_len, bytes, format, type_tag, .. } = &self.encoded;
-        if !type_tag.fits::<T>(*format) {
+        if !type_tag.fits(T::type_tag(*format)) {
             return Err(live::another_type::<T>());
         }
         let decode = |plain: &Bytes| match format {
             Format::Opaque => live::decode_opaque(plain),
-            format => format.decode(plain),
+            format => T::decode(*format, plain),
         };
         if *compressor == COMPRESSOR_NONE {
             return LeafHandle::time(meter, |m| &m.deserialize, || decode(bytes));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
 
+use super::Cacheable;
 use super::encoded::EncodedCell;
-use super::{Cacheable, size};
 use crate::codec::{Format, TypeTag};
 
 /// Behind the envelope's one pointer.
@@ -52,16 +52,16 @@ impl<T: Cacheable> Content for LiveCell<T> {
     fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)> {
         match (&self.0 as &dyn Any).downcast_ref::<Bytes>() {
             Some(bytes) => Ok((Format::Opaque, bytes.clone())),
-            None => Ok((format, format.encode(&self.0)?.into())),
+            None => Ok((format, self.0.encode(format)?.into())),
         }
     }
 
     fn type_tag(&self, format: Format) -> TypeTag {
-        TypeTag::of::<T>(format)
+        T::type_tag(format)
     }
 
     fn weight(&self) -> u64 {
-        size::of(&self.0)
+        self.0.size()
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -6,8 +6,10 @@
 //! is an error, which readers treat as a miss.
 
 pub(crate) mod attributes;
+mod cacheable;
 mod deferred;
 mod encoded;
+pub(crate) mod inspect;
 mod live;
 mod size;
 pub mod wire;
@@ -18,22 +20,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::codec::{Codec, Format};
 use crate::leaf::LeafHandle;
 
+pub use cacheable::{Cacheable, Live};
 pub use deferred::DeferredDrops;
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};
+pub use inspect::{Inspection, Stored, Uninspectable};
 pub use live::Unusable;
 use live::{Content, LiveCell, StoredCell};
-
-/// What a cached value may be.
-pub trait Cacheable: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {}
 
 /// A value on its way through layers. Cloning shares it.
 #[derive(Clone)]
@@ -138,11 +135,11 @@ impl Raw {
             return live::decode_opaque(bytes);
         }
         let format = Format::default();
-        if !self.0.type_tag(format).fits::<T>(format) {
+        if !self.0.type_tag(format).fits(T::type_tag(format)) {
             return Err(live::another_type::<T>());
         }
         let (format, bytes) = self.0.encode(format)?;
-        format.decode(&bytes)
+        T::decode(format, &bytes)
     }
 
     /// The bytes of the value: as they are if it is encoded already, else made with `codec`, once per

@@ -188,8 +188,7 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&LeafHa
         return Record::Other(Other::Newer);
     }
     let Some((attributes, payload)) = head.parts(bytes) else { return Record::Damaged };
-    if head.checksum != header_checksum(bytes, &bytes[attributes.clone()]) || !head.verifies(bytes, &payload)
-    {
+    if !head.is_header_intact(bytes) || !head.verifies(bytes, &payload) {
         return Record::Damaged;
     }
     if head.flags & !KNOWN_FLAGS != 0 || head.attributes_len > MAX_ATTRIBUTES_BYTES {
@@ -229,7 +228,7 @@ pub fn peek(start: &[u8]) -> Option<Result<CacheValue<()>, usize>> {
     }
     let payload_at = HEADER_BYTES + head.attributes_len as usize;
     let Some(attributes) = start.get(HEADER_BYTES..payload_at) else { return Some(Err(payload_at)) };
-    if head.checksum != header_checksum(start, attributes) {
+    if !head.is_header_intact(start) {
         return None;
     }
     let (scopes, metadata) = attributes::decode(attributes)?;
@@ -290,26 +289,26 @@ pub fn peek_times(header: &[u8]) -> Option<CacheValue<()>> {
     Some(head.entry((), kind_of(head.kind)?, Vec::new(), BTreeMap::new()))
 }
 
-struct Head {
-    version: u8,
-    kind: u8,
-    flags: u16,
-    format: u16,
-    compressor: u16,
-    schema: u32,
+pub(super) struct Head {
+    pub(super) version: u8,
+    pub(super) kind: u8,
+    pub(super) flags: u16,
+    pub(super) format: u16,
+    pub(super) compressor: u16,
+    pub(super) schema: u32,
     /// The optional fields, in the order of their flags.
-    fields: [u64; 8],
-    digest: u128,
-    plain_len: u64,
-    identity: u64,
-    attributes_len: u64,
-    namespace_epoch: u64,
-    type_tag: u64,
-    checksum: u64,
+    pub(super) fields: [u64; 8],
+    pub(super) digest: u128,
+    pub(super) plain_len: u64,
+    pub(super) identity: u64,
+    pub(super) attributes_len: u64,
+    pub(super) namespace_epoch: u64,
+    pub(super) type_tag: u64,
+    pub(super) checksum: u64,
 }
 
 impl Head {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut rest = Reader(bytes.strip_prefix(&MAGIC)?);
         if bytes.len() < HEADER_BYTES {
             return None;
@@ -342,7 +341,7 @@ impl Head {
     }
 
     /// Where attributes and payload are in a whole record.
-    fn parts(&self, record: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+    pub(super) fn parts(&self, record: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
         let payload_at = usize::try_from(self.attributes_len).ok()?.checked_add(HEADER_BYTES)?;
         let body = record.get(payload_at..)?;
         let len = usize::try_from(u64::from_le_bytes(*body.last_chunk::<8>()?)).ok()?;
@@ -351,8 +350,15 @@ impl Head {
         is_whole.then(|| (HEADER_BYTES..payload_at, payload_at..payload_at + len))
     }
 
+    /// Whether header and attributes are what was written; not if some of them is missing.
+    pub(super) fn is_header_intact(&self, record: &[u8]) -> bool {
+        let end = usize::try_from(self.attributes_len).ok().and_then(|len| len.checked_add(HEADER_BYTES));
+        let attributes = end.and_then(|end| record.get(HEADER_BYTES..end));
+        attributes.is_some_and(|attributes| self.checksum == header_checksum(record, attributes))
+    }
+
     /// Whether the payload is what was written.
-    fn verifies(&self, record: &[u8], payload: &Range<usize>) -> bool {
+    pub(super) fn verifies(&self, record: &[u8], payload: &Range<usize>) -> bool {
         let sums = record[payload.end..].chunks_exact(8);
         let mut chunks = record[payload.clone()].chunks(CHUNK_BYTES).zip(sums);
         chunks.all(|(chunk, sum)| XxHash3_64::oneshot_with_seed(self.identity, chunk).to_le_bytes() == sum)

@@ -23,12 +23,13 @@ mod write;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use hitbox_core::{BackendResult, CacheKey, CacheValue};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 
 use crate::backend::{Backend, Placement};
 use crate::coherence::Coherence;
 use crate::coherence::epochs::EpochHome;
 use crate::completion::{Batch, Completion};
+use crate::envelope::Inspection;
 use crate::layout::Layout;
 use crate::operation::{
     Answers, Invalidation, Maintained, Maintenance, Presence, ReadOptions, Removal, TryRead, Write,
@@ -110,6 +111,18 @@ impl<S: Store> Leaf<S> {
     /// The store.
     pub fn store(&self) -> &Arc<S> {
         &self.store
+    }
+
+    /// What the store has under a key, whether or not a read would answer with it: its times, tags and format, and its value
+    /// as text where its format says what it holds. Nothing is counted, and nothing changes. For people and tools.
+    ///
+    /// # Errors
+    /// If the store fails; [`ErrorKind::Codec`](hitbox_core::ErrorKind::Codec) if it has no entry that this release understands.
+    pub async fn inspect(&self, key: &CacheKey) -> BackendResult<Option<Inspection>> {
+        let failed = |error: BackendError| error.at(self.handle.path());
+        let Some(stored) = self.store.read(key).await.map_err(failed)? else { return Ok(None) };
+        let now = self.handle.clock().now();
+        Inspection::of_answer(key, stored, now).map(Some).map_err(|why| failed(why.into()))
     }
 
     /// The labelled handle: path, counters, clock and codec.

@@ -31,7 +31,7 @@ macro_rules! leaf_setters {
     ($label:literal, codec) => {
         $crate::leaf_setters!($label);
 
-        /// The serialization format, postcard by default.
+        /// The serialization format, MessagePack by default.
         #[must_use]
         pub fn format(mut self, format: $crate::Format) -> Self {
             self.options.codec.format = format;

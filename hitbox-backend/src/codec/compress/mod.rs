@@ -28,6 +28,16 @@ pub(crate) const COMPRESSOR_NONE: u16 = 0;
 const GZIP: u16 = 1;
 const ZSTD: u16 = 2;
 
+/// What people call the compressor with this id.
+pub(crate) fn compressor_name(id: u16) -> String {
+    match id {
+        COMPRESSOR_NONE => "none".to_owned(),
+        GZIP => "gzip".to_owned(),
+        ZSTD => "Zstandard".to_owned(),
+        other => format!("compressor {other}, which this build does not have"),
+    }
+}
+
 impl Compressor {
     pub(crate) const fn id(self) -> u16 {
         match self {

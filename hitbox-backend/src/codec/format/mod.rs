@@ -227,7 +227,7 @@ impl Format {
     }
 
     /// Whether fields and variants are written by their positions.
-    fn is_positional(self) -> bool {
+    pub(crate) fn is_positional(self) -> bool {
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => true,

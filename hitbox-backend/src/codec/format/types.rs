@@ -12,7 +12,7 @@ use super::shape::Shape;
 
 /// A number for a type, and for its shape too in formats that depend on it. 0 is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TypeTag(u64);
+pub struct TypeTag(u64);
 
 impl TypeTag {
     /// Of a record that does not say what it holds.
@@ -26,9 +26,9 @@ impl TypeTag {
         Self(XxHash3_64::oneshot_with_seed(seed, own_name::<T>().as_bytes()).max(1))
     }
 
-    /// Whether a record of this tag may hold such a value.
-    pub(crate) fn fits<T: DeserializeOwned + 'static>(self, format: Format) -> bool {
-        self == Self::UNSAID || self == Self::of::<T>(format)
+    /// Whether a record of this tag may hold a value of another one.
+    pub(crate) fn fits(self, wanted: Self) -> bool {
+        self == Self::UNSAID || self == wanted
     }
 
     pub(crate) const fn from_wire(tag: u64) -> Self {
