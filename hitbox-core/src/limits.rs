@@ -15,7 +15,9 @@ pub struct Limits {
     pub metadata: u64,
     /// Tags and dependencies of an entry, counted together.
     pub tags: u64,
-    /// Namespaces that a store tells apart, each of nested ones counted. An entry of one more is refused.
+    /// Namespaces that a store tells apart, each of nested ones counted, as far as this process has written to them. An entry
+    /// of one more is refused. One is given back when its entries are over by their times or have been invalidated, and
+    /// when they were removed or put out, if the store can list its keys: it is listed beside writes that would be refused.
     pub namespaces: u64,
 }
 

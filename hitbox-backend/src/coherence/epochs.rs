@@ -14,6 +14,7 @@
 //! it is not stored.
 
 mod held;
+mod namespaces;
 mod validity;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +27,7 @@ use super::logical_clock::{self, StartedAt, UNDER_WAY};
 pub(crate) use super::tokens::{EpochHome, Recorded};
 use super::tokens::{Recording, Table, Token, own_scopes, unique};
 pub(crate) use held::Held;
+use namespaces::Progress;
 pub(crate) use validity::Validity;
 
 /// Between two attempts to record what a store did not take.
@@ -74,6 +76,8 @@ pub(crate) struct Epochs {
     not_before: AtomicU64,
     /// One at a time has it record what it has not.
     recorder: tokio::sync::Mutex<()>,
+    /// A listing that looks for namespaces without entries. One at a time lists.
+    listing: tokio::sync::Mutex<Progress>,
     table: RwLock<Table>,
 }
 
@@ -90,6 +94,7 @@ impl Epochs {
             patterns: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
             recorder: tokio::sync::Mutex::new(()),
+            listing: tokio::sync::Mutex::default(),
             table: RwLock::default(),
         }
     }
@@ -320,6 +325,7 @@ impl Epochs {
         let token =
             Token { epoch: Some(epoch), changed: UNDER_WAY, until, asked: now, recording, ..Token::UNSET };
         table.put(scope, token);
+        table.namespaces.end(scope);
         self.latest.store(logical_clock::tick(), Ordering::Release);
         self.refresh(&table);
         epoch
@@ -431,8 +437,8 @@ impl Epochs {
             table.tokens[usize::from(kind)].remove(&name);
         }
         table.patterns.clear();
-        table.minimum = logical_clock::tick();
-        self.latest.store(table.minimum, Ordering::Release);
+        table.tags.minimum = logical_clock::tick();
+        self.latest.store(table.tags.minimum, Ordering::Release);
         self.count_open(&table);
         self.refresh(&table);
     }
@@ -453,38 +459,15 @@ impl Epochs {
     pub(crate) fn lose_all(&self) {
         let mut table = self.write();
         table.patterns.clear();
+        table.namespaces.end(&Scope::everything());
         if self.is_in_store() {
             table.tokens = Default::default();
             table.open.clear();
             self.count_open(&table);
         }
-        table.minimum = logical_clock::tick();
-        self.latest.store(table.minimum, Ordering::Release);
+        table.tags.minimum = logical_clock::tick();
+        self.latest.store(table.tags.minimum, Ordering::Release);
         self.refresh(&table);
-    }
-
-    /// Notes the namespaces of a key that is about to be stored, unless they would be more than `limit`: then it says
-    /// how many.
-    pub(crate) fn admit(&self, key: &CacheKey, limit: u64) -> Result<(), u64> {
-        if !key.has_namespace() {
-            return Ok(());
-        }
-        let names =
-            || own_scopes(key).filter(|(kind, _)| *kind == ScopeKind::Namespace).map(|(_, name)| name);
-        let new = {
-            let table = self.read();
-            names().filter(|name| !table.namespaces.contains(*name)).count()
-        };
-        if new == 0 {
-            return Ok(());
-        }
-        let mut table = self.write();
-        let count = (table.namespaces.len() + new) as u64;
-        if count > limit {
-            return Err(count);
-        }
-        table.namespaces.extend(names().map(Box::from));
-        Ok(())
     }
 
     fn count_open(&self, table: &Table) {
@@ -495,7 +478,8 @@ impl Epochs {
     fn refresh(&self, table: &Table) {
         let everything = table.tokens[ScopeKind::Everything as usize].get("").and_then(|token| token.epoch);
         self.namespace_epoch.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
-        let has_namespaces = !table.tokens[ScopeKind::Namespace as usize].is_empty();
+        let has_namespaces =
+            !table.tokens[ScopeKind::Namespace as usize].is_empty() || table.names.first != Epoch::NONE;
         let is_plain = everything.is_none() && !has_namespaces && table.patterns.is_empty();
         self.is_plain.store(is_plain, Ordering::Release);
     }

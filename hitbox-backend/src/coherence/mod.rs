@@ -7,6 +7,7 @@ pub(crate) mod epochs;
 pub(crate) mod filter;
 pub(crate) mod load_permit;
 pub(crate) mod logical_clock;
+mod namespaces;
 pub(crate) mod refill_permit;
 mod slow_writes;
 mod stripe;

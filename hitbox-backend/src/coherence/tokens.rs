@@ -1,6 +1,6 @@
 //! The table of a store's epochs: a token per scope, and the one number that the epochs of a key's own scopes make.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use hitbox_core::{CacheKey, Epoch, KeyPattern, Scope, ScopeKind, Timestamp};
 use twox_hash::XxHash3_64;
 
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
+use super::namespaces::Namespaces;
 
-/// Tags and dependencies that a table holds. When there are more it forgets them all.
+/// Tags and dependencies that a table holds, and namespaces. When there are more it forgets them all.
 const MAX_TOKENS: usize = 1 << 18;
 
 /// By how much the clocks of processes that share a store may differ.
@@ -46,13 +47,22 @@ pub(super) struct Table {
     /// Patterns of keys that the store did not remove: what was made until then is invalid.
     pub(super) patterns: Vec<(KeyPattern, Timestamp)>,
     /// Those that entries were stored in.
-    pub(super) namespaces: HashSet<Box<str>>,
-    /// The epoch of tags and dependencies that were never invalidated, where the truth is here.
-    pub(super) first: Epoch,
-    /// What started before this and carries a tag is not stored: that the tag was invalidated may have been forgotten.
-    pub(super) minimum: u64,
+    pub(super) namespaces: Namespaces,
+    /// Of tags and dependencies.
+    pub(super) tags: Forgotten,
+    /// Of namespaces.
+    pub(super) names: Forgotten,
     /// Changes so far.
     pub(super) sequence: u64,
+}
+
+/// What stands for scopes of a family that are not in the table: they have never been invalidated, or that was forgotten.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Forgotten {
+    /// Their epoch, where the truth is here.
+    pub(super) first: Epoch,
+    /// What started before this and carries one is not stored: that it was invalidated may have been forgotten.
+    pub(super) minimum: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,10 +144,6 @@ pub(super) fn own_scopes(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &st
 const KINDS: [ScopeKind; 4] =
     [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
 
-const fn is_own(kind: ScopeKind) -> bool {
-    matches!(kind, ScopeKind::Everything | ScopeKind::Namespace)
-}
-
 impl Table {
     pub(super) fn known(&self, scope: &Scope) -> Option<Token> {
         self.tokens[scope.kind as usize].get(&scope.name).copied()
@@ -170,8 +176,16 @@ impl Table {
         if home != EpochHome::Process {
             return known;
         }
-        let first = if is_own(kind) { Epoch::NONE } else { self.first };
-        Some(known.unwrap_or(Token::first(first, self.minimum_of(kind))))
+        let Forgotten { first, minimum } = self.forgotten(kind);
+        Some(known.unwrap_or(Token::first(first, minimum)))
+    }
+
+    fn forgotten(&self, kind: ScopeKind) -> Forgotten {
+        match kind {
+            ScopeKind::Everything => Forgotten::default(),
+            ScopeKind::Namespace => self.names,
+            _ => self.tags,
+        }
     }
 
     /// The combined epoch of a key's own scopes; `None` if the store has to be asked. Where epochs are in the store it is
@@ -190,21 +204,30 @@ impl Table {
     }
 
     pub(super) fn minimum_of(&self, kind: ScopeKind) -> u64 {
-        if is_own(kind) { 0 } else { self.minimum }
+        self.forgotten(kind).minimum
     }
 
-    /// Forgets tags and dependencies if there are too many: their entries become misses.
+    /// Forgets tags and dependencies if there are too many, and namespaces: their entries become misses, or the store is
+    /// asked for their epochs again.
     pub(super) fn make_room(&mut self, latest: &AtomicU64, more: usize) {
-        let (tags, others) = (ScopeKind::Tag as usize, ScopeKind::Dependency as usize);
-        if self.tokens[tags].len() + self.tokens[others].len() + more <= MAX_TOKENS {
-            return;
+        let has_room = |tokens: &[HashMap<Box<str>, Token>; 4], families: &[ScopeKind]| {
+            let count: usize = families.iter().map(|kind| tokens[*kind as usize].len()).sum();
+            count + more <= MAX_TOKENS
+        };
+        for families in [&[ScopeKind::Tag, ScopeKind::Dependency][..], &[ScopeKind::Namespace]] {
+            if has_room(&self.tokens, families) {
+                continue;
+            }
+            for kind in families {
+                self.tokens[*kind as usize]
+                    .retain(|_, token| token.recording != Recording::Done || token.changed == UNDER_WAY);
+            }
+            let forgotten = Forgotten { first: unique(), minimum: logical_clock::tick() };
+            latest.store(forgotten.minimum, Ordering::Release);
+            match families {
+                [ScopeKind::Namespace] => self.names = forgotten,
+                _ => self.tags = forgotten,
+            }
         }
-        for family in [tags, others] {
-            self.tokens[family]
-                .retain(|_, token| token.recording != Recording::Done || token.changed == UNDER_WAY);
-        }
-        self.first = unique();
-        self.minimum = logical_clock::tick();
-        latest.store(self.minimum, Ordering::Release);
     }
 }

@@ -31,6 +31,9 @@ const RENEWED: u64 = u64::MAX;
 /// So many invalidations are recorded beside a read or write of another entry.
 const BESIDE_A_CALL: usize = 64;
 
+/// So many keys are looked at beside a write that would be refused.
+const LISTED_BESIDE_A_WRITE: usize = 1_024;
+
 /// How long the record of an invalidated scope lives by itself: as long as a load may take that began before. Entries that
 /// are written with its epoch prolong it.
 const INVALIDATED: Duration = Duration::from_secs(300);
@@ -160,10 +163,35 @@ impl<S: Store> Leaf<S> {
         Ok(self.epochs().validity(key, value) == Validity::Valid)
     }
 
-    /// Counts the namespaces of a key, unless they would be more than the leaf accepts.
-    pub(super) fn admit_namespaces(&self, key: &CacheKey) -> BackendResult<()> {
-        let limit = self.handle.limits().namespaces;
-        self.epochs().admit(key, limit).map_err(|count| BackendError::too_many("namespaces", count, limit))
+    /// Counts the namespaces of an entry, unless they would be more than the leaf accepts.
+    pub(super) fn admit_namespaces(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<()> {
+        if !key.has_namespace() {
+            return Ok(());
+        }
+        let (limit, now) = (self.handle.limits().namespaces, self.handle.clock().now());
+        let admitted = self.epochs().admit(key, end_of(value), now, limit);
+        admitted.map_err(|count| BackendError::too_many("namespaces", count, limit))
+    }
+
+    /// The same; before an entry is refused, some of the store is listed, since the last entries of others may have been
+    /// removed, or put out.
+    async fn make_room_for_namespaces(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<()> {
+        let refused = match self.admit_namespaces(key, value) {
+            Err(refused) if self.handle.capabilities().enumerates => refused,
+            admitted => return admitted,
+        };
+        let (epochs, clock) = (self.epochs(), self.handle.clock());
+        let Some(mut listing) = epochs.listing(&**clock) else { return Err(refused) };
+        // Pages of memory cost as much as all of it.
+        let limit = if epochs.is_in_store() { LISTED_BESIDE_A_WRITE } else { usize::MAX };
+        match self.store.keys(listing.cursor(), limit).await {
+            Ok(page) if listing.note(&page.keys, page.next, &**clock) => self.admit_namespaces(key, value),
+            Ok(_) => Err(refused),
+            Err(error) => {
+                tracing::debug!(backend = %self.handle.path(), %error, "namespaces are not given back");
+                Err(refused)
+            }
+        }
     }
 
     /// The entry with the epochs of its scopes; nothing if one of them was invalidated since it started.
@@ -181,7 +209,7 @@ impl<S: Store> Leaf<S> {
                 _ => {}
             }
         }
-        self.admit_namespaces(key)?;
+        self.make_room_for_namespaces(key, &value).await?;
         let mut asked = self.ask_for_what_is_due(key, &value).await?;
         // Others may make it forget epochs in between; not for ever.
         for _ in 0..8 {

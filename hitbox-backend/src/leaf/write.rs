@@ -150,10 +150,8 @@ impl<S: Store> Leaf<S> {
         event: Event,
     ) -> Result<Receipt, CacheValue<Raw>> {
         let handle = &self.handle;
-        if key.has_namespace()
-            && let Err(error) = self.admit_namespaces(key)
-        {
-            return Ok(handle.refuse(error));
+        if self.admit_namespaces(key, &value).is_err() {
+            return Err(value);
         }
         let value = match self.epochs().attach(key, value, started) {
             Attach::Attached(value) => value,
