@@ -15,6 +15,8 @@ pub enum LeafOutcome {
     Removed,
     /// It did not hold the key.
     Absent,
+    /// It serves nothing any more of what was invalidated by a scope or pattern.
+    Invalidated,
     /// It did not take the value, on purpose. What it held before is still there if no other leaf took the value either; if
     /// one did, the older value is removed.
     Refused(BackendError),
@@ -54,6 +56,7 @@ impl LeafOutcome {
             Self::Stored
             | Self::Removed
             | Self::Absent
+            | Self::Invalidated
             | Self::NotAdmitted
             | Self::Superseded
             | Self::Skipped

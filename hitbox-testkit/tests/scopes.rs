@@ -223,7 +223,7 @@ impl Wrapper for ForgetsAtTheEnd {
             |(_, carried): &(&CacheKey, &Vec<Scope>)| carried.iter().any(|scope| scopes.contains(scope));
         let keys: Vec<CacheKey> = known.scopes.iter().filter(carries).map(|(key, _)| key.clone()).collect();
         known.invalid.extend(keys);
-        Completion::Done(Receipt::of_all(self.inner.layout().paths(), &LeafOutcome::Stored))
+        Completion::Done(Receipt::of_all(self.inner.layout().paths(), &LeafOutcome::Invalidated))
     }
 }
 
@@ -668,4 +668,24 @@ async fn refill_09_low_priorities_are_put_out_first() {
     assert_eq!(get(&cache, 111).await, Some(111));
     let total: Statistics = cache.snapshot();
     assert_eq!(total.leaves.len(), 1);
+}
+
+#[tokio::test]
+async fn receipts_of_invalidations_say_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = DiskBackend::builder(folder.path()).open().await.expect("disk");
+    let both = MokaBackend::builder().build().expect("moka").over(disk).with_label("both");
+    put(&both, 1, &[Scope::tag("red")]).await.expect("a write");
+    for receipt in [
+        both.invalidate_tags(&["red"]).await,
+        both.invalidate_dependencies(&["table"]).await,
+        both.flush_namespace("tenant").await,
+        both.clear().await,
+    ] {
+        let lines: Vec<String> =
+            receipt.expect("it is done").leaves().iter().map(|l| format!("{l:?}")).collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.contains("Invalidated")), "{lines:?}");
+    }
+    assert_eq!(get(&both, 1).await, None);
 }

@@ -60,6 +60,7 @@ pub(super) fn is_done(outcome: &LeafOutcome) -> bool {
         LeafOutcome::Stored
             | LeafOutcome::Removed
             | LeafOutcome::Absent
+            | LeafOutcome::Invalidated
             | LeafOutcome::NotAdmitted
             | LeafOutcome::Superseded
     )

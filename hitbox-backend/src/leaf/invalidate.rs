@@ -61,7 +61,7 @@ impl<S: Store> Leaf<S> {
 
     fn invalidated(&self, result: BackendResult<()>) -> Receipt {
         let outcome = match result {
-            Ok(()) => LeafOutcome::Stored,
+            Ok(()) => LeafOutcome::Invalidated,
             Err(error) => {
                 let error = self.handle.failed(Event::WriteError, error.during(Operation::Invalidate));
                 LeafOutcome::of_error(error)
