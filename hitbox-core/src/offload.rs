@@ -109,6 +109,8 @@ pub enum Refusal {
     Duplicate,
     /// The offload has been shut down.
     Closed,
+    /// There is nothing that it could run on: no runtime was given to it, and the caller is on none.
+    NoRuntime,
 }
 
 /// A task handed back to whoever registered it.

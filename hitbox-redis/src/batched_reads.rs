@@ -1,11 +1,12 @@
 //! Reads that many tasks make at once travel together: one `MGET` costs the client, the server and the
 //! network far less than a `GET` for each.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hitbox_backend::core::{BackendError, BackendResult};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::Connection;
@@ -84,17 +85,43 @@ pub(crate) fn string_or_nothing(found: Found) -> Found {
 pub(crate) struct BatchedReads {
     pub(crate) reads: Reads,
     under_way: Arc<AtomicUsize>,
-    waiting: mpsc::Sender<Waiting>,
+    /// To the task that sends batches, once there is one.
+    waiting: Arc<RwLock<Option<mpsc::Sender<Waiting>>>>,
 }
 
 impl BatchedReads {
-    /// Starts the task that sends batches. It ends with the last clone.
-    #[expect(clippy::disallowed_methods, reason = "it lives as long as the connection")]
     pub(crate) fn new(connection: Connection) -> Self {
-        let (waiting, queue) = mpsc::channel(MAX_WAITING);
         let reads = Reads { connection, is_denied: Arc::default() };
-        tokio::spawn(send_batches(reads.clone(), queue));
-        Self { reads, under_way: Arc::default(), waiting }
+        Self { reads, under_way: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// Has a key read with others; nothing if there is no room. The runtime of the task that sends batches may have ended:
+    /// then there is another on that of the caller.
+    fn queue(&self, waiting: Waiting) -> Option<()> {
+        let sender = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = &*sender
+            && !sender.is_closed()
+        {
+            return sender.try_send(waiting).ok();
+        }
+        drop(sender);
+        self.start()?.try_send(waiting).ok()
+    }
+
+    /// Starts the task that sends batches. It ends with the last clone, or with its runtime.
+    fn start(&self) -> Option<mpsc::Sender<Waiting>> {
+        let runtime = Handle::try_current().ok()?;
+        let mut known = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = &*known
+            && !sender.is_closed()
+        {
+            return Some(sender.clone());
+        }
+        let (sender, queue) = mpsc::channel(MAX_WAITING);
+        #[expect(clippy::disallowed_methods, reason = "it lives as long as the connection")]
+        runtime.spawn(send_batches(self.reads.clone(), queue));
+        *known = Some(sender.clone());
+        Some(sender)
     }
 
     /// Counts a read until the guard is dropped.
@@ -117,13 +144,12 @@ impl UnderWay<'_> {
         if !self.is_batched {
             return None;
         }
-        let place = self.reads.waiting.try_reserve().ok()?;
         let (answer, answered) = oneshot::channel();
-        place.send(Waiting { key: key(), answer });
+        self.reads.queue(Waiting { key: key(), answer })?;
         match self.reads.reads.connection.cut(answered).await {
             Ok(Ok(found)) => Some(found),
             Err(timeout) => Some(Err(timeout)),
-            // No answer comes if the runtime that the backend was built in has ended.
+            // No answer comes if the runtime of the task that sends batches has ended.
             Ok(Err(_)) => None,
         }
     }

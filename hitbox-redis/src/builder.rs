@@ -129,9 +129,6 @@ impl RedisBuilder {
     ///
     /// # Errors
     /// [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if the address is none, or certificates cannot be read.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub fn build(self) -> BackendResult<RedisBackend> {
         RedisBackend::new(self)
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use hitbox_backend::core::{BackendError, BackendResult, Clock, ErrorKind};
-use redis::aio::ConnectionLike;
 use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisResult};
+use tokio::runtime::Handle;
 
 use crate::builder::RedisBuilder;
 use crate::error::backend_error;
@@ -19,7 +19,8 @@ pub(crate) struct Connection(Arc<Shared>);
 
 struct Shared {
     client: Client,
-    line: RwLock<Arc<Line>>,
+    /// Nothing before the first call: a line is driven by the runtime of a caller.
+    line: RwLock<Option<Arc<Line>>>,
     clock: Arc<dyn Clock>,
     deadline: Duration,
     connect_timeout: Duration,
@@ -51,24 +52,34 @@ impl Drop for Examination {
 
 impl Connection {
     pub(crate) fn new(builder: &RedisBuilder) -> BackendResult<Self> {
-        let wrong = |error| {
-            BackendError::new(ErrorKind::Configuration, "url is not the address of a Redis server")
-                .with_source(error)
-        };
         let (clock, connect_timeout) = (builder.options.clock.clone(), builder.settings.connect_timeout);
         let client = client(builder).map_err(wrong)?;
-        let line = Line::new(client.clone(), connect_timeout).map_err(wrong)?;
-        let (line, deadline) = (RwLock::new(line), builder.settings.deadline);
+        let (line, deadline) = (RwLock::default(), builder.settings.deadline);
         Ok(Self(Arc::new(Shared { client, line, clock, deadline, connect_timeout })))
     }
 
-    fn line(&self) -> Arc<Line> {
-        self.0.line.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn line(&self) -> BackendResult<Arc<Line>> {
+        let usable = |line: &Option<Arc<Line>>| line.as_ref().filter(|line| !line.is_over()).cloned();
+        if let Some(line) = usable(&self.0.line.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(line);
+        }
+        let mut known = self.0.line.write().unwrap_or_else(PoisonError::into_inner);
+        match usable(&known) {
+            Some(line) => Ok(line),
+            None => Ok(known.insert(self.new_line()?).clone()),
+        }
+    }
+
+    fn new_line(&self) -> BackendResult<Arc<Line>> {
+        let runtime = Handle::try_current().map_err(|error| {
+            BackendError::new(ErrorKind::Configuration, "Redis needs a tokio runtime").with_source(error)
+        })?;
+        Line::new(self.0.client.clone(), self.0.connect_timeout, &runtime).map_err(wrong)
     }
 
     /// One round trip.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> BackendResult<T> {
-        let line = self.line();
+        let line = self.line()?;
         let mut manager = line.manager.clone();
         self.call(line, command, async move { command.query_async(&mut manager).await }).await
     }
@@ -78,7 +89,7 @@ impl Connection {
         &self,
         pipeline: &mut Pipeline,
     ) -> BackendResult<Vec<BackendResult<T>>> {
-        let line = self.line();
+        let line = self.line()?;
         let mut manager = line.manager.clone();
         let pipeline = &*pipeline.ignore_errors();
         let call = async move { pipeline.query_async::<Vec<RedisResult<T>>>(&mut manager).await };
@@ -109,7 +120,7 @@ impl Connection {
     #[expect(clippy::disallowed_methods, reason = "it ends with the silence or the backend")]
     fn examine(&self, line: &Arc<Line>) {
         // On a clock that is driven by hand nobody would know whom it is moved for.
-        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| self.0.clock.is_real());
+        let runtime = Handle::try_current().ok().filter(|_| self.0.clock.is_real());
         let Some(runtime) = runtime else { return line.examined() };
         let (shared, examination) = (Arc::downgrade(&self.0), Examination(line.clone()));
         runtime.spawn(async move {
@@ -123,7 +134,7 @@ impl Connection {
     /// kept, so that what is on its way there arrives before what is written next. Says whether nobody has answered.
     async fn goes_on_silent(&self, line: &Arc<Line>) -> bool {
         let shared = &*self.0;
-        if !Arc::ptr_eq(&self.line(), line) {
+        if !self.line().is_ok_and(|current| Arc::ptr_eq(&current, line)) {
             return false;
         }
         if self.ask(line, shared.deadline).await.is_some() {
@@ -131,7 +142,7 @@ impl Connection {
             shared.clock.sleep(shared.deadline).await;
             return false;
         }
-        let fresh = match Line::new(shared.client.clone(), shared.connect_timeout) {
+        let fresh = match self.new_line() {
             Ok(fresh) => fresh,
             Err(error) => {
                 tracing::warn!(%error, "a connection to Redis cannot be replaced");
@@ -145,7 +156,7 @@ impl Connection {
         // The server may have begun to answer just now.
         if self.ask(line, shared.deadline).await.is_none() {
             tracing::warn!("a connection to Redis answers nothing and is replaced");
-            *shared.line.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            *shared.line.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
         }
         false
     }
@@ -184,8 +195,12 @@ impl Connection {
 
     /// The database in use.
     pub(crate) fn database(&self) -> i64 {
-        self.line().manager.get_db()
+        self.0.client.get_connection_info().redis_settings().db()
     }
+}
+
+fn wrong(error: redis::RedisError) -> BackendError {
+    BackendError::new(ErrorKind::Configuration, "url is not the address of a Redis server").with_source(error)
 }
 
 fn address(builder: &RedisBuilder) -> RedisResult<redis::ConnectionInfo> {

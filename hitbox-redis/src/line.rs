@@ -8,6 +8,8 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Client, RedisError, RedisResult};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// Calls in a row that came to nothing before it is found out whether the connection is deaf.
 const SILENT_CALLS: u32 = 3;
@@ -35,11 +37,25 @@ pub(crate) struct Line {
     /// Calls since the last answer that were cut, or given up by their callers.
     unanswered: AtomicU32,
     is_examined: AtomicBool,
+    /// The runtime that drives it has ended.
+    is_over: Arc<AtomicBool>,
+    /// Ends the task that waits for the end of the runtime.
+    _alive: oneshot::Sender<()>,
+}
+
+/// Is dropped with the runtime that it is on.
+struct RuntimeEnd(Arc<AtomicBool>);
+
+impl Drop for RuntimeEnd {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Line {
-    /// A line that connects when it is first used.
-    pub(crate) fn new(client: Client, connect_timeout: Duration) -> RedisResult<Arc<Self>> {
+    /// A line that connects when it is first used, and is driven by this runtime, which the caller is on.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the line")]
+    pub(crate) fn new(client: Client, connect_timeout: Duration, runtime: &Handle) -> RedisResult<Arc<Self>> {
         // One attempt per call: the deadline of calls paces them, and the next call tries again. The
         // deadline is ours, so that it runs on the injected clock.
         let config = ConnectionManagerConfig::new()
@@ -47,7 +63,25 @@ impl Line {
             .set_connection_timeout(Some(connect_timeout))
             .set_response_timeout(None);
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
-        Ok(Arc::new(Self { manager, unanswered: AtomicU32::new(0), is_examined: AtomicBool::new(false) }))
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (alive, end_of_line) = oneshot::channel();
+        let runtime_end = RuntimeEnd(is_over.clone());
+        runtime.spawn(async move {
+            let _runtime_end = runtime_end;
+            let _ = end_of_line.await;
+        });
+        Ok(Arc::new(Self {
+            manager,
+            unanswered: AtomicU32::new(0),
+            is_examined: AtomicBool::new(false),
+            is_over,
+            _alive: alive,
+        }))
+    }
+
+    /// Whether nobody drives it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
     }
 
     /// Takes note of what came of a call, and says whether the server has answered. Any answer shows that the line works.

@@ -153,7 +153,7 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
-    /// Runs loads and background work. Default: a pool of its own, on the current tokio runtime.
+    /// Runs loads and background work. Default: a pool of its own, on the tokio runtime of whoever calls.
     pub fn offload(mut self, offload: Arc<dyn Offload>) -> Self {
         self.offload = Some(offload);
         self
@@ -176,9 +176,6 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) if a setting makes no sense at all, or a layer stores bytes and values
     /// are [`Live`](crate::Live). Settings that contradict each other are warned of, in the log and by [`Cache::advice`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime, unless an offload was given.
     pub fn build(self) -> BackendResult<Cache<V>> {
         let (backend, parts) = self.split();
         parts.build_over(backend.into_shared())
@@ -187,9 +184,6 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
     /// The same without erasing the backend: for those who want static dispatch and have a name for its type.
     ///
     /// # Errors
-    /// As [`build`](Self::build).
-    ///
-    /// # Panics
     /// As [`build`](Self::build).
     pub fn build_generic(self) -> BackendResult<Cache<V, B>> {
         let (backend, parts) = self.split();

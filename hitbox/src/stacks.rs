@@ -12,9 +12,6 @@ use hitbox_backend::{Compose, CompositionBackend, IntoBackend, RefillPolicy};
 /// let cache: Cache<u32> = Cache::builder(stacks::over(small, large)).build()?;
 /// # Ok(()) }
 /// ```
-///
-/// # Panics
-/// Outside a tokio runtime.
 pub fn over<Upper, Lower>(
     upper: impl IntoBackend<Upper>,
     lower: impl IntoBackend<Lower>,
@@ -35,9 +32,6 @@ pub fn memory(max_entries: u64) -> hitbox_core::BackendResult<hitbox_moka::MokaB
 ///
 /// # Errors
 /// If there is no room or the address is none. Redis is connected when it is first used.
-///
-/// # Panics
-/// Outside a tokio runtime.
 #[cfg(all(feature = "moka", feature = "redis"))]
 pub fn memory_over_redis(max_entries: u64, url: &str) -> hitbox_core::BackendResult<CompositionBackend> {
     Ok(over(memory(max_entries)?, hitbox_redis::RedisBackend::builder(url).build()?))
@@ -47,9 +41,6 @@ pub fn memory_over_redis(max_entries: u64, url: &str) -> hitbox_core::BackendRes
 ///
 /// # Errors
 /// If there is no room, or the folder cannot be used.
-///
-/// # Panics
-/// Outside a tokio runtime.
 #[cfg(all(feature = "moka", feature = "disk"))]
 pub async fn memory_over_disk(
     max_entries: u64,
@@ -64,9 +55,6 @@ pub async fn memory_over_disk(
 ///
 /// # Errors
 /// As [`memory_over_redis`] and [`memory_over_disk`].
-///
-/// # Panics
-/// Outside a tokio runtime.
 #[cfg(all(feature = "moka", feature = "redis", feature = "disk"))]
 pub async fn memory_over_redis_over_disk(
     max_entries: u64,

@@ -69,9 +69,6 @@ pub trait Compose<Kind>: IntoBackend<Kind> {
     }
 
     /// The same with a pool of its own for background work, which has default limits.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     fn over<Lower>(self, l2: impl IntoBackend<Lower>) -> CompositionBackend {
         self.compose(l2, OffloadPool::new().shared())
     }

@@ -23,7 +23,8 @@ pub struct OffloadPool(Arc<Pool>);
 
 struct Pool {
     settings: OffloadPoolBuilder,
-    built_on: Handle,
+    /// Nothing if it was built outside a runtime.
+    built_on: Option<Handle>,
     state: Mutex<State>,
     /// Tasks running or waiting.
     depth: watch::Sender<usize>,
@@ -66,6 +67,8 @@ pub struct OffloadStatistics {
     pub refused_duplicate: u64,
     /// Tasks handed back after the shutdown.
     pub refused_closed: u64,
+    /// Tasks handed back outside any runtime.
+    pub refused_no_runtime: u64,
     /// Tasks running or waiting now.
     pub depth: u64,
     /// Daemon tasks now; they are counted nowhere else.
@@ -73,12 +76,9 @@ pub struct OffloadStatistics {
 }
 
 impl OffloadPoolBuilder {
-    /// The pool.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime, if none was given.
+    /// The pool. It may be built outside a runtime: tasks run on that of whoever registers them.
     pub fn build(self) -> OffloadPool {
-        let built_on = self.runtime.clone().unwrap_or_else(Handle::current);
+        let built_on = self.runtime.clone().or_else(|| Handle::try_current().ok());
         let pool = Arc::new(Pool {
             settings: self,
             built_on,
@@ -94,10 +94,7 @@ impl OffloadPoolBuilder {
 }
 
 impl OffloadPool {
-    /// A pool with default settings on the current tokio runtime.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
+    /// A pool with default settings.
     pub fn new() -> Self {
         Self::builder().build()
     }
@@ -191,6 +188,10 @@ impl Offload for OffloadPool {
 
     fn register(&self, task: Task) -> Result<(), Refused> {
         let mut state = self.0.lock();
+        let Some(runtime) = self.0.runtime() else {
+            state.statistics.refused_no_runtime += 1;
+            return Err(Refused { task, why: Refusal::NoRuntime });
+        };
         let lane = match task.lane {
             Lane::Begun if state.begun >= self.0.settings.queue => Lane::Background,
             lane => lane,
@@ -228,7 +229,7 @@ impl Offload for OffloadPool {
             let current = Some((task.kind, task.subject.clone()));
             let worker = Worker { pool: self.0.clone(), lane, current, epoch };
             #[expect(clippy::disallowed_methods, reason = "this is the offload")]
-            self.0.runtime().spawn(worker.run(task));
+            runtime.spawn(worker.run(task));
             return Ok(());
         };
         drop(state);
@@ -239,11 +240,9 @@ impl Offload for OffloadPool {
 impl Pool {
     /// The runtime that was asked for; else that of the caller, which lives. The one that the pool was built on may have
     /// ended, as that of another test has.
-    fn runtime(&self) -> Handle {
-        match &self.settings.runtime {
-            Some(runtime) => runtime.clone(),
-            None => Handle::try_current().unwrap_or_else(|_| self.built_on.clone()),
-        }
+    fn runtime(&self) -> Option<Handle> {
+        let current = || Handle::try_current().ok();
+        self.settings.runtime.clone().or_else(current).or_else(|| self.built_on.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -393,6 +392,7 @@ impl Collector for Pool {
             refused_full,
             refused_duplicate,
             refused_closed,
+            refused_no_runtime,
             ..
         } = self.lock().statistics;
         let mut counter = |name, value, reason| {
@@ -406,6 +406,7 @@ impl Collector for Pool {
         counter("hitbox_offload_refused_total", refused_full, ("reason", "full"));
         counter("hitbox_offload_refused_total", refused_duplicate, ("reason", "duplicate"));
         counter("hitbox_offload_refused_total", refused_closed, ("reason", "closed"));
+        counter("hitbox_offload_refused_total", refused_no_runtime, ("reason", "no_runtime"));
         add(Sample {
             name: "hitbox_offload_depth",
             labels: [("", ""), ("", "")],

@@ -1,0 +1,108 @@
+//! Caches that are built before there is a runtime, and used on several, or on none.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hitbox::core::{Offload, Refusal, Task, TaskKind};
+use hitbox::moka::MokaBackend;
+use hitbox::{Cache, LoadError, OffloadPool, cached, stacks};
+use hitbox_testkit::RedisServer;
+use tokio::runtime::{Builder, Runtime};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn moka() -> MokaBackend {
+    MokaBackend::builder().build().expect("a backend")
+}
+
+#[test]
+fn caches_are_built_before_there_is_a_runtime() {
+    let url = RedisServer::shared().url();
+    let redis = || stacks::memory_over_redis(1_000, &url).expect("a stack");
+    let caches: Vec<Cache<u64>> = vec![
+        Cache::builder(moka()).name("outside").build().expect("a cache"),
+        Cache::builder(stacks::over(moka(), moka())).name("outside-two").build().expect("a cache"),
+        Cache::builder(redis()).name("outside-redis").build().expect("a cache"),
+    ];
+    for cache in caches {
+        let loads = AtomicU64::new(0);
+        for _ in 0..2 {
+            // A runtime that ends, and another.
+            runtime().block_on(async {
+                let call = |key: u64| {
+                    let (cache, loads) = (&cache, &loads);
+                    cache.get_or_load_scoped(key, async move || {
+                        loads.fetch_add(1, Ordering::Relaxed);
+                        Ok::<_, LoadError>(key)
+                    })
+                };
+                for (key, value) in join_all((0..64).map(call)).await.into_iter().enumerate() {
+                    assert_eq!(value.expect("a value"), key as u64);
+                }
+                let owned = cache.get_or_load(1_000, || async { Ok::<_, LoadError>(7) }).await;
+                assert_eq!(owned.expect("a value"), 7);
+            });
+        }
+        assert_eq!(loads.load(Ordering::Relaxed), 64, "{}", cache.name());
+        runtime().block_on(cache.clear()).expect("an empty cache");
+    }
+}
+
+/// Many reads of Redis at once go through a task, which ends with its runtime.
+#[test]
+fn reads_of_redis_travel_together_on_the_next_runtime_too() {
+    let redis =
+        hitbox::redis::RedisBackend::builder(&RedisServer::shared().url()).prefix("runtimes:").build();
+    let cache: Cache<u64> = Cache::builder(redis.expect("a backend")).name("redis").build().expect("a cache");
+    for round in 0..3 {
+        runtime().block_on(async {
+            for key in 0..256_u64 {
+                cache.insert(key, key + round).await.expect("stored");
+            }
+            let values = join_all((0..256_u64).map(|key| cache.get(key))).await;
+            for (key, value) in values.into_iter().enumerate() {
+                assert_eq!(value.expect("an answer"), Some(key as u64 + round));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_pool_without_a_runtime_hands_tasks_back() {
+    let pool = OffloadPool::new();
+    let task = || Task::new(TaskKind::LOAD, std::future::ready(()));
+    let refused = pool.register(task()).expect_err("nothing to run it on");
+    assert_eq!((refused.why, pool.statistics().refused_no_runtime), (Refusal::NoRuntime, 1));
+    runtime().block_on(async {
+        pool.register(task()).expect("it is taken");
+        pool.wait_all().await;
+    });
+    assert_eq!(pool.statistics().completed, 1);
+}
+
+static SQUARES: LazyLock<Cache<u64>> = LazyLock::new(|| {
+    let builder = Cache::builder(stacks::over(moka(), moka())).name("squares");
+    builder.ttl(Duration::from_secs(60)).build().expect("a cache")
+});
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+#[cached(cache = SQUARES)]
+fn square(number: u64) -> u64 {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    number * number
+}
+
+#[test]
+fn functions_are_cached_without_any_runtime() {
+    for _ in 0..3 {
+        assert_eq!((square(3), square(4)), (9, 16));
+    }
+    assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+    let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(|| square(5))).collect();
+    assert!(threads.into_iter().all(|thread| thread.join().is_ok_and(|square| square == 25)));
+    assert_eq!(CALLS.load(Ordering::Relaxed), 3);
+}
