@@ -15,7 +15,7 @@ use hitbox::core::{Clock, ManualClock};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
 use hitbox::redis::RedisBackend;
-use hitbox::{Cache, Loaded};
+use hitbox::{Cache, Loaded, Wrap};
 use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, RedisServer};
 
 fn redis(server: &RedisServer, bound: Duration) -> RedisBackend {
@@ -57,6 +57,21 @@ async fn case_c02_first_epochs_are_agreed_on() {
                 Some(key),
                 "round {round}: acknowledged and lost"
             );
+        }
+    }
+}
+
+/// A process that has asked for a scope that had no epoch finds what another has stored with its first, at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_c02_who_came_before_the_first_entry_finds_it() {
+    let server = RedisServer::start();
+    let inside = || over(redis(&server, seconds(3600)).namespace("tenant").shared());
+    for process in [&(|| over(redis(&server, seconds(3600)).shared())) as &dyn Fn() -> Cache<u64>, &inside] {
+        let (early, writer) = (process(), process());
+        for key in 0..3 {
+            assert_eq!(early.get(key).await.expect("a read"), None);
+            writer.entry(key).tag("first").insert(key).await.expect("a write");
+            assert_eq!(early.get(key).await.expect("a read"), Some(key));
         }
     }
 }

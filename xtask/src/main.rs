@@ -1,5 +1,5 @@
 //! The project's own commands: `cargo xtask test`, `tidy`, `features`, `api`, `behaviours`, `instructions`,
-//! `bench`, `fuzz`, `soak`.
+//! `bench`, `heap`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
@@ -9,6 +9,7 @@ mod behaviours;
 mod bench;
 mod features;
 mod fuzz;
+mod heap;
 mod run;
 mod soak;
 mod test;
@@ -54,6 +55,8 @@ enum Command {
         #[arg(long)]
         subject: Vec<String>,
     },
+    /// Measures what memory takes on the heap beside its bound, and writes docs/heap.md.
+    Heap,
     /// Fuzzes everything that parses, from the seeds that are checked in.
     Fuzz {
         /// Seconds per target.
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Behaviours => behaviours::run(),
         Command::Instructions { bless } => bench::instructions(bless),
         Command::Bench { subject } => bench::bench(&subject),
+        Command::Heap => heap::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
     };

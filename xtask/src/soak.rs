@@ -13,6 +13,7 @@ const ROUND: &[(&str, &str, &str, u64)] = &[
     ("hitbox-disk", "disk", "HITBOX_KILLS", 1_000),
     ("hitbox", "races", "HITBOX_RUNS", 100_000),
     ("hitbox", "histories", "HITBOX_RUNS", 50_000),
+    ("hitbox", "versions", "HITBOX_RUNS", 50_000),
     ("hitbox", "invalidation", "HITBOX_OPERATIONS", 5_000_000),
 ];
 

@@ -152,7 +152,9 @@ impl Epochs {
             let age = now.saturating_sub(token.asked);
             let is_recorded = token.recording == Recording::Done;
             let is_old = age > staleness_bound || staleness_bound.is_zero() || token.is_doubtful;
-            home == EpochHome::Shared && is_recorded && is_old
+            // One that had none may have got its first, with an entry that is about to be looked at.
+            let is_unset = token.epoch.is_none();
+            home == EpochHome::Shared && is_recorded && (is_old || is_unset)
         };
         let by_key = key.into_iter().flat_map(own_scopes);
         let needed = by_key.chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));

@@ -208,7 +208,12 @@ impl Composition {
         progress.begin(other);
         let is_left_out = |line: &LeafReceipt| matches!(line.outcome, LeafOutcome::NotAdmitted);
         let is_taken = !decided.leaves().iter().any(is_left_out);
-        let condition = if is_taken { Condition::Always } else { write.condition.clone() };
+        let condition = match &write.condition {
+            open if !is_taken => open.clone(),
+            // Another process may have come between, where it writes too.
+            Condition::IfNewer(version) => Condition::IfNotOlder(*version),
+            _ => Condition::Always,
+        };
         let taken = write.clone().with_condition(condition);
         let taken = self.layers[other].write(Batch::one(taken)).await.into_one().unwrap_or_default();
         self.settle(&progress, other, &write.key, &write.options, &taken);

@@ -91,7 +91,9 @@ impl<S: Store> Leaf<S> {
         let mut ignoring = None;
         for _ in 0..MAX_CONFLICTS {
             let wanted = match condition {
-                Condition::IfNewer(version) => StoreCondition::IfNewer { version: *version, ignoring },
+                Condition::IfNewer(version) | Condition::IfNotOlder(version) => {
+                    StoreCondition::IfNewer { version: *version, ignoring }
+                }
                 Condition::IfSame(same) => StoreCondition::IfSame(same.data().identity()),
                 _ => StoreCondition::IfAbsent { ignoring },
             };
@@ -105,10 +107,12 @@ impl<S: Store> Leaf<S> {
             }
             let is_in_the_way = !matches!(condition, Condition::Repair) || is_later(&stored, &value);
             if is_in_the_way && self.still_counts(key, &stored).await? {
-                return Err(match (condition, stored.details().and_then(|details| details.version)) {
-                    (Condition::IfNewer(attempted), Some(existing)) => mismatch(existing, *attempted),
-                    _ => conflict(),
-                });
+                return match (condition, stored.details().and_then(|details| details.version)) {
+                    (Condition::IfNewer(attempted), Some(existing)) => Err(mismatch(existing, *attempted)),
+                    // It is in this store already, which stands in another place of the expression too.
+                    (Condition::IfNotOlder(version), Some(existing)) if existing == *version => Ok(()),
+                    _ => Err(conflict()),
+                };
             }
             // It does not count: its time is over, it has been invalidated, or the repair brings a later one.
             ignoring = Some(identity);

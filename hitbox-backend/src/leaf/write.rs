@@ -235,16 +235,16 @@ impl<S: Store> Leaf<S> {
         let _noted = handle.coherence().note(key);
         let timer = Timers::start(handle.clock());
         // Where no other process writes, nothing can be in the way of a repair.
-        let is_repair = matches!(condition, Condition::Repair) && handle.capabilities().shared;
-        let result =
-            if condition.depends_on_stored() || (is_repair && handle.capabilities().writes_conditionally) {
-                Box::pin(self.store_if(key, value, condition)).await
-            } else {
-                self.store.write(key, value).await
-            };
+        let facts = handle.capabilities();
+        let gives_way = matches!(condition, Condition::Repair | Condition::IfNotOlder(_)) && facts.shared;
+        let result = if condition.depends_on_stored() || (gives_way && facts.writes_conditionally) {
+            Box::pin(self.store_if(key, value, condition)).await
+        } else {
+            self.store.write(key, value).await
+        };
         handle.timers().write.stop(handle.clock(), timer);
         slow.note(hash, bytes, handle.clock().monotonic(), &result);
-        if is_repair && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+        if gives_way && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
             return handle.line(LeafOutcome::Superseded);
         }
         handle.stored(key, &turn, Event::Write, bytes, result)

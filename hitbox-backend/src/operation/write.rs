@@ -132,6 +132,9 @@ pub enum Condition {
     Always,
     /// If the stored version is lower, or there is none.
     IfNewer(u64),
+    /// Unless another process has stored a higher version: the layer that decides about versions has taken this one. It makes
+    /// the copies of this process superseded if so.
+    IfNotOlder(u64),
     /// If no entry is stored that a read would find.
     IfAbsent,
     /// If the stored entry is the one that was read as this.
