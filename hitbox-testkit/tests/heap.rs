@@ -1,5 +1,7 @@
 //! What memory holds on the heap.
 
+#![allow(clippy::print_stdout, reason = "rows of the page that `cargo xtask heap` writes")]
+
 use std::sync::Arc;
 
 use hitbox_backend::{Backend, CacheBackend};
@@ -84,7 +86,6 @@ fn case_f13_the_bound_holds_for_the_heap() {
             let quick = QuickBackend::builder().max_bytes(BOUND).build().expect("quick");
             for (name, backend) in [("moka", moka.shared()), ("quick", quick.shared())] {
                 let heap = filled(&*backend, filling, BOUND);
-                // A row of the page that `cargo xtask heap` writes.
                 let yes = |is: bool| if is { "yes" } else { "no" };
                 println!("| {name} | {bytes} | {} | {} | {:.2} |", yes(ttl), yes(tags), heap as f64 / 100.0);
                 if heap > 125 {

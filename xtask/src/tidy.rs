@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::run::{Outcome, root, sources};
 
@@ -17,6 +18,7 @@ pub(crate) fn run() -> Outcome {
     }
     check_manifests(&mut complaints)?;
     check_book(&mut complaints)?;
+    check_locks(&mut complaints)?;
     if complaints.is_empty() {
         println!("tidy");
         return Ok(());
@@ -63,6 +65,23 @@ fn lines_of_code(text: &str) -> usize {
     let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
     product.lines().filter(is_code).count()
+}
+
+/// Workspaces whose lock files are checked in.
+const WORKSPACES: [&str; 3] = ["Cargo.toml", "fuzz/Cargo.toml", "benches/peers/Cargo.toml"];
+
+/// What one workspace adds to its dependencies, those that use it have to lock too.
+fn check_locks(complaints: &mut Vec<String>) -> Outcome {
+    for manifest in WORKSPACES {
+        let arguments = ["update", "--workspace", "--locked", "--quiet", "--manifest-path", manifest];
+        let output = Command::new("cargo").args(arguments).current_dir(root()).output();
+        let output = output.map_err(|error| format!("cargo cannot be run: {error}"))?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            complaints.push(format!("  {manifest}: its lock file is behind: {}", why.trim()));
+        }
+    }
+    Ok(())
 }
 
 /// core has no runtime and no format crate.
