@@ -23,7 +23,13 @@ use crate::start::{Look, Start};
 /// folder of a cache.
 pub fn entry(folder: &Path, key: &CacheKey, now: Timestamp) -> BackendResult<Option<Inspection>> {
     let path = objects(folder)?.join(name(index::digest_of(key.as_encoded())));
-    let file = match fs::read(&path) {
+    let file = match fs::symlink_metadata(&path) {
+        // Whatever else has such a name is not followed, and not waited for.
+        Ok(found) if !found.is_file() => return Err(unusable(format!("{} is no file", path.display()))),
+        Ok(_) => fs::read(&path),
+        Err(error) => Err(error),
+    };
+    let file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", &path, error)),

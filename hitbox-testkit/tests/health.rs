@@ -135,6 +135,27 @@ async fn case_h05_one_line_when_a_layer_fails_and_one_when_it_is_back() {
     assert_eq!(log.take().len(), 1, "it is back");
 }
 
+/// A process that only invalidates hears of the end of an outage too, and of the next one.
+#[tokio::test]
+async fn invalidations_tell_that_a_layer_is_back() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let store = Arc::new(Flaky::default());
+    let clock = ManualClock::new();
+    let leaf = Leaf::of(store.clone(), LeafOptions::new("disk").with_clock(Arc::new(clock.clone())));
+    for _ in 0..3 {
+        store.0.store(true, Ordering::SeqCst);
+        drop(leaf.invalidate_tags(&["red"]).await);
+        let lines = log.take();
+        assert!(lines.len() == 1 && lines[0].contains("fails"), "{lines:?}");
+        store.0.store(false, Ordering::SeqCst);
+        leaf.invalidate_tags(&["red"]).await.expect("it is back");
+        let lines = log.take();
+        assert!(lines.len() == 1 && lines[0].contains("is back"), "{lines:?}");
+        clock.advance(Duration::from_secs(3600));
+    }
+}
+
 /// A store that is read and cannot be written is not back because it was read.
 #[tokio::test]
 async fn a_layer_is_back_when_what_failed_works_again() {

@@ -1,12 +1,20 @@
 //! Waiting in code that is not asynchronous.
 
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
+
+/// Runs what functions without a runtime wait for. It is started by the first of them.
+static OWN: LazyLock<Runtime> = LazyLock::new(|| {
+    let threads = Builder::new_multi_thread().worker_threads(1).thread_name("hitbox").enable_all().build();
+    threads.expect("a runtime for functions that are called without one")
+});
 
 /// Waits for a future in a function that is not `async`. What needs no waiting, as a hit in memory, costs no more than the
-/// call. Else the calling thread is blocked; other tasks of a runtime with several threads go on meanwhile.
+/// call. Else the calling thread is blocked; other tasks of a runtime with several threads go on meanwhile. Where there is no
+/// runtime, there is one of these functions' own, with one thread.
 ///
 /// # Panics
 /// Within a task of a runtime with one thread, if there is anything to wait for: nobody would be left to do it. Call it
@@ -14,17 +22,19 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 #[doc(hidden)]
 pub fn wait<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        return output;
+    let current = Handle::try_current();
+    {
+        // Timers and connections ask for it before there is anything to wait for.
+        let _entered = current.is_err().then(|| OWN.enter());
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
     }
-    match Handle::try_current() {
+    match current {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
             tokio::task::block_in_place(|| handle.block_on(future))
         }
         Ok(handle) => handle.block_on(future),
-        Err(_) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            runtime.expect("a runtime for the calling thread").block_on(future)
-        }
+        Err(_) => OWN.block_on(future),
     }
 }

@@ -96,6 +96,87 @@ fn square(number: u64) -> u64 {
     number * number
 }
 
+#[cached(cache = SQUARES)]
+fn slow_square(number: u64) -> u64 {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    // The others come while it is at work.
+    while WAITING.load(Ordering::Relaxed) < 4 {
+        std::thread::yield_now();
+    }
+    number * number
+}
+
+static WAITING: AtomicU64 = AtomicU64::new(0);
+
+static RATIOS: LazyLock<Cache<u64>> = LazyLock::new(|| {
+    let builder = Cache::builder(moka()).name("ratios").soft_timeout(Duration::from_secs(5));
+    builder.hard_timeout(Duration::from_secs(10)).fail_safe(Duration::from_secs(60)).build().expect("a cache")
+});
+
+#[cached(cache = RATIOS)]
+fn ratio(of: u64, to: u64) -> Result<u64, NoRatio> {
+    of.checked_div(to).ok_or_else(|| NoRatio("no such ratio".to_owned()))
+}
+
+#[derive(Debug)]
+struct NoRatio(String);
+
+impl std::fmt::Display for NoRatio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoRatio {}
+
+impl From<LoadError> for NoRatio {
+    fn from(error: LoadError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Those that have to wait, fail, or have time limits: timers ask for a runtime.
+#[test]
+fn functions_without_a_runtime_wait_and_fail_as_others() {
+    let call = || {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        slow_square(7)
+    };
+    let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(call)).collect();
+    for thread in threads {
+        assert_eq!(thread.join().expect("no panic"), 49);
+    }
+    for _ in 0..2 {
+        assert_eq!(ratio(6, 3).expect("a ratio"), 2);
+        let error = ratio(6, 0).expect_err("no ratio");
+        assert!(error.to_string().contains("no such ratio"), "{error}");
+    }
+}
+
+static SHARED: LazyLock<Cache<u64>> = LazyLock::new(|| {
+    let redis = stacks::memory_over_redis(1_000, &RedisServer::shared().url()).expect("a stack");
+    Cache::builder(redis).name("shared-squares").build().expect("a cache")
+});
+
+#[cached(cache = SHARED)]
+fn shared_square(number: u64) -> u64 {
+    number * number
+}
+
+/// Redis is connected by a function without a runtime, used within one, and again outside, from another thread.
+#[test]
+fn functions_without_a_runtime_use_redis_and_disk() {
+    assert_eq!(shared_square(11), 121);
+    runtime().block_on(async {
+        SHARED.clear().await.expect("an empty cache");
+        assert_eq!(SHARED.get_or_load(3, || async { Ok::<_, LoadError>(9) }).await.expect("a value"), 9);
+    });
+    let threads: Vec<_> = (0..20).map(|number| std::thread::spawn(move || shared_square(number))).collect();
+    for (number, thread) in (0..).zip(threads) {
+        assert_eq!(thread.join().expect("no panic"), number * number);
+    }
+}
+
 #[test]
 fn functions_are_cached_without_any_runtime() {
     for _ in 0..3 {

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use hitbox::backend::operation::{Batch, Completion, Condition, Receipts, Write};
 use hitbox::backend::wrap::{Wrapper, forward};
-use hitbox::backend::{Backend, CacheBackend, Compose, CompositionPolicy, OffloadPool, RaceWritePolicy};
+use hitbox::backend::{
+    Backend, CacheBackend, Compose, CompositionPolicy, OffloadPool, RaceWritePolicy, SystemClock,
+};
 use hitbox::core::{CacheKey, CacheValue, ErrorKind, Offload};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
 use hitbox::redis::RedisBackend;
-use hitbox_testkit::{RedisServer, number_from, seed};
+use hitbox_testkit::{Fault, Faults, Faulty, Operation, RedisServer, number_from, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -183,6 +185,47 @@ async fn case_c10_no_shared_layer_goes_back() {
     for run in 0..runs {
         let verdict = history(&processes, &shared, seed.wrapping_add(run), run).await;
         assert!(verdict.is_ok(), "run {run} of HITBOX_SEED={seed}: {verdict:?}");
+    }
+}
+
+/// A removal that a shared layer has missed does not make what it has newer than what is written afterwards: versions begin
+/// anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_outlived_its_removal_is_older_whatever_its_version() {
+    let (near, far) = (RedisServer::start(), RedisServer::start());
+    for (run, first, then, is_back) in [(0, 6, 1, true), (1, 6, 1, false), (2, 1, 1, true), (3, 1, 1, false)]
+    {
+        let faults = Faults::default();
+        let near = redis(&near);
+        let faulty = Faulty::new(near.clone(), &faults, Arc::new(SystemClock));
+        let both = faulty.compose(redis(&far), pool());
+        let key = CacheKey::builder("removed").part("run", run).build();
+        let write =
+            async |value: u64, version| both.set_if_newer(&key, CacheValue::new(value), version).await;
+        write(100, first).await.expect("a write");
+        faults.always(Operation::Remove, Fault::Fail(ErrorKind::Connection));
+        drop(both.delete_one(&key).await);
+        assert!(both.get_one::<u64>(&key).await.expect("a read").is_none(), "run {run}: it is removed");
+        if is_back {
+            faults.clear();
+        } else {
+            faults.always(Operation::Write, Fault::Fail(ErrorKind::Connection));
+        }
+        write(200, then).await.expect("a write");
+        faults.clear();
+        let converges = async {
+            loop {
+                let found = both.get_one::<u64>(&key).await.expect("a read").map(CacheValue::into_data);
+                assert_eq!(found, Some(200), "run {run}");
+                let there = near.get_one::<u64>(&key).await.expect("a read").map(CacheValue::into_data);
+                if there == Some(200) {
+                    return;
+                }
+                assert!(there.is_none_or(|there| there == 100), "run {run}: {there:?}");
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), converges).await.expect("it is brought up to date");
     }
 }
 

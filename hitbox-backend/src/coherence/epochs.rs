@@ -341,7 +341,8 @@ impl Epochs {
         {
             token.changed = at;
         }
-        self.latest.store(at, Ordering::Release);
+        // Others may have ended since this one took its time.
+        self.latest.fetch_max(at, Ordering::AcqRel);
     }
 
     /// The store has recorded this epoch.

@@ -2,7 +2,7 @@
 //! of them apart. One is given back when its entries are over by their times, or have been invalidated, or when a listing
 //! of the store does not find any. What is counted wrong is no error of entries: it costs or gives room.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use hitbox_core::{CacheKey, Scope, ScopeKind, Timestamp};
 
@@ -10,10 +10,20 @@ use super::tokens::own_scopes;
 
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
+    /// In their order, so that those within another stand together.
+    names: BTreeMap<Box<str>, Known>,
+    /// None is over before this.
+    next_end: Option<Timestamp>,
+    /// The store is being listed, and has reported some of what is there.
+    is_listed: bool,
+}
+
+#[derive(Debug)]
+struct Known {
     /// Until when an entry may be there; `None` is for ever.
-    ends: HashMap<Box<str>, Option<Timestamp>>,
-    /// While the store is listed: what was found so far, and what has been written meanwhile.
-    found: Option<HashSet<Box<str>>>,
+    until: Option<Timestamp>,
+    /// The listing has found an entry, or one has been written since it began.
+    is_found: bool,
 }
 
 /// The namespaces of a key, outermost first.
@@ -29,9 +39,8 @@ fn covers(until: Option<Timestamp>, end: Option<Timestamp>) -> bool {
 impl Namespaces {
     /// Whether all is known that an entry with this end says.
     pub(super) fn knows(&self, key: &CacheKey, end: Option<Timestamp>) -> bool {
-        let is_found = |name| self.found.as_ref().is_none_or(|found| found.contains(name));
-        let is_known = |name| self.ends.get(name).is_some_and(|until| covers(*until, end));
-        names(key).all(|name| is_known(name) && is_found(name))
+        let is_noted = |known: &Known| covers(known.until, end) && (known.is_found || !self.is_listed);
+        names(key).all(|name| self.names.get(name).is_some_and(is_noted))
     }
 
     /// Notes the namespaces of an entry that is about to be stored, unless they would be more than `limit`: then it says
@@ -43,42 +52,59 @@ impl Namespaces {
         now: Timestamp,
         limit: u64,
     ) -> Result<(), u64> {
-        let count = |ends: &HashMap<Box<str>, Option<Timestamp>>| {
-            (ends.len() + names(key).filter(|name| !ends.contains_key(*name)).count()) as u64
-        };
-        if count(&self.ends) > limit {
-            self.ends.retain(|_, until| until.is_none_or(|until| until > now));
-        }
-        // Those that are there already count as admitted, whatever the limit is.
-        let is_new = names(key).any(|name| !self.ends.contains_key(name));
-        if is_new && count(&self.ends) > limit {
-            return Err(count(&self.ends));
+        let mut new = self.new_names(key);
+        if new > 0 && (self.names.len() + new) as u64 > limit {
+            self.drop_what_is_over(now);
+            new = self.new_names(key);
+            let count = (self.names.len() + new) as u64;
+            // Those that are there already count as admitted, whatever the limit is.
+            if new > 0 && count > limit {
+                return Err(count);
+            }
         }
         // For some time ahead, so that not every write has to be noted.
         let until = end.map(|end| end + end.since(now));
+        if let Some(until) = until {
+            self.next_end = Some(self.next_end.map_or(until, |next| next.min(until)));
+        }
         for name in names(key) {
-            match self.ends.get_mut(name) {
-                Some(known) if covers(*known, end) => {}
-                Some(known) => *known = until,
-                None => drop(self.ends.insert(name.into(), until)),
-            }
-            if let Some(found) = &mut self.found {
-                found.insert(name.into());
+            match self.names.get_mut(name) {
+                Some(known) => {
+                    known.is_found = true;
+                    if !covers(known.until, end) {
+                        known.until = until;
+                    }
+                }
+                None => drop(self.names.insert(name.into(), Known { until, is_found: true })),
             }
         }
         Ok(())
     }
 
+    fn new_names(&self, key: &CacheKey) -> usize {
+        names(key).filter(|name| !self.names.contains_key(*name)).count()
+    }
+
+    fn drop_what_is_over(&mut self, now: Timestamp) {
+        if self.next_end.is_none_or(|next| next > now) {
+            return;
+        }
+        self.names.retain(|_, known| known.until.is_none_or(|until| until > now));
+        self.next_end = self.names.values().filter_map(|known| known.until).min();
+    }
+
     /// All entries of a scope have been invalidated.
     pub(super) fn end(&mut self, scope: &Scope) {
         match scope.kind {
-            ScopeKind::Everything => self.ends.clear(),
+            ScopeKind::Everything => self.names.clear(),
             ScopeKind::Namespace => {
-                let is_within = |name: &str| {
-                    name.strip_prefix(&*scope.name)
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                };
-                self.ends.retain(|name, _| !is_within(name));
+                self.names.remove(&scope.name);
+                let within: Box<str> = format!("{}/", scope.name).into();
+                let all = self.names.range(within.clone()..).map(|(name, _)| name);
+                let all: Vec<Box<str>> = all.take_while(|name| name.starts_with(&*within)).cloned().collect();
+                for name in all {
+                    self.names.remove(&name);
+                }
             }
             _ => {}
         }
@@ -86,26 +112,23 @@ impl Namespaces {
 
     /// The store is being listed.
     pub(super) fn begin_listing(&mut self) {
-        self.found = Some(HashSet::new());
+        self.is_listed = true;
+        self.names.values_mut().for_each(|known| known.is_found = false);
     }
 
     /// A part of the store has these keys.
     pub(super) fn list(&mut self, keys: &[CacheKey]) {
-        if let Some(found) = &mut self.found {
-            let ours = keys.iter().flat_map(names).filter(|name| self.ends.contains_key(*name));
-            for name in ours {
-                if !found.contains(name) {
-                    found.insert(name.into());
-                }
+        for name in keys.iter().flat_map(names) {
+            if let Some(known) = self.names.get_mut(name) {
+                known.is_found = true;
             }
         }
     }
 
     /// The store has been listed: what was not found is not there.
     pub(super) fn end_listing(&mut self) {
-        if let Some(found) = self.found.take() {
-            self.ends.retain(|name, _| found.contains(name));
-        }
+        self.is_listed = false;
+        self.names.retain(|_, known| known.is_found);
     }
 }
 
@@ -161,6 +184,7 @@ mod tests {
             namespaces.admit(&key(name), None, at(0), 4).expect("room");
         }
         namespaces.begin_listing();
+        assert!(!namespaces.knows(&key("c"), None), "it may not be there any more");
         namespaces.list(&[key("b"), CacheKey::new("no namespace")]);
         // Written while it goes on, behind the place where it is.
         namespaces.admit(&key("c"), None, at(0), 4).expect("a known one");

@@ -4,6 +4,7 @@ use std::task::Poll;
 
 use hitbox_core::{CacheKey, CacheValue, Freshness, ReadMode, RecordKind, Timestamp};
 
+use super::health::Side;
 use super::{Leaf, LeafHandle};
 use crate::coherence::epochs::{Held, Validity};
 use crate::envelope::wire::{self, Record};
@@ -81,6 +82,7 @@ impl<S: Store> Leaf<S> {
         let Poll::Ready(Some(stored)) = answer else { return TryRead::Miss };
         match handle.parse(key, stored) {
             Parsed::Value(value) => {
+                handle.answered(Side::Reads);
                 handle.count_bytes_read(&value, options);
                 match handle.check(key, &value, options, is_plain, held) {
                     Checked::Usable(freshness) => TryRead::Hit(handle.found(value, freshness)),

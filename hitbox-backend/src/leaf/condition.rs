@@ -22,11 +22,12 @@ fn conflict() -> BackendError {
     BackendError::new(ErrorKind::Conflict, "the stored entry is not the one that the write was made for")
 }
 
-/// Whether one entry of a key was written after another: by their versions if both have one, else by when they were made.
+/// Whether one entry of a key was written after another: by when they were made, and by their versions if both have one.
+/// Versions begin anew when a key is removed: a higher one that was made earlier is of before that.
 fn is_later<T, U>(one: &CacheValue<T>, other: &CacheValue<U>) -> bool {
     let version = |details: Option<&Details>| details.and_then(|details| details.version);
     match (version(one.details()), version(other.details())) {
-        (Some(one), Some(other)) => one > other,
+        (Some(version), Some(others)) => version > others && one.created() >= other.created(),
         _ => one.created() > other.created(),
     }
 }
@@ -107,12 +108,18 @@ impl<S: Store> Leaf<S> {
             }
             let is_in_the_way = !matches!(condition, Condition::Repair) || is_later(&stored, &value);
             if is_in_the_way && self.still_counts(key, &stored).await? {
-                return match (condition, stored.details().and_then(|details| details.version)) {
-                    (Condition::IfNewer(attempted), Some(existing)) => Err(mismatch(existing, *attempted)),
-                    // It is in this store already, which stands in another place of the expression too.
-                    (Condition::IfNotOlder(version), Some(existing)) if existing == *version => Ok(()),
-                    _ => Err(conflict()),
-                };
+                match (condition, stored.details().and_then(|details| details.version)) {
+                    (Condition::IfNewer(attempted), Some(existing)) => {
+                        return Err(mismatch(existing, *attempted));
+                    }
+                    (Condition::IfNotOlder(version), Some(existing)) if existing == *version => {
+                        if identity == value.data().identity() {
+                            // It is in this store already, which stands in another place of the expression too.
+                            return Ok(());
+                        }
+                    }
+                    _ => return Err(conflict()),
+                }
             }
             // It does not count: its time is over, it has been invalidated, or the repair brings a later one.
             ignoring = Some(identity);

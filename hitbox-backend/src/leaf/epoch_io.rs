@@ -9,6 +9,7 @@ use hitbox_core::{
 
 use super::Leaf;
 use super::check::Parsed;
+use super::health::Side;
 use crate::coherence::epochs::{Attach, EpochHome, Epochs, MARGIN, Recorded, Validity, end_of};
 use crate::coherence::logical_clock::StartedAt;
 use crate::envelope::Raw;
@@ -368,6 +369,7 @@ impl<S: Store> Leaf<S> {
             tracing::debug!(backend = %self.handle.path(), %error, "an invalidation is not recorded yet");
             error
         })?;
+        self.handle.answered(Side::Changes);
         Ok(self.epochs().count_unrecorded() as u64)
     }
 }

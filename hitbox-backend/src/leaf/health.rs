@@ -60,8 +60,14 @@ impl Health {
         if !is_outage(error.kind()) {
             return;
         }
-        self.failing.fetch_or(side as u8, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
+        self.tell(path, clock, error);
+        // Last: whoever finds it working again tells of that only if the failure has been told of.
+        self.failing.fetch_or(side as u8, Ordering::AcqRel);
+    }
+
+    /// Tells of an outage, once, and not too often.
+    fn tell(&self, path: BackendLabel, clock: &dyn Clock, error: &BackendError) {
         if self.is_told.load(Ordering::Relaxed) {
             return;
         }
@@ -81,14 +87,14 @@ impl Health {
 
     #[inline]
     pub(super) fn answered(&self, path: BackendLabel, side: Side) {
-        if self.failing.load(Ordering::Relaxed) & side as u8 != 0 {
+        if self.failing.load(Ordering::Acquire) & side as u8 != 0 {
             self.recovered(path, side);
         }
     }
 
     #[cold]
     fn recovered(&self, path: BackendLabel, side: Side) {
-        if self.failing.fetch_and(!(side as u8), Ordering::Relaxed) & !(side as u8) != 0 {
+        if self.failing.fetch_and(!(side as u8), Ordering::AcqRel) & !(side as u8) != 0 {
             return;
         }
         let failed_calls = self.failures.swap(0, Ordering::Relaxed);

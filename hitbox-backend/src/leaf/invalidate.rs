@@ -6,6 +6,7 @@ use hitbox_core::{
 
 use super::Leaf;
 use super::check::Parsed;
+use super::health::Side;
 use super::turn::Turn;
 use crate::coherence::write_queue::Drain;
 use crate::completion::Batch;
@@ -61,7 +62,10 @@ impl<S: Store> Leaf<S> {
 
     fn invalidated(&self, result: BackendResult<()>) -> Receipt {
         let outcome = match result {
-            Ok(()) => LeafOutcome::Invalidated,
+            Ok(()) => {
+                self.handle.answered(Side::Changes);
+                LeafOutcome::Invalidated
+            }
             Err(error) => {
                 let error = self.handle.failed(Event::WriteError, error.during(Operation::Invalidate));
                 LeafOutcome::of_error(error)

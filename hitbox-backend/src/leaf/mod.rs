@@ -114,7 +114,8 @@ impl<S: Store> Leaf<S> {
     }
 
     /// What the store has under a key, whether or not a read would answer with it: its times, tags and format, and its value
-    /// as text where its format says what it holds. Nothing is counted, and nothing changes. For people and tools.
+    /// as text where its format says what it holds. Nothing is counted; a store may take it for a use of the entry when it
+    /// evicts. For people and tools.
     ///
     /// # Errors
     /// If the store fails; [`ErrorKind::Codec`](hitbox_core::ErrorKind::Codec) if it has no entry that this release understands.

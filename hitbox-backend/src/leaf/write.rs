@@ -236,7 +236,13 @@ impl<S: Store> Leaf<S> {
         let timer = Timers::start(handle.clock());
         // Where no other process writes, nothing can be in the way of a repair.
         let facts = handle.capabilities();
-        let gives_way = matches!(condition, Condition::Repair | Condition::IfNotOlder(_)) && facts.shared;
+        let gives_way = facts.shared
+            && match condition {
+                Condition::Repair => true,
+                // A dirty copy is known to be older, whatever its version is.
+                Condition::IfNotOlder(_) => !handle.coherence().is_dirty(key),
+                _ => false,
+            };
         let result = if condition.depends_on_stored() || (gives_way && facts.writes_conditionally) {
             Box::pin(self.store_if(key, value, condition)).await
         } else {

@@ -79,6 +79,20 @@ mod tests {
     use super::*;
     use hitbox_core::{Scope, ScopeKind};
 
+    /// What was found valid is looked at again after each invalidation, in whatever order they end.
+    #[test]
+    fn the_last_change_never_goes_back() {
+        let epochs = Epochs::new(EpochHome::Process);
+        let (slow, quick) = (Scope::tag("slow"), Scope::tag("quick"));
+        let slow_epoch = epochs.begin(&slow, Duration::ZERO, Timestamp::from_millis(1));
+        let slow_time = crate::coherence::logical_clock::tick();
+        let quick_epoch = epochs.begin(&quick, Duration::ZERO, Timestamp::from_millis(1));
+        epochs.end(&quick, quick_epoch, crate::coherence::logical_clock::tick());
+        let latest = epochs.latest();
+        epochs.end(&slow, slow_epoch, slow_time);
+        assert_eq!(epochs.latest(), latest);
+    }
+
     /// Of a shared store the epochs of namespaces are asked for that are only read.
     #[test]
     fn case_f12_names_that_are_only_read_are_forgotten() {

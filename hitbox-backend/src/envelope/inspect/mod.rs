@@ -7,13 +7,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Limits, RecordKind, ScopeKind, Timestamp,
+    BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, RecordKind, ScopeKind, Timestamp,
 };
 
 use super::Raw;
 use super::wire::{self, FORMAT_VERSION, Head};
 use crate::codec::{COMPRESSOR_NONE, Format, compressor_name, decompress};
 use shown::Shown;
+
+/// Larger values are not shown: their text may be several times as long.
+const MAX_SHOWN: u64 = 4 << 20;
 
 /// What a record says of itself, and its value as text where its format names what it holds. It is printed with a line for
 /// each fact.
@@ -162,7 +165,7 @@ impl Inspection {
     ///
     /// # Errors
     /// [`ErrorKind::Codec`] if the format does not say what it holds, as positional ones do not; if this build lacks the format
-    /// or the compressor; if the payload is damaged; if it is larger than the default limit of a value.
+    /// or the compressor; if the payload is damaged. [`ErrorKind::TooLarge`] if it has more than 4 MiB.
     pub fn value(&self) -> BackendResult<String> {
         let refused = |why: String| Err(BackendError::new(ErrorKind::Codec, why));
         let Some(stored) = &self.stored else {
@@ -171,9 +174,8 @@ impl Inspection {
         if !stored.is_intact {
             return refused("the payload is damaged".to_owned());
         }
-        let limit = Limits::default().value_bytes;
-        if stored.plain_bytes > limit {
-            return Err(BackendError::too_large("the value", stored.plain_bytes, limit));
+        if stored.plain_bytes > MAX_SHOWN {
+            return Err(BackendError::too_large("a value that is shown", stored.plain_bytes, MAX_SHOWN));
         }
         let plain = match stored.compressor_id {
             COMPRESSOR_NONE => self.payload.clone(),
