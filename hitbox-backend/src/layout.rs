@@ -91,6 +91,15 @@ impl KeyMapping {
     }
 }
 
+/// The state of a key in all leaves while nobody writes it: see [`Layout::state_at_rest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StateAtRest {
+    /// Of the key's writes, leaf by leaf.
+    generations: SmallVec<[u64; 2]>,
+    /// In these leaves. What is invalidated elsewhere is no concern of them.
+    last_invalidation: u64,
+}
+
 impl Layout {
     fn of(leaves: Vec<LeafInfo>, capabilities: Capabilities) -> Self {
         let positions = leaves.iter().map(|leaf| LeafSet::of(leaf.position()));
@@ -277,12 +286,11 @@ impl Layout {
 
     /// Tells states of a key apart, in all leaves, while nobody writes it: what is read in one state may be shown to who
     /// comes in the same. Nothing while somebody writes it.
-    pub(crate) fn state_at_rest(&self, key: &CacheKey) -> Option<RefillPermit> {
-        let mut state = RefillPermit::default();
-        for leaf in &self.0.leaves {
-            state.add_at_rest(&leaf.handle.coherence().queue, leaf.hash_of(key))?;
-        }
-        Some(state)
+    pub(crate) fn state_at_rest(&self, key: &CacheKey) -> Option<StateAtRest> {
+        let last_invalidation = self.last_invalidation();
+        let of_leaf = |leaf: &LeafInfo| leaf.handle.coherence().queue.generation_at_rest(leaf.hash_of(key));
+        let generations = self.0.leaves.iter().map(of_leaf).collect::<Option<_>>()?;
+        Some(StateAtRest { generations, last_invalidation })
     }
 
     /// Whether some leaf has a copy of this key that must not be served.

@@ -9,19 +9,15 @@ mod common;
 use std::sync::Arc;
 
 use hitbox_backend::doc::Map;
-use hitbox_backend::operation::{Batch, Completion, Receipts};
 use hitbox_backend::operation::{Condition, Write, WriteOptions};
 use hitbox_backend::store::LeafOptions;
-use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{Backend, CacheBackend, CompositionBackend, Leaf, Wrap};
 use hitbox_core::{CacheContext, CacheKey, CacheValue};
 use hitbox_disk::DiskBackend;
+use hitbox_testkit::broken::Rewrites;
 use hitbox_testkit::{History, Unsteady, World, number_from, random_policy, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-
-/// Refills are stored whatever was written meanwhile, and wait for nobody: what the runs must find.
-struct IgnoresPermits(Arc<dyn Backend>);
 
 /// The ticket of a write somewhere else, which has no slot here.
 fn foreign_ticket(key: &CacheKey) -> WriteOptions {
@@ -29,23 +25,11 @@ fn foreign_ticket(key: &CacheKey) -> WriteOptions {
     WriteOptions::of(&elsewhere.layout().begin_write(key))
 }
 
-impl Wrapper for IgnoresPermits {
-    type Inner = dyn Backend;
-
-    fn inner(&self) -> &dyn Backend {
-        &*self.0
-    }
-
-    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        Arc::new(Self(inner))
-    }
-
-    fn write(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
-        for write in writes.iter_mut().filter(|write| write.condition.is_refill()) {
-            write.condition = Condition::Always;
-            write.options = foreign_ticket(&write.key);
-        }
-        forward::write(self, writes)
+/// Refills are stored whatever was written meanwhile, and wait for nobody: what the runs must find.
+fn ignore_permits(write: &mut Write) {
+    if write.condition.is_refill() {
+        write.condition = Condition::Always;
+        write.options = foreign_ticket(&write.key);
     }
 }
 
@@ -161,7 +145,9 @@ fn runs(count: u64, ignores_permits: bool) -> Result<(), String> {
             Unsteady::leaf(&common::redis(world.clone()).await, "redis", world.shared_clock(), &steady),
             Unsteady::leaf(&disk, "disk", world.shared_clock(), &steady),
         ];
-        let leaves = leaves.map(|leaf| if ignores_permits { Arc::new(IgnoresPermits(leaf)) } else { leaf });
+        let leaves = leaves.map(|leaf| -> Arc<dyn Backend> {
+            if ignores_permits { Arc::new(Rewrites::new(leaf, ignore_permits)) } else { leaf }
+        });
         let mut random = StdRng::seed_from_u64(seed);
         for number in 0..count {
             let first = random.random_range(0..leaves.len());

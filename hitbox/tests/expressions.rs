@@ -349,6 +349,39 @@ async fn case_d07_reads_are_joined_with_their_like() {
     assert_eq!(three.reads.load(Ordering::Relaxed), before + 2);
 }
 
+/// What is invalidated in other stores is no reason to ask again.
+#[tokio::test]
+async fn case_d09_reads_share_a_call_whatever_happens_elsewhere() {
+    let (store, three, gate) = gated();
+    let cache = Leaf::new(store, LeafOptions::new("gated")).coalesced();
+    gate.add_permits(1_000);
+    set(&cache, 1, 1).await;
+    gate.forget_permits(gate.available_permits());
+    three.reads.store(0, Ordering::Relaxed);
+    let cache = cache.shared();
+    let elsewhere = moka();
+    let reader = || {
+        let cache = cache.clone();
+        tokio::spawn(async move { get(&*cache, 1).await })
+    };
+    let first = reader();
+    until("a call", || three.reads.load(Ordering::Relaxed) == 1).await.expect("it is asked");
+    elsewhere.invalidate_tags(&["red"]).await.expect("an invalidation");
+    let second = reader();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // Here it is one.
+    cache.invalidate_tags(&["red"]).await.expect("an invalidation");
+    let third = reader();
+    until("another call", || three.reads.load(Ordering::Relaxed) == 2).await.expect("it is asked again");
+    gate.add_permits(100);
+    for reader in [first, second, third] {
+        assert_eq!(reader.await.expect("no panic"), Some(1));
+    }
+    assert_eq!(three.reads.load(Ordering::Relaxed), 2);
+}
+
 #[tokio::test]
 async fn case_d09_simultaneous_reads_are_one_call_below_a_miss() {
     for wrapped in ["the layer", "the whole", "boxed"] {

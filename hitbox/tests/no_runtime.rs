@@ -1,7 +1,7 @@
 //! Caches that are built before there is a runtime, and used on several, or on none.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,6 +10,7 @@ use hitbox::moka::MokaBackend;
 use hitbox::{Cache, LoadError, OffloadPool, cached, stacks};
 use hitbox_testkit::RedisServer;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
@@ -186,4 +187,26 @@ fn functions_are_cached_without_any_runtime() {
     let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(|| square(5))).collect();
     assert!(threads.into_iter().all(|thread| thread.join().is_ok_and(|square| square == 25)));
     assert_eq!(CALLS.load(Ordering::Relaxed), 3);
+}
+
+/// Tasks that wait belong to nobody: when one runtime ends, workers of another go on with them.
+#[test]
+fn a_runtime_that_ends_takes_no_tasks_of_others_with_it() {
+    let pool = OffloadPool::builder().workers(2).queue(100).build();
+    let gate = Arc::new(Semaphore::new(0));
+    let task = || {
+        let gate = gate.clone();
+        Task::new(TaskKind::LOAD, async move { drop(gate.acquire().await) })
+    };
+    let (ends, goes_on) = (runtime(), runtime());
+    ends.block_on(async { pool.register(task()).expect("it is taken") });
+    goes_on.block_on(async {
+        for _ in 0..11 {
+            pool.register(task()).expect("it is taken");
+        }
+    });
+    drop(ends);
+    gate.add_permits(100);
+    goes_on.block_on(pool.wait_all());
+    assert_eq!((pool.statistics().cancelled, pool.statistics().completed), (1, 11));
 }

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox::backend::operation::{Batch, Completion, Condition, Receipts, Write};
-use hitbox::backend::wrap::{Wrapper, forward};
+use hitbox::backend::operation::{Condition, Write};
 use hitbox::backend::{
-    Backend, CacheBackend, Compose, CompositionPolicy, OffloadPool, RaceWritePolicy, SystemClock,
+    Backend, CacheBackend, Compose, CompositionPolicy, OffloadPool, RaceWritePolicy, RefillPolicy,
+    SystemClock,
 };
 use hitbox::core::{CacheKey, CacheValue, ErrorKind, Offload};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
 use hitbox::redis::RedisBackend;
+use hitbox_testkit::broken::Rewrites;
 use hitbox_testkit::{Fault, Faults, Faulty, Operation, RedisServer, number_from, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -130,24 +131,9 @@ async fn history(
 }
 
 /// A process that decides about versions by what it has seen itself.
-struct Alone(Arc<dyn Backend>);
-
-impl Wrapper for Alone {
-    type Inner = dyn Backend;
-
-    fn inner(&self) -> &dyn Backend {
-        &*self.0
-    }
-
-    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        Arc::new(Self(inner))
-    }
-
-    fn write(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
-        for write in writes.iter_mut().filter(|write| matches!(write.condition, Condition::IfNewer(_))) {
-            write.condition = Condition::Always;
-        }
-        forward::write(self, writes)
+fn decide_alone(write: &mut Write) {
+    if matches!(write.condition, Condition::IfNewer(_)) {
+        write.condition = Condition::Always;
     }
 }
 
@@ -178,7 +164,7 @@ async fn case_c10_no_shared_layer_goes_back() {
     let (near, far) = (RedisServer::start(), RedisServer::start());
     let (seed, runs) = (seed(), number_from("HITBOX_RUNS").unwrap_or(300));
     eprintln!("{runs} histories with HITBOX_SEED={seed}");
-    let process = || redis(&near).compose(redis(&far), pool());
+    let process = || redis(&near).compose(redis(&far), pool()).with_refill(RefillPolicy::Always);
     let processes: Vec<Arc<dyn Backend>> =
         vec![process().shared(), process().shared(), moka().compose(process(), pool()).shared()];
     let shared = [redis(&far), redis(&near)];
@@ -234,7 +220,7 @@ async fn histories_reject_a_process_that_decides_alone() {
     let server = RedisServer::start();
     let processes: Vec<Arc<dyn Backend>> = vec![
         moka().compose(redis(&server), pool()).shared(),
-        Arc::new(Alone(moka().compose(redis(&server), pool()).shared())),
+        Arc::new(Rewrites::new(moka().compose(redis(&server), pool()).shared(), decide_alone)),
     ];
     let shared = [redis(&server)];
     for run in 0..300 {

@@ -7,7 +7,7 @@ use super::write_queue::WriteQueue;
 
 /// The generations that the stores had before a refill read its source. A store is filled only if its generation is
 /// still the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RefillPermit {
     stores: SmallVec<[(u64, u64, u64); 2]>,
     started: StartedAt,
@@ -23,12 +23,6 @@ impl RefillPermit {
     /// Adds a store, with the generation that it has now.
     pub(crate) fn add(&mut self, queue: &WriteQueue, hash: u64) {
         self.stores.push((queue.id(), hash, queue.generation(hash)));
-    }
-
-    /// The same, if nobody is writing the key there.
-    pub(crate) fn add_at_rest(&mut self, queue: &WriteQueue, hash: u64) -> Option<()> {
-        self.stores.push((queue.id(), hash, queue.generation_at_rest(hash)?));
-        Some(())
     }
 
     /// When it was taken.

@@ -210,9 +210,9 @@ impl Composition {
         let is_taken = !decided.leaves().iter().any(is_left_out);
         let condition = match &write.condition {
             open if !is_taken => open.clone(),
-            // Another process may have come between, where it writes too.
+            // Where other processes write too, one may have come between.
             Condition::IfNewer(version) => Condition::IfNotOlder(*version),
-            _ => Condition::Always,
+            _ => Condition::Repair,
         };
         let taken = write.clone().with_condition(condition);
         let taken = self.layers[other].write(Batch::one(taken)).await.into_one().unwrap_or_default();

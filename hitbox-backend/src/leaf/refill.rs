@@ -1,12 +1,13 @@
 //! Refills: entries that were read from a lower layer, stored under a permit.
 
-use hitbox_core::{CacheKey, CacheValue};
+use hitbox_core::{CacheKey, CacheValue, ErrorKind};
 
 use super::Leaf;
 use super::prepare::bytes_of;
 use super::turn::Turn;
 use crate::coherence::RefillPermit;
 use crate::envelope::Raw;
+use crate::operation::Condition;
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
 use crate::store::Store;
@@ -51,7 +52,16 @@ impl<S: Store> Leaf<S> {
         };
         let bytes = bytes_of(&value);
         let _noted = handle.coherence().note(key);
-        let result = self.store.write(key, value).await;
+        let facts = handle.capabilities();
+        let result = if facts.shared && facts.writes_conditionally {
+            // The permit knows nothing of what other processes have written meanwhile.
+            Box::pin(self.store_if(key, value, &Condition::Repair)).await
+        } else {
+            self.store.write(key, value).await
+        };
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+            return self.refill_superseded();
+        }
         handle.stored(key, &turn, Event::Refill, bytes, result)
     }
 }

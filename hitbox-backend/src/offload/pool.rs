@@ -274,6 +274,8 @@ enum End {
     Panicked,
     TimedOut,
     Cancelled,
+    /// Its runtime has ended.
+    Lost,
 }
 
 /// Runs tasks until none waits. Dropped half-way, with its runtime, it counts its task as cancelled.
@@ -336,7 +338,7 @@ impl Worker {
                 End::Completed => Some(&mut state.statistics.completed),
                 End::Panicked => Some(&mut state.statistics.panicked),
                 End::TimedOut => Some(&mut state.statistics.timed_out),
-                End::Cancelled => Some(&mut state.statistics.cancelled),
+                End::Cancelled | End::Lost => Some(&mut state.statistics.cancelled),
             };
             if let Some(counter) = counter {
                 *counter += 1;
@@ -344,7 +346,10 @@ impl Worker {
             if let Some((kind, subject)) = self.current.take() {
                 state.release(kind, subject.as_ref());
             }
-            let next = if self.lane == Lane::Background { state.queue.pop_front() } else { None };
+            // What waits is left to workers of runtimes that go on, if there are any.
+            let leaves_rest = matches!(end, End::Lost) && state.workers > 1;
+            let takes_next = self.lane == Lane::Background && !leaves_rest;
+            let next = if takes_next { state.queue.pop_front() } else { None };
             match (&next, self.lane) {
                 (Some(task), _) => {
                     self.current = Some((task.kind, task.subject.clone()));
@@ -373,9 +378,9 @@ fn drop_safely<T>(rest: T, kind: TaskKind) {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // The runtime is going away: what this worker had, and what still waits, will not run.
+        // The runtime is going away: what this worker had will not run; nor what still waits, if it is the last.
         while self.current.is_some() {
-            let _ = self.finish(End::Cancelled);
+            let _ = self.finish(End::Lost);
         }
     }
 }

@@ -10,9 +10,9 @@ use hitbox_core::{Accept, BoxFuture, CacheKey, Freshness};
 
 use super::{Wrapper, forward};
 use crate::backend::Backend;
-use crate::coherence::RefillPermit;
 use crate::completion::{Batch, Completion};
 use crate::into::IntoBackend;
+use crate::layout::StateAtRest;
 use crate::operation::{Answer, Answers, LeafSet, ReadOptions};
 use crate::stats::Event;
 
@@ -25,7 +25,7 @@ struct Reading {
     number: u64,
     /// The state of the key when the call started, unless it was being written. What is written to any leaf, or
     /// invalidated, makes it another.
-    state: Option<RefillPermit>,
+    state: Option<StateAtRest>,
     call: WeakShared<Call>,
     /// A reader has had the answer that the leaf has counted.
     is_counted: Arc<AtomicBool>,

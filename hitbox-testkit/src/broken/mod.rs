@@ -7,6 +7,7 @@ mod leaf;
 mod naive;
 mod offload;
 mod policy;
+mod rewrites;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use leaf::{Defect, Defective};
 pub use naive::Naive;
 pub use offload::{LeaksSubjects, SpawnsEverything};
 pub use policy::{AsksBoth, FirstAnswer, GoesOn, L1First, NeverAsks, PrefersL1, SwallowsErrors};
+pub use rewrites::Rewrites;
 
 /// A leaf with a defect.
 pub fn leaf(defect: Defect) -> Factory {
