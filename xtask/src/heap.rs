@@ -23,9 +23,9 @@ pub(crate) fn run() -> Outcome {
         "hitbox-testkit",
         "--all-features",
         "--test",
-        "heap",
+        "integration",
         "--",
-        "case_f13",
+        "heap::case_f13",
         "--nocapture",
     ];
     println!("$ cargo {}", arguments.join(" "));

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use crate::run::{Outcome, root};
 
-/// A package and its test program, the variable that says how long it runs, and how long that is in a round.
-const ROUND: &[(&str, &str, &str, u64)] = &[
-    ("hitbox-testkit", "model", "HITBOX_CASES", 200_000),
-    ("hitbox-testkit", "write_queue", "HITBOX_SCHEDULES", 2_000_000),
-    ("hitbox-testkit", "histories", "HITBOX_RUNS", 50_000),
-    ("hitbox-disk", "disk", "HITBOX_KILLS", 1_000),
-    ("hitbox", "races", "HITBOX_RUNS", 100_000),
-    ("hitbox", "histories", "HITBOX_RUNS", 50_000),
-    ("hitbox", "versions", "HITBOX_RUNS", 50_000),
-    ("hitbox", "invalidation", "HITBOX_OPERATIONS", 5_000_000),
+/// A package, its test program and which tests of it, the variable that says how long they run, and how long that is in
+/// a round.
+const ROUND: &[(&str, &str, &str, &str, u64)] = &[
+    ("hitbox-testkit", "integration", "model::", "HITBOX_CASES", 200_000),
+    ("hitbox-testkit", "write_queue", "", "HITBOX_SCHEDULES", 2_000_000),
+    ("hitbox-testkit", "integration", "histories::", "HITBOX_RUNS", 50_000),
+    ("hitbox-disk", "disk", "", "HITBOX_KILLS", 1_000),
+    ("hitbox", "integration", "races::", "HITBOX_RUNS", 100_000),
+    ("hitbox", "integration", "histories::", "HITBOX_RUNS", 50_000),
+    ("hitbox", "integration", "versions::", "HITBOX_RUNS", 50_000),
+    ("hitbox", "integration", "invalidation::", "HITBOX_OPERATIONS", 5_000_000),
 ];
 
 pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
@@ -23,10 +24,20 @@ pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
     let mut rounds = 0;
     while rounds == 0 || started.elapsed() < Duration::from_secs(minutes * 60) {
         let seed = seed.wrapping_add(rounds);
-        for (package, test, variable, amount) in ROUND {
+        for (package, program, tests, variable, amount) in ROUND {
             let begun = Instant::now();
             let status = Command::new("cargo")
-                .args(["test", "--quiet", "--package", package, "--all-features", "--test", test])
+                .args([
+                    "test",
+                    "--quiet",
+                    "--package",
+                    package,
+                    "--all-features",
+                    "--test",
+                    program,
+                    "--",
+                    tests,
+                ])
                 .env("HITBOX_SEED", seed.to_string())
                 .env(variable, amount.to_string())
                 .env("RUST_BACKTRACE", "0")
@@ -35,6 +46,7 @@ pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
                 .map_err(|error| format!("cargo cannot be run: {error}"))?;
             let verdict = if status.success() { "passed" } else { "FAILED" };
             let seconds = begun.elapsed().as_secs();
+            let test = format!("{package} {tests}");
             println!("soak: {test} HITBOX_SEED={seed} {variable}={amount}: {verdict} after {seconds} s");
             if !status.success() {
                 failures.push(format!("{test} with HITBOX_SEED={seed} {variable}={amount}"));
