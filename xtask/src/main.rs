@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `features`, `api`, `behaviours`, `instructions`,
+//! The project's own commands: `cargo xtask test`, `tidy`, `deny`, `features`, `api`, `behaviours`, `instructions`,
 //! `bench`, `heap`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
@@ -7,6 +7,7 @@
 mod api;
 mod behaviours;
 mod bench;
+mod deny;
 mod features;
 mod fuzz;
 mod heap;
@@ -33,6 +34,8 @@ enum Command {
     Test,
     /// Checks what no compiler does: layering, module docs, file sizes, fences.
     Tidy,
+    /// Checks licences, bans and sources of what is depended on.
+    Deny,
     /// Builds each feature of each crate alone.
     Features,
     /// Compares the public API of every crate with the one that is checked in under docs/api.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Tidy => tidy::run(),
+        Command::Deny => deny::run(),
         Command::Features => features::run(),
         Command::Api { bless } => api::run(bless),
         Command::Behaviours => behaviours::run(),
