@@ -229,12 +229,18 @@ impl<T> CacheValue<T> {
     /// The same with the layer's epochs of "everything" and of the entry's namespaces, as one number. It is kept with
     /// the details; 0 needs none.
     pub fn with_namespace_epoch(self, epoch: u64) -> Self {
-        if self.namespace_epoch() != epoch {
-            let mut details = self.details.as_deref().cloned().unwrap_or_default();
-            details.namespace_epoch = epoch;
-            return self.with_details(details);
+        match &self.details {
+            None if epoch == 0 => self,
+            None => {
+                let details = Details { namespace_epoch: epoch, epoch_only: true, ..Details::default() };
+                Self { details: Some(Arc::new(details)), ..self }
+            }
+            Some(details) if details.namespace_epoch == epoch => self,
+            Some(details) => {
+                let details = Details { namespace_epoch: epoch, ..Details::clone(details) };
+                self.with_details(details)
+            }
         }
-        self
     }
 
     /// What [`with_namespace_epoch`](Self::with_namespace_epoch) put there; 0 if nobody did.

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hitbox_backend::core::{BackendError, BackendResult};
+use redis::Cmd;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -44,7 +45,9 @@ impl Reads {
     /// One `MGET`; or a `GET` for each key where the user may not use it, or not with one of the keys.
     pub(crate) async fn read(&self, keys: &[impl AsRef<[u8]>]) -> Vec<Found> {
         if !self.is_denied.load(Ordering::Relaxed) {
-            let mut get = redis::cmd("MGET");
+            let bytes = keys.iter().map(|key| key.as_ref().len()).sum::<usize>();
+            let mut get = Cmd::with_capacity(1 + keys.len(), 4 + bytes);
+            get.arg("MGET");
             for key in keys {
                 get.arg(key.as_ref());
             }

@@ -64,9 +64,9 @@ impl RedisStore {
     }
 
     fn set(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<Cmd> {
-        let bytes = Raw::to_record(key, value)?;
-        let mut command = redis::cmd("SET");
-        command.arg(self.key(key)).arg(bytes);
+        let (key, record) = (self.key(key), Raw::to_record(key, value)?);
+        let mut command = Cmd::with_capacity(5, 3 + key.len() + record.len() + 24);
+        command.arg("SET").arg(key).arg(record);
         if let Some(end) = self.end_of(value) {
             command.arg("PXAT").arg(end);
         }
@@ -117,8 +117,9 @@ impl RedisStore {
     }
 
     async fn get(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
-        let mut get = redis::cmd("GET");
-        get.arg(self.key(key));
+        let key = self.key(key);
+        let mut get = Cmd::with_capacity(2, 3 + key.len());
+        get.arg("GET").arg(key);
         string_or_nothing(self.connection.query(&get).await)
     }
 }

@@ -65,6 +65,9 @@ pub(crate) struct Epochs {
     began: u64,
     /// The combined epoch of keys without a namespace.
     namespace_epoch: AtomicU64,
+    /// When the store was asked for the epoch of everything, in monotonic nanoseconds; 0 while that epoch is not known, or in
+    /// doubt.
+    everything_asked: AtomicU64,
     home: EpochHome,
     /// The logical time of the last change.
     latest: AtomicU64,
@@ -88,6 +91,7 @@ impl Epochs {
             is_plain: AtomicBool::new(true),
             began,
             namespace_epoch: AtomicU64::new(0),
+            everything_asked: AtomicU64::new(0),
             home,
             latest: AtomicU64::new(began),
             unrecorded: AtomicUsize::new(0),
@@ -147,6 +151,13 @@ impl Epochs {
         staleness_bound: Duration,
     ) -> Vec<Scope> {
         let home = self.home;
+        if scopes.is_empty() && key.is_some_and(|key| !key.has_namespace()) {
+            let asked = Duration::from_nanos(self.everything_asked.load(Ordering::Acquire));
+            let is_recent = || !staleness_bound.is_zero() && now.saturating_sub(asked) <= staleness_bound;
+            if !asked.is_zero() && (home != EpochHome::Shared || is_recent()) {
+                return Vec::new();
+            }
+        }
         let table = self.read();
         let is_due = |token: &Token| {
             let age = now.saturating_sub(token.asked);
@@ -168,11 +179,14 @@ impl Epochs {
     pub(crate) fn attach<T>(&self, key: &CacheKey, value: CacheValue<T>, started: StartedAt) -> Attach<T> {
         let home = self.home;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
-        if home == EpochHome::Process && scopes.is_empty() && !key.has_namespace() {
+        if scopes.is_empty() && !key.has_namespace() {
             // An invalidation raises `latest` before it changes the epoch: if `latest` is old, the epoch is too. What is
             // invalidated from here on has the older epoch, and is not served.
             let epoch = self.namespace_epoch.load(Ordering::Acquire);
-            if self.latest() <= started.tick {
+            // What a load brings may have been invalidated by others before the epoch was known here.
+            let is_recorded = || epoch != 0 && self.everything_asked.load(Ordering::Acquire) != 0;
+            let is_known = home == EpochHome::Process || (!started.from_read && is_recorded());
+            if is_known && self.latest() <= started.tick {
                 if epoch == 0 && !value.has_details() {
                     return Attach::Attached(value);
                 }
@@ -355,6 +369,7 @@ impl Epochs {
             table.open.remove(&(scope.kind as u8, scope.name.clone()));
             self.count_open(&table);
         }
+        self.refresh(&table);
     }
 
     /// Those scopes of an entry whose record in the store ends before the entry may, with their epochs.
@@ -479,8 +494,14 @@ impl Epochs {
     }
 
     fn refresh(&self, table: &Table) {
-        let everything = table.tokens[ScopeKind::Everything as usize].get("").and_then(|token| token.epoch);
+        let token = table.tokens[ScopeKind::Everything as usize].get("");
+        let everything = token.and_then(|token| token.epoch);
         self.namespace_epoch.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
+        let is_settled = |token: &&Token| {
+            token.epoch.is_some() && token.recording == Recording::Done && !token.is_doubtful
+        };
+        let asked = token.filter(is_settled).map_or(0, |token| token.asked.as_nanos() as u64);
+        self.everything_asked.store(asked, Ordering::Release);
         let has_namespaces =
             !table.tokens[ScopeKind::Namespace as usize].is_empty() || table.names.first != Epoch::NONE;
         let is_plain = everything.is_none() && !has_namespaces && table.patterns.is_empty();

@@ -376,9 +376,9 @@ impl Head {
         let duration = |flag| self.optional(flag).map(Duration::from_millis);
         let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
         let value = CacheValue::new(data).with_lifetime(lifetime).with_created(instant(HAS_CREATED));
-        let is_plain = kind == RecordKind::Value && self.attributes_len == 0 && self.namespace_epoch == 0;
+        let is_plain = kind == RecordKind::Value && self.attributes_len == 0;
         if is_plain && self.flags & RARE_FLAGS == 0 {
-            return value;
+            return value.with_namespace_epoch(self.namespace_epoch);
         }
         let mut details = Details::default();
         details.kind = kind;

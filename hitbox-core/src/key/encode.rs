@@ -214,26 +214,54 @@ pub(super) fn validate(encoded: &[u8]) -> Result<(), KeyError> {
 }
 
 fn parse_head(encoded: &[u8]) -> Result<Head<'_>, KeyError> {
-    let (&space, mut rest) = encoded.split_first().ok_or(KeyError)?;
-    if space != USER && space != RESERVED {
-        return Err(KeyError);
-    }
-    let namespace = text(take_field(&mut rest)?)?;
-    let prefix = text(take_field(&mut rest)?)?;
-    let version = take_u32(&mut rest)?;
-    Ok(Head { namespace, prefix, version, rest })
+    let RawHead { namespace, prefix, version, rest } = RawHead::parse(encoded)?;
+    Ok(Head { namespace: text(namespace)?, prefix: text(prefix)?, version, rest })
 }
 
 fn parse_part<'a>(rest: &mut &'a [u8]) -> Result<Option<KeyPart<'a>>, KeyError> {
-    let Some((&tag, after)) = rest.split_first() else { return Ok(None) };
-    *rest = after;
-    let name = text(take_field(rest)?)?;
-    let value = match tag {
-        NAME_ONLY => None,
-        NAME_AND_VALUE => Some(take_field(rest)?),
-        _ => return Err(KeyError),
-    };
-    Ok(Some(KeyPart { name, value }))
+    let Some(RawPart { name, value }) = RawPart::take(rest)? else { return Ok(None) };
+    Ok(Some(KeyPart { name: text(name)?, value }))
+}
+
+/// The fixed fields of an encoding, whose texts nobody looks at.
+pub(super) struct RawHead<'a> {
+    pub(super) namespace: &'a [u8],
+    pub(super) prefix: &'a [u8],
+    pub(super) version: u32,
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> RawHead<'a> {
+    pub(super) fn parse(encoded: &'a [u8]) -> Result<Self, KeyError> {
+        let (&space, mut rest) = encoded.split_first().ok_or(KeyError)?;
+        if space != USER && space != RESERVED {
+            return Err(KeyError);
+        }
+        let (namespace, prefix) = (take_field(&mut rest)?, take_field(&mut rest)?);
+        let version = take_u32(&mut rest)?;
+        Ok(Self { namespace, prefix, version, rest })
+    }
+}
+
+/// A part whose name nobody looks at.
+pub(super) struct RawPart<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) value: Option<&'a [u8]>,
+}
+
+impl<'a> RawPart<'a> {
+    /// The next part.
+    pub(super) fn take(rest: &mut &'a [u8]) -> Result<Option<Self>, KeyError> {
+        let Some((&tag, after)) = rest.split_first() else { return Ok(None) };
+        *rest = after;
+        let name = take_field(rest)?;
+        let value = match tag {
+            NAME_ONLY => None,
+            NAME_AND_VALUE => Some(take_field(rest)?),
+            _ => return Err(KeyError),
+        };
+        Ok(Some(Self { name, value }))
+    }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, KeyError> {

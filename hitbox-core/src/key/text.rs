@@ -12,22 +12,24 @@ pub(super) fn write(key: &CacheKey, out: &mut Vec<u8>) {
     if key.is_reserved() {
         out.push(b'!');
     }
-    let head = encode::head(key.as_encoded());
+    // The encoding of a key is valid.
+    let Ok(head) = encode::RawHead::parse(key.as_encoded()) else { return };
     if !head.namespace.is_empty() {
-        escape(head.namespace.as_bytes(), out);
+        escape(head.namespace, out);
         out.push(b'/');
     }
-    escape(head.prefix.as_bytes(), out);
+    escape(head.prefix, out);
     out.push(b':');
     match u8::try_from(head.version) {
         Ok(digit @ 0..10) => out.push(b'0' + digit),
         // Writing to a buffer in memory does not fail.
         _ => drop(write!(out, "{}", head.version)),
     }
-    for part in encode::parts(head.rest) {
+    let mut rest = head.rest;
+    while let Ok(Some(encode::RawPart { name, value })) = encode::RawPart::take(&mut rest) {
         out.push(b':');
-        escape(part.name.as_bytes(), out);
-        if let Some(value) = part.value {
+        escape(name, out);
+        if let Some(value) = value {
             out.push(b'=');
             escape(value, out);
         }
