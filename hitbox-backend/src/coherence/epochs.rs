@@ -65,8 +65,8 @@ pub(crate) struct Epochs {
     began: u64,
     /// The combined epoch of keys without a namespace.
     namespace_epoch: AtomicU64,
-    /// When the store was asked for the epoch of everything, in monotonic nanoseconds; 0 while that epoch is not known, or in
-    /// doubt.
+    /// When the store was asked for the epoch of everything, in monotonic nanoseconds; 0 while that epoch is not known, in
+    /// doubt, or about to be another.
     everything_asked: AtomicU64,
     home: EpochHome,
     /// The logical time of the last change.
@@ -357,6 +357,7 @@ impl Epochs {
         }
         // Others may have ended since this one took its time.
         self.latest.fetch_max(at, Ordering::AcqRel);
+        self.refresh(&table);
     }
 
     /// The store has recorded this epoch.
@@ -498,7 +499,8 @@ impl Epochs {
         let everything = token.and_then(|token| token.epoch);
         self.namespace_epoch.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
         let is_settled = |token: &&Token| {
-            token.epoch.is_some() && token.recording == Recording::Done && !token.is_doubtful
+            let is_under_way = token.changed == UNDER_WAY || token.recording != Recording::Done;
+            token.epoch.is_some() && !is_under_way && !token.is_doubtful
         };
         let asked = token.filter(is_settled).map_or(0, |token| token.asked.as_nanos() as u64);
         self.everything_asked.store(asked, Ordering::Release);
@@ -506,5 +508,51 @@ impl Epochs {
             !table.tokens[ScopeKind::Namespace as usize].is_empty() || table.names.first != Epoch::NONE;
         let is_plain = everything.is_none() && !has_namespaces && table.patterns.is_empty();
         self.is_plain.store(is_plain, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a write of this key that started then.
+    fn written(epochs: &Epochs, started: StartedAt) -> &'static str {
+        match epochs.attach(&CacheKey::new("k"), CacheValue::new(()), started) {
+            Attach::Attached(value) if value.namespace_epoch() != 0 => "attached",
+            Attach::Attached(_) => "without an epoch",
+            Attach::Superseded => "superseded",
+            Attach::Missing(..) => "missing",
+        }
+    }
+
+    #[test]
+    fn what_is_known_without_a_lock_is_what_the_table_says() {
+        let (now, bound) = (Duration::from_secs(5), Duration::from_secs(1));
+        let everything = Scope::everything();
+        let (key, until) = (CacheKey::new("k"), Timestamp::from_millis(1 << 50));
+        for home in [EpochHome::Shared, EpochHome::Store] {
+            let epochs = Epochs::new(home);
+            let is_missing = |at| !epochs.missing(Some(&key), &[], at, bound).is_empty();
+            assert!(is_missing(now), "{home:?}: nothing is known");
+            assert_eq!(written(&epochs, StartedAt::write()), "missing", "{home:?}");
+            let before = StartedAt::write();
+            let first = epochs.create(now, std::slice::from_ref(&everything), None);
+            epochs.recorded(&first[0]);
+            assert!(!is_missing(now) && !is_missing(now + bound), "{home:?}");
+            assert_eq!(is_missing(now + bound * 2), home == EpochHome::Shared, "{home:?}: asked long ago");
+            assert_eq!(written(&epochs, before), "attached", "{home:?}: a first epoch ends nothing");
+            let epoch = epochs.begin(&everything, now, until);
+            let during = StartedAt::write();
+            assert_eq!(written(&epochs, during), "superseded", "{home:?}: it is not recorded");
+            epochs.recorded(&Scope { epoch, ..everything.clone() });
+            assert_eq!(written(&epochs, during), "superseded", "{home:?}: it is not over");
+            epochs.end(&everything, epoch, logical_clock::tick());
+            assert_eq!(written(&epochs, before), "superseded", "{home:?}");
+            assert_eq!(written(&epochs, during), "superseded", "{home:?}");
+            assert_eq!(written(&epochs, StartedAt::write()), "attached", "{home:?}");
+            epochs.lose(&Scope { epoch, ..everything.clone() });
+            assert_eq!(written(&epochs, StartedAt::write()), "missing", "{home:?}: the store has lost it");
+            assert_eq!(is_missing(now), home == EpochHome::Shared, "{home:?}");
+        }
     }
 }
