@@ -66,9 +66,12 @@ impl RedisServer {
         assert!(self.process.lock().expect("the process").signal(signal), "kill {signal} failed");
     }
 
-    /// Stops it in its tracks: connections stay, nothing is answered.
+    /// Stops it in its tracks: connections stay, nothing is answered any more when this returns.
     pub fn freeze(&self) {
         self.signal("-STOP");
+        while !self.process.lock().expect("the process").is_stopped() {
+            std::thread::yield_now();
+        }
     }
 
     /// Lets it go on.
@@ -141,6 +144,13 @@ impl Running {
         let status =
             Command::new("kill").args([signal, &self.pid.to_string()]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
+    }
+
+    /// Whether a signal to stop has taken effect, where the system says so: the state stands behind the name, which is in
+    /// brackets (proc(5)).
+    fn is_stopped(&self) -> bool {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return true };
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 't', 'Z', 'X']))
     }
 
     fn has_ended(&self) -> bool {

@@ -339,12 +339,21 @@ impl<S: Store> Leaf<S> {
                     open.push((index, bytes_of(&value), turn));
                     batch.push((key, value));
                 }
-                Ok(None) => done.push((index, self.remove_superseded(&key, &turn).await)),
+                Ok(None) => {
+                    let receipt = self.remove_superseded(&key, &turn).await;
+                    outage.note(&receipt);
+                    done.push((index, receipt));
+                }
                 Err(error) => {
                     outage.note_error(&error);
                     done.push((index, handle.refuse(error)));
                 }
             }
+        }
+        if let Some(error) = outage.error() {
+            // Those that were ready before would wait in vain for as long once more.
+            done.extend(open.into_iter().map(|(index, ..)| (index, handle.refuse(error.clone()))));
+            return done;
         }
         if batch.is_empty() {
             return done;

@@ -260,6 +260,50 @@ async fn case_e13_a_policy_of_others_decides_for_batches_too() {
     }
 }
 
+/// A store that stops to answer reads.
+#[derive(Clone, Default)]
+struct Silent(Shared, Arc<std::sync::atomic::AtomicBool>);
+
+#[async_trait]
+impl Store for Silent {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(BackendError::new(ErrorKind::Timeout, "nobody answers"));
+        }
+        self.0.read(key).await
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.0.write(key, value).await
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.0.remove(key).await
+    }
+}
+
+#[tokio::test]
+async fn case_c18_a_store_that_falls_silent_within_a_batch_is_asked_no_more() {
+    let store = Silent::default();
+    let leaf = Leaf::new(store.clone(), LeafOptions::new("silent"));
+    set(&leaf, 1, 1).await;
+    let writes = || store.0.0.writes.load(Ordering::Relaxed);
+    let before = writes();
+    store.1.store(true, Ordering::Relaxed);
+    let mut details = hitbox::core::Details::default();
+    details.scopes = vec![hitbox::core::Scope::tag("unknown")];
+    // The first could be written; the epoch of the tag of the second has to be asked for.
+    let tagged = CacheValue::new(3_u64).with_details(details);
+    let results = leaf.set_many(vec![(key(2), CacheValue::new(2_u64)), (key(3), tagged)]).await;
+    let kinds: Vec<_> =
+        results.iter().map(|result| result.as_ref().map(drop).map_err(|e| e.kind())).collect();
+    assert_eq!(kinds, [Err(ErrorKind::Timeout), Err(ErrorKind::Timeout)]);
+    assert_eq!(writes(), before, "each of them would wait as long again");
+    store.1.store(false, Ordering::Relaxed);
+    set(&leaf, 2, 4).await;
+    assert_eq!(get(&leaf, 2).await, Some(4));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_e14_a_record_of_epochs_is_written_once_and_not_counted() {
     let store = Shared::default();
