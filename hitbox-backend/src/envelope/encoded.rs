@@ -8,8 +8,8 @@ use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
 use smallvec::SmallVec;
 
-use super::Cacheable;
 use super::live::{self, Content};
+use super::{Cacheable, deferred};
 use crate::codec::{COMPRESSOR_NONE, Codec, Format, TypeTag, decompress};
 use crate::leaf::LeafHandle;
 use crate::stats::Event;
@@ -165,6 +165,12 @@ impl EncodedCell {
         let plain =
             LeafHandle::time(meter, |m| &m.decompress, || decompress(*compressor, bytes, *plain_len))?;
         LeafHandle::time(meter, |m| &m.deserialize, || decode(&plain))
+    }
+}
+
+impl Drop for EncodedCell {
+    fn drop(&mut self) {
+        deferred::contain(self.decoded.take());
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
 
-use super::Cacheable;
 use super::encoded::EncodedCell;
+use super::{Cacheable, deferred};
 use crate::codec::{Format, TypeTag};
 
 /// Behind the envelope's one pointer.
@@ -38,11 +38,29 @@ pub(super) trait Content: Any + Send + Sync {
     }
 }
 
-pub(super) struct LiveCell<T>(pub(super) T);
+/// A live value, which is there until the cell is dropped.
+pub(super) struct LiveCell<T>(Option<T>);
+
+impl<T> LiveCell<T> {
+    pub(super) const fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    #[inline]
+    pub(super) const fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> Drop for LiveCell<T> {
+    fn drop(&mut self) {
+        deferred::contain(self.0.take());
+    }
+}
 
 impl<T: Cacheable> Content for LiveCell<T> {
     fn value(&self) -> Option<&dyn Any> {
-        Some(&self.0)
+        self.get().map(|value| value as &dyn Any)
     }
 
     fn encoded(&self) -> Option<&EncodedCell> {
@@ -50,9 +68,10 @@ impl<T: Cacheable> Content for LiveCell<T> {
     }
 
     fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)> {
-        match (&self.0 as &dyn Any).downcast_ref::<Bytes>() {
+        let Some(value) = self.get() else { return Err(another_type::<T>()) };
+        match (value as &dyn Any).downcast_ref::<Bytes>() {
             Some(bytes) => Ok((Format::Opaque, bytes.clone())),
-            None => Ok((format, self.0.encode(format)?.into())),
+            None => Ok((format, value.encode(format)?.into())),
         }
     }
 
@@ -61,11 +80,11 @@ impl<T: Cacheable> Content for LiveCell<T> {
     }
 
     fn weight(&self) -> u64 {
-        self.0.size()
+        self.get().map_or(0, T::size)
     }
 
     fn known_len(&self) -> Option<u64> {
-        let value: &dyn Any = &self.0;
+        let value = self.value()?;
         let of_text = || value.downcast_ref::<String>().map(String::len);
         let of_vec = || value.downcast_ref::<Vec<u8>>().map(Vec::len);
         let of_shared = || value.downcast_ref::<Arc<str>>().map(|text| text.len());

@@ -46,7 +46,7 @@ impl Drop for Raw {
 impl Raw {
     /// An envelope around a live value.
     pub fn live<T: Cacheable>(value: T) -> Self {
-        Self(Arc::new(LiveCell(value)))
+        Self(Arc::new(LiveCell::new(value)))
     }
 
     /// An envelope around bytes. `origin` is the leaf they were read from; it is told how long decoding
@@ -102,7 +102,7 @@ impl Raw {
         // The usual case with one call through the table of methods instead of two.
         let content: &dyn Any = &*self.0;
         match content.downcast_ref::<LiveCell<T>>() {
-            Some(cell) => Some(&cell.0),
+            Some(cell) => cell.get(),
             None => self.0.value()?.downcast_ref(),
         }
     }

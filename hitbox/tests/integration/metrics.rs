@@ -1,17 +1,11 @@
 //! The series of caches and their layers, as Prometheus reads them, and the dashboard that shows them.
 
-use std::sync::OnceLock;
-
-use hitbox::backend::{CacheBackend, Compose, OffloadPool, metrics};
+use hitbox::backend::{CacheBackend, Compose, OffloadPool};
 use hitbox::core::{CacheContext, CacheKey, CacheValue};
 use hitbox::{Cache, stacks};
 use hitbox_testkit::{Faults, Faulty, MemoryBackend, World};
 
-/// There is one recorder per process.
-fn export() -> &'static metrics::PrometheusExport {
-    static EXPORT: OnceLock<metrics::PrometheusExport> = OnceLock::new();
-    EXPORT.get_or_init(|| metrics::prometheus().expect("no other recorder"))
-}
+use crate::common::export;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio")

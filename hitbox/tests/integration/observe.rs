@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::common::{Knobs, Source, Topology, World, cache, seconds};
-use hitbox::backend::metrics::prometheus;
+use crate::common::{Knobs, Source, Topology, World, cache, export, named_cache, seconds};
 use hitbox::backend::{Compose, Wrap};
 use hitbox::core::ResponseSource;
 use hitbox::{Advice, AnswerKind, Cache, CacheEvent, OnStale};
@@ -84,11 +83,11 @@ async fn the_hook_sees_what_happens() {
 
 #[tokio::test]
 async fn counts_are_exported_under_the_caches_name() {
-    let export = prometheus().expect("the only recorder");
+    let export = export();
     let world = World::new();
     let knobs =
         Knobs { ttl: Some(seconds(60)), stale: seconds(60), on_stale: OnStale::Reload, ..Knobs::default() };
-    let cache = cache(&world, Topology::TwoLayers, &knobs);
+    let cache = named_cache("exported", &world, Topology::TwoLayers, &knobs);
     let source = Source::open();
     cache.entry(1_u64).get_or_load_with(source.value(7)).await.expect("a value");
     cache.entry(2_u64).get_or_load_with(source.error()).await.expect_err("no value");
@@ -99,10 +98,10 @@ async fn counts_are_exported_under_the_caches_name() {
     assert_eq!(statistics.layers.leaves.len(), 2);
     let text = export.render();
     for line in [
-        "hitbox_load_started_total{cache=\"test\"} 3",
-        "hitbox_load_failed_total{cache=\"test\"} 2",
-        "hitbox_load_stale_served_total{cache=\"test\"} 1",
-        "hitbox_load_coalesced_total{cache=\"test\"} 0",
+        "hitbox_load_started_total{cache=\"exported\"} 3",
+        "hitbox_load_failed_total{cache=\"exported\"} 2",
+        "hitbox_load_stale_served_total{cache=\"exported\"} 1",
+        "hitbox_load_coalesced_total{cache=\"exported\"} 0",
     ] {
         assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
     }

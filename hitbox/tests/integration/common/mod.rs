@@ -6,11 +6,12 @@
 pub(crate) mod careless;
 pub(crate) mod gated;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hitbox::backend::metrics::{self, PrometheusExport};
 use hitbox::backend::{Backend, Compose, OffloadPool, RefillPolicy};
 use hitbox::core::{BackendResult, BoxFuture, Clock, ManualClock};
 use hitbox::{AfterTimeout, Cache, Load, LoadError, Loaded, OnStale, Response};
@@ -176,10 +177,20 @@ impl Rig {
     }
 }
 
+/// What Prometheus reads. There is one recorder per process.
+pub(crate) fn export() -> &'static PrometheusExport {
+    static EXPORT: OnceLock<PrometheusExport> = OnceLock::new();
+    EXPORT.get_or_init(|| metrics::prometheus().expect("no other recorder"))
+}
+
 /// The real thing.
 pub(crate) fn cache(world: &World, topology: Topology, knobs: &Knobs) -> Cache<u64> {
+    named_cache("test", world, topology, knobs)
+}
+
+pub(crate) fn named_cache(name: &str, world: &World, topology: Topology, knobs: &Knobs) -> Cache<u64> {
     let mut builder = Cache::builder(world.backend(topology))
-        .name("test")
+        .name(name)
         .offload(world.pool.shared())
         .stale(knobs.stale)
         .on_stale(knobs.on_stale)
