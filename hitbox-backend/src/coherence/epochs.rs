@@ -14,10 +14,11 @@
 //! it is not stored.
 
 mod held;
+mod known;
 mod namespaces;
 mod validity;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::logical_clock::{self, StartedAt, UNDER_WAY};
 pub(crate) use super::tokens::{EpochHome, Recorded};
 use super::tokens::{Recording, Table, Token, own_scopes, unique};
 pub(crate) use held::Held;
+use known::Known;
 use namespaces::Progress;
 pub(crate) use validity::Validity;
 
@@ -59,15 +61,9 @@ pub(crate) enum Attach<T> {
 
 #[derive(Debug)]
 pub(crate) struct Epochs {
-    /// Neither "everything" nor a namespace has an epoch.
-    is_plain: AtomicBool,
+    known: Known,
     /// The logical time when it was made.
     began: u64,
-    /// The combined epoch of keys without a namespace.
-    namespace_epoch: AtomicU64,
-    /// When the store was asked for the epoch of everything, in monotonic nanoseconds; 0 while that epoch is not known, in
-    /// doubt, or about to be another.
-    everything_asked: AtomicU64,
     home: EpochHome,
     /// The logical time of the last change.
     latest: AtomicU64,
@@ -88,10 +84,8 @@ impl Epochs {
     pub(crate) fn new(home: EpochHome) -> Self {
         let began = logical_clock::now();
         Self {
-            is_plain: AtomicBool::new(true),
+            known: Known::new(home),
             began,
-            namespace_epoch: AtomicU64::new(0),
-            everything_asked: AtomicU64::new(0),
             home,
             latest: AtomicU64::new(began),
             unrecorded: AtomicUsize::new(0),
@@ -131,7 +125,7 @@ impl Epochs {
     /// current.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
-        self.is_plain.load(Ordering::Acquire)
+        self.known.is_plain()
     }
 
     /// Whether entries may be there that were invalidated: since the leaf was made, or, in a store that outlives the process
@@ -151,12 +145,9 @@ impl Epochs {
         staleness_bound: Duration,
     ) -> Vec<Scope> {
         let home = self.home;
-        if scopes.is_empty() && key.is_some_and(|key| !key.has_namespace()) {
-            let asked = Duration::from_nanos(self.everything_asked.load(Ordering::Acquire));
-            let is_recent = || !staleness_bound.is_zero() && now.saturating_sub(asked) <= staleness_bound;
-            if !asked.is_zero() && (home != EpochHome::Shared || is_recent()) {
-                return Vec::new();
-            }
+        let needs_more = !scopes.is_empty() || key.is_none_or(CacheKey::has_namespace);
+        if !needs_more && self.known.is_believed(home, now, staleness_bound) {
+            return Vec::new();
         }
         let table = self.read();
         let is_due = |token: &Token| {
@@ -179,19 +170,25 @@ impl Epochs {
     pub(crate) fn attach<T>(&self, key: &CacheKey, value: CacheValue<T>, started: StartedAt) -> Attach<T> {
         let home = self.home;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
-        if scopes.is_empty() && !key.has_namespace() {
-            // An invalidation raises `latest` before it changes the epoch: if `latest` is old, the epoch is too. What is
-            // invalidated from here on has the older epoch, and is not served.
-            let epoch = self.namespace_epoch.load(Ordering::Acquire);
-            // What a load brings may have been invalidated by others before the epoch was known here.
-            let is_recorded = || epoch != 0 && self.everything_asked.load(Ordering::Acquire) != 0;
-            let is_known = home == EpochHome::Process || (!started.from_read && is_recorded());
-            if is_known && self.latest() <= started.tick {
-                if epoch == 0 && !value.has_details() {
-                    return Attach::Attached(value);
-                }
-                return Attach::Attached(value.with_namespace_epoch(epoch));
+        let epoch = match home {
+            _ if !scopes.is_empty() || key.has_namespace() => None,
+            // Something new comes after what is under way.
+            EpochHome::Process if !started.from_read => Some(self.known.epoch()),
+            // What is read in another layer may not have been invalidated there yet.
+            EpochHome::Process => self.known.settled_epoch(),
+            // It may have been invalidated by others before the epoch was known here.
+            _ if started.from_read => None,
+            _ => self.known.settled_epoch(),
+        };
+        // An invalidation raises `latest` before it changes the epoch: if `latest` is old, the epoch is too. What is
+        // invalidated from here on has the older epoch, and is not served.
+        if let Some(epoch) = epoch
+            && self.latest() <= started.tick
+        {
+            if epoch == 0 && !value.has_details() {
+                return Attach::Attached(value);
             }
+            return Attach::Attached(value.with_namespace_epoch(epoch));
         }
         let table = self.read();
         let mut missing = Vec::new();
@@ -495,64 +492,6 @@ impl Epochs {
     }
 
     fn refresh(&self, table: &Table) {
-        let token = table.tokens[ScopeKind::Everything as usize].get("");
-        let everything = token.and_then(|token| token.epoch);
-        self.namespace_epoch.store(everything.map_or(0, |epoch| epoch.0 as u64), Ordering::Release);
-        let is_settled = |token: &&Token| {
-            let is_under_way = token.changed == UNDER_WAY || token.recording != Recording::Done;
-            token.epoch.is_some() && !is_under_way && !token.is_doubtful
-        };
-        let asked = token.filter(is_settled).map_or(0, |token| token.asked.as_nanos() as u64);
-        self.everything_asked.store(asked, Ordering::Release);
-        let has_namespaces =
-            !table.tokens[ScopeKind::Namespace as usize].is_empty() || table.names.first != Epoch::NONE;
-        let is_plain = everything.is_none() && !has_namespaces && table.patterns.is_empty();
-        self.is_plain.store(is_plain, Ordering::Release);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What comes of a write of this key that started then.
-    fn written(epochs: &Epochs, started: StartedAt) -> &'static str {
-        match epochs.attach(&CacheKey::new("k"), CacheValue::new(()), started) {
-            Attach::Attached(value) if value.namespace_epoch() != 0 => "attached",
-            Attach::Attached(_) => "without an epoch",
-            Attach::Superseded => "superseded",
-            Attach::Missing(..) => "missing",
-        }
-    }
-
-    #[test]
-    fn what_is_known_without_a_lock_is_what_the_table_says() {
-        let (now, bound) = (Duration::from_secs(5), Duration::from_secs(1));
-        let everything = Scope::everything();
-        let (key, until) = (CacheKey::new("k"), Timestamp::from_millis(1 << 50));
-        for home in [EpochHome::Shared, EpochHome::Store] {
-            let epochs = Epochs::new(home);
-            let is_missing = |at| !epochs.missing(Some(&key), &[], at, bound).is_empty();
-            assert!(is_missing(now), "{home:?}: nothing is known");
-            assert_eq!(written(&epochs, StartedAt::write()), "missing", "{home:?}");
-            let before = StartedAt::write();
-            let first = epochs.create(now, std::slice::from_ref(&everything), None);
-            epochs.recorded(&first[0]);
-            assert!(!is_missing(now) && !is_missing(now + bound), "{home:?}");
-            assert_eq!(is_missing(now + bound * 2), home == EpochHome::Shared, "{home:?}: asked long ago");
-            assert_eq!(written(&epochs, before), "attached", "{home:?}: a first epoch ends nothing");
-            let epoch = epochs.begin(&everything, now, until);
-            let during = StartedAt::write();
-            assert_eq!(written(&epochs, during), "superseded", "{home:?}: it is not recorded");
-            epochs.recorded(&Scope { epoch, ..everything.clone() });
-            assert_eq!(written(&epochs, during), "superseded", "{home:?}: it is not over");
-            epochs.end(&everything, epoch, logical_clock::tick());
-            assert_eq!(written(&epochs, before), "superseded", "{home:?}");
-            assert_eq!(written(&epochs, during), "superseded", "{home:?}");
-            assert_eq!(written(&epochs, StartedAt::write()), "attached", "{home:?}");
-            epochs.lose(&Scope { epoch, ..everything.clone() });
-            assert_eq!(written(&epochs, StartedAt::write()), "missing", "{home:?}: the store has lost it");
-            assert_eq!(is_missing(now), home == EpochHome::Shared, "{home:?}");
-        }
+        self.known.refresh(table, self.home);
     }
 }

@@ -1,8 +1,6 @@
 //! Whether an entry is still valid: nothing that it carries (tags, dependencies, its namespace, "everything") has been
 //! invalidated since it was written.
 
-use std::sync::atomic::Ordering;
-
 use hitbox_core::{CacheKey, CacheValue};
 
 use super::super::tokens::EpochHome;
@@ -26,10 +24,7 @@ impl Epochs {
         }
         let home = self.home;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
-        if scopes.is_empty()
-            && value.namespace_epoch() == self.namespace_epoch.load(Ordering::Acquire)
-            && !key.has_namespace()
-        {
+        if scopes.is_empty() && value.namespace_epoch() == self.known.epoch() && !key.has_namespace() {
             let is_known = home == EpochHome::Process || value.namespace_epoch() != 0;
             if is_known {
                 return Validity::Valid;
