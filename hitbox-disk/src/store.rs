@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{join_all, select};
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
+use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{
     Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep, TimeChange, Unusable,
 };
@@ -128,6 +129,10 @@ impl DiskStore {
     fn now(&self) -> u64 {
         self.clock.now().as_millis()
     }
+
+    fn schema_under(&self, key: &CacheKey) -> u32 {
+        wire::schema_under(key, self.schema)
+    }
 }
 
 /// Waits for its turn. The semaphores are never closed.
@@ -184,7 +189,7 @@ impl Store for DiskStore {
 
     /// Looks at the start of the file first.
     async fn take(&self, key: &CacheKey) -> BackendResult<Peek> {
-        let (key, digest, schema) = (key.clone(), digest(key), self.schema);
+        let (key, digest, schema) = (key.clone(), digest(key), self.schema_under(key));
         let operation = self.objects.begin(digest);
         self.run(move |objects| {
             // What cannot be read is removed all the same.
@@ -216,7 +221,7 @@ impl Store for DiskStore {
 
     /// The payload is not read, nor verified.
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
-        let (wanted, digest, schema) = (key.clone(), digest(key), self.schema);
+        let (wanted, digest, schema) = (key.clone(), digest(key), self.schema_under(key));
         if !self.objects.holds(digest) {
             return Ok(Peek::Absent);
         }
@@ -226,7 +231,8 @@ impl Store for DiskStore {
 
     /// A few bytes of the file.
     async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
-        let (key, digest, schema, change) = (key.clone(), digest(key), self.schema, *change);
+        let (key, digest, change) = (key.clone(), digest(key), *change);
+        let schema = self.schema_under(&key);
         // A write whose caller has left may be under way.
         let before = self.objects.index().last_begun();
         self.objects.settled(Some(digest), before).await;

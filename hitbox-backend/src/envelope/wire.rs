@@ -198,7 +198,7 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&LeafHa
         return Record::Other(Other::Key);
     }
     let Some(kind) = kind_of(head.kind) else { return Record::Other(Other::Newer) };
-    if head.schema != own.schema {
+    if head.schema != schema_under(key, own.schema) {
         return Record::Other(Other::Schema);
     }
     let Some(format) = Format::with_id(head.format, own.format) else {
@@ -264,10 +264,16 @@ pub fn schema_of(start: &[u8]) -> Option<u32> {
     Head::parse(start).map(|head| head.schema)
 }
 
-/// The same for a record under a key, of a schema.
+/// The schema of records under a key, in a leaf with this schema: it is one of values, and what the framework keeps for itself
+/// has none. Releases with two schemas share a store's epochs.
+pub fn schema_under(key: &CacheKey, schema: u32) -> u32 {
+    if key.is_reserved() { 0 } else { schema }
+}
+
+/// The same for a record under a key, in a leaf with a schema.
 pub fn peek_for(key: &CacheKey, start: &[u8], schema: u32) -> Option<Result<CacheValue<()>, usize>> {
     let head = Head::parse(start)?;
-    (head.digest == key_digest(key) && head.schema == schema).then(|| peek(start))?
+    (head.digest == key_digest(key) && head.schema == schema_under(key, schema)).then(|| peek(start))?
 }
 
 /// The identity of the record that starts like this.

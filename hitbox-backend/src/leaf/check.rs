@@ -103,7 +103,7 @@ impl LeafHandle {
     /// What a store has answered. A record is read here.
     pub(super) fn parse(&self, key: &CacheKey, stored: CacheValue<Raw>) -> Parsed {
         let record = match stored.data().as_stored() {
-            None if self.is_of_other_schema(&stored) => Record::Other(wire::Other::Schema),
+            None if self.is_of_other_schema(key, &stored) => Record::Other(wire::Other::Schema),
             None => return Parsed::Value(stored),
             Some(Ok(bytes)) => wire::decode(key, bytes, self.codec(), Some(self)),
             Some(Err(Unusable::Damaged)) => Record::Damaged,
@@ -122,8 +122,9 @@ impl LeafHandle {
     }
 
     /// A store may keep encoded values as they are, without a record around them.
-    fn is_of_other_schema(&self, value: &CacheValue<Raw>) -> bool {
-        value.data().as_encoded().is_some_and(|encoded| encoded.schema != self.codec().schema)
+    fn is_of_other_schema(&self, key: &CacheKey, value: &CacheValue<Raw>) -> bool {
+        let own = wire::schema_under(key, self.codec().schema);
+        value.data().as_encoded().is_some_and(|encoded| encoded.schema != own)
     }
 
     /// A record that says its value is larger than this leaf takes is none that was written here: nothing is made room

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hitbox_core::{
     BackendError, BackendResult, CacheKey, CacheValue, Details, Epoch, ErrorKind, Lifetime, RecordKind,
     Scope, Timestamp,
@@ -10,9 +11,10 @@ use hitbox_core::{
 use super::Leaf;
 use super::check::Parsed;
 use super::health::Side;
+use crate::codec::Format;
 use crate::coherence::epochs::{Attach, EpochHome, Epochs, MARGIN, Recorded, Validity, end_of};
 use crate::coherence::logical_clock::StartedAt;
-use crate::envelope::Raw;
+use crate::envelope::{Encoded, Raw};
 use crate::stats::Event;
 use crate::store::{Conditional, Peek, Store, StoreCondition, TimeChange};
 
@@ -45,7 +47,9 @@ fn record_of(scope: &Scope, version: u64, until: Option<Timestamp>) -> CacheValu
     details.version = Some(version);
     details.scopes = vec![scope.clone()];
     let lifetime = Lifetime::new(None, until, None);
-    CacheValue::new(Raw::live(())).with_lifetime(lifetime).with_details(details)
+    // Encoded here: neither the format nor the schema of the leaf is its.
+    let nothing = Raw::encoded(Encoded::new(Format::default(), Bytes::new()), None);
+    CacheValue::new(nothing).with_lifetime(lifetime).with_details(details)
 }
 
 /// What a record says of its scope, if its time is not over.

@@ -454,6 +454,52 @@ async fn case_b05_a_stack_has_a_schema() {
     }
 }
 
+/// Releases with two schemas on one store: neither ends the entries of the other, and both obey an invalidation.
+#[cfg(all(feature = "redis", feature = "disk"))]
+#[tokio::test]
+async fn case_b05_releases_with_two_schemas_share_epochs() {
+    let server = hitbox_testkit::RedisServer::start();
+    let release = |schema| {
+        let builder = hitbox::redis::RedisBackend::builder(&server.url()).schema(schema);
+        let redis = builder.staleness_bound(Duration::ZERO).build().expect("redis");
+        Cache::<u64>::builder(redis).name("b5").build().expect("a cache")
+    };
+    let (old, new) = (release(1), release(2));
+    for round in 0..3 {
+        old.entry(1_u64).tag("t").insert(round).await.expect("a write");
+        new.entry(2_u64).tag("t").insert(round).await.expect("a write");
+        assert_eq!(old.get(&1_u64).await.expect("a read"), Some(round), "the new release has ended it");
+        assert_eq!(new.get(&2_u64).await.expect("a read"), Some(round), "the old release has ended it");
+        assert_eq!(new.get(&1_u64).await.expect("a read"), None, "it is of another schema");
+        old.entry(1_u64).tag("t").insert(round).await.expect("a write");
+        if round == 0 {
+            old.invalidate_tags(&["t"]).await.expect("an invalidation");
+        } else {
+            new.clear().await.expect("a clear");
+        }
+        assert_eq!(old.get(&1_u64).await.expect("a read"), None, "{round}");
+        assert_eq!(new.get(&2_u64).await.expect("a read"), None, "{round}");
+    }
+    // The same after a restart over a folder.
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async |schema| {
+        let disk = hitbox::disk::DiskBackend::builder(folder.path()).schema(schema).open().await;
+        Cache::<u64>::builder(disk.expect("disk")).name("b5").build().expect("a cache")
+    };
+    for (schema, key) in [(1, 1_u64), (2, 2)] {
+        let cache = open(schema).await;
+        cache.entry(key).tag("t").insert(7).await.expect("a write");
+        cache.shutdown(Duration::from_secs(10)).await;
+    }
+    let cache = open(1).await;
+    assert_eq!(cache.get(&1_u64).await.expect("a read"), Some(7), "its epochs are there");
+    cache.invalidate_tags(&["t"]).await.expect("an invalidation");
+    cache.shutdown(Duration::from_secs(10)).await;
+    drop(cache);
+    let cache = open(2).await;
+    assert_eq!(cache.get(&2_u64).await.expect("a read"), None, "another release has invalidated it");
+}
+
 #[tokio::test]
 async fn case_e06_names_are_no_parts_of_other_names() {
     let backend = moka().shared();
