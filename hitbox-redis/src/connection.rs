@@ -1,7 +1,7 @@
-//! One connection for all clones. It is opened when it is first used, heals itself when it breaks, and is replaced when it
-//! stays open and answers nothing; every call is cut at the deadline, whatever state the connection is in.
+//! One connection for all clones. It is opened when it is first used, replaced by the next call when it has ended, and also
+//! when it stays open and answers nothing; every call is cut at the deadline, whatever state the connection is in.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 
 use crate::builder::RedisBuilder;
 use crate::error::backend_error;
-use crate::line::{Line, tcp_settings};
+use crate::line::{Line, is_answer};
+use crate::socket::tcp_settings;
 
 #[derive(Clone)]
 pub(crate) struct Connection(Arc<Shared>);
@@ -29,14 +30,14 @@ struct Shared {
 /// A call under way. Dropping it before it has ended tells of its line's silence.
 struct Call<'a> {
     connection: &'a Connection,
-    line: Arc<Line>,
+    line: &'a Arc<Line>,
     has_ended: bool,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if !self.has_ended && self.line.unanswered() {
-            self.connection.examine(&self.line);
+            self.connection.examine(self.line);
         }
     }
 }
@@ -74,14 +75,14 @@ impl Connection {
         let runtime = Handle::try_current().map_err(|error| {
             BackendError::new(ErrorKind::Configuration, "Redis needs a tokio runtime").with_source(error)
         })?;
-        Line::new(self.0.client.clone(), self.0.connect_timeout, &runtime).map_err(wrong)
+        Ok(Line::new(self.0.client.clone(), self.0.connect_timeout, &runtime))
     }
 
     /// One round trip.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> BackendResult<T> {
         let line = self.line()?;
-        let mut manager = line.manager.clone();
-        self.call(line, command, async move { command.query_async(&mut manager).await }).await
+        let answer = self.call(&line, pin!(line.query(command))).await?;
+        answer.map_err(|error| backend_error(error, command))
     }
 
     /// Several commands in one round trip, each with its own answer.
@@ -90,11 +91,10 @@ impl Connection {
         pipeline: &mut Pipeline,
     ) -> BackendResult<Vec<BackendResult<T>>> {
         let line = self.line()?;
-        let mut manager = line.manager.clone();
         let pipeline = &*pipeline.ignore_errors();
-        let call = async move { pipeline.query_async::<Vec<RedisResult<T>>>(&mut manager).await };
         let Some(first) = pipeline.cmd_iter().next() else { return Ok(Vec::new()) };
-        let answers = self.call(line, first, call).await?;
+        let answers = self.call(&line, pin!(line.pipeline(pipeline))).await?;
+        let answers: Vec<RedisResult<T>> = answers.map_err(|error| backend_error(error, first))?;
         let mut each = Vec::with_capacity(answers.len());
         for (answer, command) in answers.into_iter().zip(pipeline.cmd_iter()) {
             each.push(answer.map_err(|error| backend_error(error, command)));
@@ -102,18 +102,13 @@ impl Connection {
         Ok(each)
     }
 
-    /// What comes of a round trip on this line, which begins with this command, before the deadline.
-    async fn call<T>(
-        &self,
-        line: Arc<Line>,
-        command: &Cmd,
-        call: impl Future<Output = RedisResult<T>>,
-    ) -> BackendResult<T> {
+    /// What comes of a round trip on this line before the deadline. The call stays where it is: a future that is handed on by
+    /// value is copied, and stands twice in the one that it is handed to.
+    async fn call<T>(&self, line: &Arc<Line>, call: Pin<&mut impl Future<Output = T>>) -> BackendResult<T> {
         let mut under_way = Call { connection: self, line, has_ended: false };
         let result = self.cut(call).await?;
         under_way.has_ended = true;
-        under_way.line.heard(&result);
-        result.map_err(|error| backend_error(error, command))
+        Ok(result)
     }
 
     /// Finds out whether a line that has not answered several calls is deaf, and puts a fresh one in its place if it is.
@@ -163,11 +158,10 @@ impl Connection {
 
     /// Whether the server answers on this line; nothing if that is not known in time.
     async fn ask(&self, line: &Line, time: Duration) -> Option<bool> {
-        let mut manager = line.manager.clone();
         let ping = redis::cmd("PING");
-        let call = async move { ping.query_async::<redis::Value>(&mut manager).await };
+        let call = line.query::<redis::Value>(&ping);
         match select(pin!(call), self.0.clock.sleep(time)).await {
-            Either::Left((result, _)) => Some(line.heard(&result)),
+            Either::Left((result, _)) => Some(is_answer(&result)),
             Either::Right(_) => None,
         }
     }
@@ -177,12 +171,12 @@ impl Connection {
         clippy::disallowed_methods,
         reason = "the machine's clock would sleep in the same way, in a box"
     )]
-    pub(crate) async fn cut<T>(&self, call: impl Future<Output = T>) -> BackendResult<T> {
+    pub(crate) async fn cut<T>(&self, call: impl Future<Output = T> + Unpin) -> BackendResult<T> {
         let Shared { clock, deadline, .. } = &*self.0;
         let answer = if clock.is_real() {
             tokio::time::timeout(*deadline, call).await.ok()
         } else {
-            match select(std::pin::pin!(call), clock.sleep(*deadline)).await {
+            match select(call, clock.sleep(*deadline)).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => None,
             }

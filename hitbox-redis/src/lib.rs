@@ -6,11 +6,19 @@ mod backend;
 mod batched_reads;
 mod builder;
 mod connection;
+mod driver;
 mod error;
 mod line;
 mod listing;
 mod scripts;
+mod socket;
 mod store;
+
+/// The test of the driver explores schedules over others.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
+}
 
 pub use backend::RedisBackend;
 pub use builder::RedisBuilder;

@@ -1,99 +1,127 @@
-//! One connection to the server, which heals itself when it breaks, and what is known of its silence: a connection that
-//! stays open and answers nothing does not break.
+//! One connection to the server, from the attempt to connect to its end, and what is known of its silence: a connection that
+//! stays open and answers nothing does not end.
 
+use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{Client, RedisError, RedisResult};
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::driver::Driver;
+use crate::socket::connect;
 
 /// Calls in a row that came to nothing before it is found out whether the connection is deaf.
 const SILENT_CALLS: u32 = 3;
 
-/// The machine looks whether the other end is there when nothing has come for so long, and again after so long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_AGAIN: Duration = Duration::from_secs(3);
-
-/// What the other end has not confirmed after so long breaks the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How sockets are set.
-pub(crate) fn tcp_settings() -> TcpSettings {
-    // What a connection that is given up has not sent yet must not arrive after what is written on the next one.
-    let settings = TcpSettings::default().set_linger_time(Duration::ZERO);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN);
-    let settings = settings.set_keepalive(keepalive);
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let settings = settings.set_user_timeout(USER_TIMEOUT);
-    settings
-}
+/// After calls that met.
+const CALLS_LEFT_TO_TASK: u32 = 32;
 
 pub(crate) struct Line {
-    pub(crate) manager: ConnectionManager,
+    connecting: Shared<oneshot::Receiver<RedisResult<MultiplexedConnection>>>,
+    driver: Arc<Driver>,
+    task: AbortHandle,
     /// Calls since the last answer that were cut, or given up by their callers.
     unanswered: AtomicU32,
     is_examined: AtomicBool,
-    /// The runtime that drives it has ended.
-    is_over: Arc<AtomicBool>,
-    /// Ends the task that waits for the end of the runtime.
-    _alive: oneshot::Sender<()>,
 }
 
-/// Is dropped with the runtime that it is on.
-struct RuntimeEnd(Arc<AtomicBool>);
-
-impl Drop for RuntimeEnd {
+impl Drop for Line {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.task.abort();
+    }
+}
+
+/// Ends the line with the runtime that it is on.
+struct End(Arc<Driver>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
 impl Line {
-    /// A line that connects when it is first used, and is driven by this runtime, which the caller is on.
+    /// A line that connects now, once, and lives on this runtime.
     #[expect(clippy::disallowed_methods, reason = "it ends with the line")]
-    pub(crate) fn new(client: Client, connect_timeout: Duration, runtime: &Handle) -> RedisResult<Arc<Self>> {
-        // One attempt per call: the deadline of calls paces them, and the next call tries again. The
-        // deadline is ours, so that it runs on the injected clock.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(connect_timeout))
-            .set_response_timeout(None);
-        let manager = ConnectionManager::new_lazy_with_config(client, config)?;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (alive, end_of_line) = oneshot::channel();
-        let runtime_end = RuntimeEnd(is_over.clone());
-        runtime.spawn(async move {
-            let _runtime_end = runtime_end;
-            let _ = end_of_line.await;
+    pub(crate) fn new(client: Client, connect_timeout: Duration, runtime: &Handle) -> Arc<Self> {
+        let (connected, connecting) = oneshot::channel();
+        let driver = Arc::new(Driver::new(CALLS_LEFT_TO_TASK));
+        let end = End(driver.clone());
+        let task = runtime.spawn(async move {
+            let driver = &*end.0;
+            let (connection, io) = match connect(&client, connect_timeout).await {
+                Ok(there) => there,
+                Err(error) => {
+                    // Who has waited for it is told; the next call tries again.
+                    driver.end();
+                    let _ = connected.send(Err(error));
+                    return;
+                }
+            };
+            let is_ours = io.is_some();
+            if let Some(io) = io {
+                driver.begin(io);
+            }
+            let _ = connected.send(Ok(connection));
+            if is_ours { driver.drive().await } else { pending().await }
         });
-        Ok(Arc::new(Self {
-            manager,
+        Arc::new(Self {
+            connecting: connecting.shared(),
+            driver,
+            task: task.abort_handle(),
             unanswered: AtomicU32::new(0),
             is_examined: AtomicBool::new(false),
-            is_over,
-            _alive: alive,
-        }))
+        })
     }
 
-    /// Whether nobody drives it any more.
+    /// Whether nothing comes of it any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+        self.driver.is_over()
+    }
+
+    async fn connection(&self) -> RedisResult<MultiplexedConnection> {
+        match self.connecting.peek() {
+            Some(connected) => connected.clone(),
+            None => self.connecting.clone().await,
+        }
+        // The runtime has ended before it was there.
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::NotConnected).into()))
+    }
+
+    /// One round trip.
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        let mut connection = self.connection().await?;
+        let answer = self.driver.run(Box::pin(connection.send_packed_command(command))).await;
+        Ok(redis::from_redis_value(self.heard(answer)?.extract_error()?)?)
+    }
+
+    /// Several commands in one round trip, each with its own answer.
+    pub(crate) async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> RedisResult<Vec<RedisResult<T>>> {
+        let mut connection = self.connection().await?;
+        self.heard(self.driver.run(Box::pin(pipeline.query_async(&mut connection))).await)
     }
 
     /// Takes note of what came of a call, and says whether the server has answered. Any answer shows that the line works.
-    pub(crate) fn heard<T>(&self, result: &RedisResult<T>) -> bool {
-        let is_answered = result.as_ref().err().is_none_or(is_answer);
-        if is_answered {
-            // A store would take the cache line from others with each answer.
-            if self.unanswered.load(Ordering::Relaxed) != 0 {
-                self.unanswered.store(0, Ordering::Relaxed);
-            }
+    fn heard<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
+        if result.as_ref().is_err_and(RedisError::is_unrecoverable_error) {
+            self.driver.end();
         }
-        is_answered
+        if is_answer(&result) && self.unanswered.load(Ordering::Relaxed) != 0 {
+            // A store would take the cache line from others with each answer.
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
+        result
     }
 
     /// A call was cut, or given up by its caller, who may have waited for long or not at all. Says whether it has to be
@@ -109,10 +137,12 @@ impl Line {
 }
 
 /// Whether the server has said this, and not the client.
-fn is_answer(error: &RedisError) -> bool {
-    !(error.is_timeout()
-        || error.is_io_error()
-        || error.is_connection_dropped()
-        || error.is_connection_refusal()
-        || error.is_unrecoverable_error())
+pub(crate) fn is_answer<T>(result: &RedisResult<T>) -> bool {
+    result.as_ref().err().is_none_or(|error| {
+        !(error.is_timeout()
+            || error.is_io_error()
+            || error.is_connection_dropped()
+            || error.is_connection_refusal()
+            || error.is_unrecoverable_error())
+    })
 }

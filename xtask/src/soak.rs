@@ -10,6 +10,7 @@ use crate::run::{Outcome, root};
 const ROUND: &[(&str, &str, &str, &str, u64)] = &[
     ("hitbox-testkit", "integration", "model::", "HITBOX_CASES", 200_000),
     ("hitbox-testkit", "write_queue", "", "HITBOX_SCHEDULES", 2_000_000),
+    ("hitbox-redis", "driver", "", "HITBOX_SCHEDULES", 1_000_000),
     ("hitbox-testkit", "integration", "histories::", "HITBOX_RUNS", 50_000),
     ("hitbox-disk", "disk", "", "HITBOX_KILLS", 1_000),
     ("hitbox", "integration", "races::", "HITBOX_RUNS", 100_000),

@@ -12,11 +12,27 @@ use super::state::{Composition, Spare};
 use super::{CompositionBackend, Layer, Pair, Requirement, winner};
 use crate::backend::Backend;
 use crate::coherence::RefillPermit;
-use crate::operation::{Answer, Answers, LeafSet, Presence, ReadOptions, TryRead};
+use crate::operation::{Answer, Answers, Found, LeafSet, Presence, ReadOptions, TryRead};
 use crate::reconcile::reconcile_key;
 
 /// After an attempt to bring a key up to date that failed, no other is made for so long.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the layers have answered.
+struct Concluded {
+    found: Option<Found>,
+    /// What the reader waits for, if the policy says so.
+    refill: Option<BoxFuture<'static, ()>>,
+}
+
+impl Concluded {
+    async fn after_refill(self) -> Option<Found> {
+        if let Some(refill) = self.refill {
+            refill.await;
+        }
+        self.found
+    }
+}
 
 impl Composition {
     #[inline]
@@ -67,38 +83,44 @@ impl Composition {
             let l2 = self.layers.l2.read(std::slice::from_ref(key), &options).await;
             LayerAnswers { l1: Some(Ok(None)), l2: Some(l2.into_one().unwrap_or(Ok(None))) }
         } else {
-            let attempts = ReadRun { composition: self, key, options: &options, detached: Pair::default() };
-            let answers = self.read_policy().read(&attempts, &*self.offload).await;
-            for (answer, detached) in
-                [(&answers.l1, &attempts.detached.l1), (&answers.l2, &attempts.detached.l2)]
-            {
-                if let (None, Some(detached)) = (answer, detached.get()) {
-                    detached.left_behind(self, key, &options);
-                }
-            }
-            answers
+            // Not a part of the future of a read whose first layer has answered.
+            Box::pin(self.ask_by_policy(key, &options)).await
         };
-        self.conclude(key, &options, answers, permit).await
+        let concluded = self.conclude(key, &options, answers, permit)?;
+        Ok(concluded.after_refill().await)
     }
 
-    /// Joins the answers and, after a hit in L2, fills L1.
-    async fn conclude(
+    async fn ask_by_policy(self: &Arc<Self>, key: &CacheKey, options: &ReadOptions) -> LayerAnswers {
+        let attempts = ReadRun { composition: self, key, options, detached: Pair::default() };
+        let answers = self.read_policy().read(&attempts, &*self.offload).await;
+        for (answer, detached) in [(&answers.l1, &attempts.detached.l1), (&answers.l2, &attempts.detached.l2)]
+        {
+            if let (None, Some(detached)) = (answer, detached.get()) {
+                detached.left_behind(self, key, options);
+            }
+        }
+        answers
+    }
+
+    /// Joins the answers and, after a hit in L2, has L1 filled.
+    fn conclude(
         self: &Arc<Self>,
         key: &CacheKey,
         options: &ReadOptions,
         answers: LayerAnswers,
         permit: Option<RefillPermit>,
-    ) -> Answer {
+    ) -> BackendResult<Concluded> {
         let l1_is_empty = matches!(answers.l1, Some(Ok(None)));
         let l1_is_open = l1_is_empty || answers.l1.is_none();
         let required = &self.blueprint.required;
         match winner::choose(answers, required, |found| self.not_served(key, self.spare(found), options))? {
-            None => Ok(None),
+            None => Ok(Concluded { found: None, refill: None }),
             Some((layer, mut found)) => {
-                if let (Layer::L2, true, Some(permit)) = (layer, l1_is_open, permit) {
-                    self.refill(key, &mut found, permit, l1_is_empty).await;
-                }
-                Ok(Some(found))
+                let refill = match (layer, l1_is_open, permit) {
+                    (Layer::L2, true, Some(permit)) => self.refill(key, &mut found, permit, l1_is_empty),
+                    _ => None,
+                };
+                Ok(Concluded { found: Some(found), refill })
             }
         }
     }
@@ -126,7 +148,11 @@ impl Composition {
         }
         let mut joined = Answers::with_capacity(keys.len());
         for (((key, permit), l1), l2) in keys.iter().zip(permits).zip(upper).zip(lower_of) {
-            joined.push(self.conclude(key, options, LayerAnswers { l1: Some(l1), l2 }, permit).await);
+            let concluded = self.conclude(key, options, LayerAnswers { l1: Some(l1), l2 }, permit);
+            joined.push(match concluded {
+                Ok(concluded) => Ok(concluded.after_refill().await),
+                Err(error) => Err(error),
+            });
         }
         joined
     }

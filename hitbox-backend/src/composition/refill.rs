@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hitbox_core::{CacheKey, Freshness, ReadMode, Refused, Task, TaskKind};
+use hitbox_core::{BoxFuture, CacheKey, Freshness, ReadMode, Refused, Task, TaskKind};
 
 use super::state::Composition;
 use crate::coherence::RefillPermit;
@@ -63,15 +63,15 @@ impl Refill {
 
 impl Composition {
     /// Fills L1 with a copy that L2 had. `l1_is_empty` is false if L1's answer was not waited for.
-    pub(super) async fn refill(
+    pub(super) fn refill(
         self: &Arc<Self>,
         key: &CacheKey,
         found: &mut Found,
         permit: RefillPermit,
         l1_is_empty: bool,
-    ) {
+    ) -> Option<BoxFuture<'static, ()>> {
         if found.freshness > Freshness::Stale || !self.refill.wants(key) {
-            return;
+            return None;
         }
         found.mode = ReadMode::Refill;
         let this = self.clone();
@@ -93,12 +93,14 @@ impl Composition {
         };
         self.refill.registered.fetch_add(1, Ordering::Relaxed);
         if self.refill.policy == RefillPolicy::Awaited {
-            install.await;
-        } else if let Err(Refused { why, .. }) =
+            return Some(Box::pin(install));
+        }
+        if let Err(Refused { why, .. }) =
             self.offload.register(Task::unique(TaskKind::REFILL, self.subject(key), install))
         {
             self.refill.refused.fetch_add(1, Ordering::Relaxed);
             tracing::trace!(composition = %self.path, ?why, "a refill was not taken");
         }
+        None
     }
 }

@@ -203,19 +203,57 @@ impl<S: Store> Leaf<S> {
     pub(super) async fn attach_epochs(
         &self,
         key: &CacheKey,
+        value: CacheValue<Raw>,
+        started: StartedAt,
+    ) -> BackendResult<Option<CacheValue<Raw>>> {
+        match self.attach_known_epochs(key, value, started) {
+            Ok(attached) => Ok(attached),
+            // Rare, and not to be a part of every write's future.
+            Err(value) => Box::pin(self.attach_asking(key, value, started)).await,
+        }
+    }
+
+    /// The same if the store need not be asked.
+    ///
+    /// # Errors
+    /// The entry is handed back if it has to be.
+    fn attach_known_epochs(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        started: StartedAt,
+    ) -> Result<Option<CacheValue<Raw>>, CacheValue<Raw>> {
+        let epochs = self.epochs();
+        if epochs.has_unrecorded()
+            || self.admit_namespaces(key, &value).is_err()
+            || !self.due(key, &value).is_empty()
+        {
+            return Err(value);
+        }
+        match epochs.attach(key, value, started) {
+            Attach::Attached(value) if epochs.ending_before(key, &value).is_empty() => Ok(Some(value)),
+            Attach::Attached(value) | Attach::Missing(value, _) => Err(value),
+            Attach::Superseded => Ok(None),
+        }
+    }
+
+    async fn attach_asking(
+        &self,
+        key: &CacheKey,
         mut value: CacheValue<Raw>,
         started: StartedAt,
     ) -> BackendResult<Option<CacheValue<Raw>>> {
         let epochs = self.epochs();
         if epochs.has_unrecorded() {
             // A store that does not answer this is not asked more.
-            match Box::pin(self.record_missing()).await {
+            match self.record_missing().await {
                 Err(error) if error.kind() == ErrorKind::Timeout => return Err(error),
                 _ => {}
             }
         }
         self.make_room_for_namespaces(key, &value).await?;
-        let mut asked = self.ask_for_what_is_due(key, &value).await?;
+        let mut asked = self.due(key, &value);
+        self.ask_for(asked.clone()).await?;
         // Others may make it forget epochs in between; not for ever.
         for _ in 0..8 {
             match epochs.attach(key, value, started) {
@@ -240,21 +278,14 @@ impl<S: Store> Leaf<S> {
     }
 
     /// Who only writes hears of others' invalidations too: the epochs of a shared store that were asked for too long ago
-    /// are asked for again. Says which.
-    async fn ask_for_what_is_due(
-        &self,
-        key: &CacheKey,
-        value: &CacheValue<Raw>,
-    ) -> BackendResult<Vec<Scope>> {
+    /// are asked for again.
+    fn due(&self, key: &CacheKey, value: &CacheValue<Raw>) -> Vec<Scope> {
         if self.epochs().home() != EpochHome::Shared {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let handle = &self.handle;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
-        let due =
-            self.epochs().missing(Some(key), scopes, handle.clock().monotonic(), handle.staleness_bound());
-        self.ask_for(due.clone()).await?;
-        Ok(due)
+        self.epochs().missing(Some(key), scopes, handle.clock().monotonic(), handle.staleness_bound())
     }
 
     /// Gives scopes an epoch that have none, in the store too, for an entry that ends then.

@@ -63,7 +63,7 @@ impl<S: Store> Leaf<S> {
         if let [write] = &mut *writes {
             return match self.write_now(write) {
                 Some(receipt) => Completion::Done(Batch::one(receipt)),
-                None => Completion::later(self.write_later(writes, Batch::default())),
+                None => self.write_alone(writes),
             };
         }
         let last = last_of_equal_keys(&writes);
@@ -72,6 +72,25 @@ impl<S: Store> Leaf<S> {
             return self.write_in_order(writes);
         }
         Completion::later(self.write_batch(writes.into_vec(), last))
+    }
+
+    /// A single write, which has to wait. What most of them need has a future of its own: one of more than a kilobyte is no
+    /// longer served from what the allocator keeps for the thread.
+    fn write_alone(&self, writes: Batch<Write>) -> Completion<'_, Receipts> {
+        match writes.into_one() {
+            Some(Write { key, content: Content::Entry(value), condition: Condition::Always, options })
+                if !options.skip.contains(self.handle.position()) && !self.handle.is_gone(&value) =>
+            {
+                match self.prepare(&key, value, options.encodings.as_deref()) {
+                    Ok(value) => Completion::later(async move {
+                        Batch::one(self.write_prepared(&key, value, &Condition::Always, &options).await)
+                    }),
+                    Err(error) => Completion::Done(Batch::one(self.handle.refuse(error))),
+                }
+            }
+            Some(write) => Completion::later(async { Batch::one(self.write_one(write).await) }),
+            None => Completion::Done(Receipts::default()),
+        }
     }
 
     /// One after the other; nothing is left for later as long as nobody has to be waited for.
@@ -184,11 +203,14 @@ impl<S: Store> Leaf<S> {
             (Content::Entry(value), Condition::Refill(permit)) => self.refill(&key, value, &permit).await,
             (Content::NotAdmitted { .. }, Condition::Refill(_)) => self.not_admitted(),
             (Content::Entry(value), condition) => self.write_entry(&key, value, &condition, &options).await,
+            // What is rare is not a part of every write's future.
             (Content::NotAdmitted { version }, condition) => {
-                self.leave_out(&key, version, &condition, &options).await
+                Box::pin(self.leave_out(&key, version, &condition, &options)).await
             }
-            (Content::Metadata(metadata), _) => self.replace_metadata(&key, &metadata, &options).await,
-            (Content::Times(change), _) => self.change_times(&key, &change, &options).await,
+            (Content::Metadata(metadata), _) => {
+                Box::pin(self.replace_metadata(&key, &metadata, &options)).await
+            }
+            (Content::Times(change), _) => Box::pin(self.change_times(&key, &change, &options)).await,
         }
     }
 
@@ -201,16 +223,25 @@ impl<S: Store> Leaf<S> {
     ) -> Receipt {
         let handle = &self.handle;
         if handle.is_gone(&value) && !condition.depends_on_stored() {
-            return self.remove_one(key, options).await;
+            return Box::pin(self.remove_one(key, options)).await;
         }
-        let value = match self.prepare(key, value, options.encodings.as_deref()) {
-            Ok(value) => value,
-            Err(error) => return handle.refuse(error),
-        };
+        match self.prepare(key, value, options.encodings.as_deref()) {
+            Ok(value) => self.write_prepared(key, value, condition, options).await,
+            Err(error) => handle.refuse(error),
+        }
+    }
+
+    async fn write_prepared(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+        condition: &Condition,
+        options: &WriteOptions,
+    ) -> Receipt {
         let ticket = self.ticket(key, options);
         let work = |turn| self.write_in_turn(key, value, condition, ticket.started(), turn);
         let written = self.in_turn(key, &ticket, LeafOutcome::Stored, work).await;
-        written.unwrap_or_else(|error| handle.refuse(error))
+        written.unwrap_or_else(|error| self.handle.refuse(error))
     }
 
     async fn write_in_turn(
@@ -224,7 +255,7 @@ impl<S: Store> Leaf<S> {
         let handle = &self.handle;
         let value = match self.attach_epochs(key, value, started).await {
             Ok(Some(value)) => value,
-            Ok(None) => return self.remove_superseded(key, &turn).await,
+            Ok(None) => return Box::pin(self.remove_superseded(key, &turn)).await,
             Err(error) => return handle.refuse(error),
         };
         let bytes = bytes_of(&value);

@@ -248,6 +248,41 @@ async fn poll_once<F: Future + Unpin>(call: &mut F) -> Option<F::Output> {
     }
 }
 
+/// The only call under way drives the connection itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_held_or_given_up_holds_nobody() {
+    const BYTES: usize = 8 << 20;
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).deadline(DEADLINE * 20).build().expect("redis");
+    let large = || CacheValue::new("x".repeat(BYTES));
+    redis.ping().await.expect("an answer");
+    let connections = || info(&server, "stats", "total_connections_received");
+    let (before, mut waiting) = (connections(), 0);
+    for number in 0..20 {
+        redis.ping().await.expect("an answer");
+        let (key, mut context) = (key(number), CacheContext::new());
+        // More than the machine takes at once: the rest is written when the server has read some of it.
+        let mut call: hitbox_core::BoxFuture<'_, BackendResult<()>> = match number % 2 {
+            0 => Box::pin(async { redis.set(&key, large(), &mut context).await.map(drop) }),
+            _ => Box::pin(redis.ping()),
+        };
+        // A machine that does something else for a moment may have the answer at once.
+        if poll_once(&mut call).await.is_some() {
+            continue;
+        }
+        waiting += 1;
+        if number % 4 < 2 {
+            redis.ping().await.expect("an answer beside a call that nobody polls");
+            drop(call);
+        } else {
+            drop(call);
+            redis.ping().await.expect("an answer after a call that was given up");
+        }
+    }
+    assert!(waiting > 5, "{waiting} calls of 20 were under way when they were held or given up");
+    assert_eq!(connections(), before + 1, "beside the one that asks for this number");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_04_cuts_every_call_at_its_deadline_on_the_clock() {
     let server = RedisServer::start();
@@ -337,6 +372,45 @@ async fn secrets(mistake: Mistake) -> Verdict {
 #[tokio::test]
 async fn redis_01_passwords_work_and_never_appear() {
     secrets(Mistake::Nothing).await.expect("no password is shown");
+}
+
+#[tokio::test]
+async fn a_password_that_is_put_right_is_found() {
+    let server = RedisServer::start();
+    let address = format!("redis://:open@127.0.0.1:{}", server.port());
+    let redis = RedisBackend::builder(&address).build().expect("redis");
+    redis.ping().await.expect_err("the server has no password");
+    server.ask("CONFIG SET requirepass open");
+    redis.ping().await.expect("the password is right now");
+}
+
+/// glibc serves what is no larger from what it keeps for each thread, and anything else under a lock.
+const SERVED_WITHOUT_A_LOCK: usize = 1_032;
+
+#[tokio::test]
+async fn futures_of_reads_and_writes_need_no_lock_of_the_heap() {
+    use hitbox_backend::Raw;
+    use hitbox_backend::operation::{Batch, Completion, ReadOptions, Write};
+    fn size<T>(call: &Completion<'_, T>) -> usize {
+        match call {
+            Completion::Later(work) => size_of_val(&**work),
+            _ => 0,
+        }
+    }
+    let redis = RedisBackend::builder("redis://127.0.0.1:1").build().expect("redis");
+    let cache =
+        MokaBackend::builder().build().expect("moka").compose(redis.clone(), OffloadPool::new().shared());
+    let (keys, options) = ([key(1)], ReadOptions::default());
+    let write = || Batch::one(Write::new(key(1), CacheValue::new(Raw::live(1_u64))));
+    let sizes = [
+        ("read", size(&redis.read(&keys, &options))),
+        ("write", size(&redis.write(write()))),
+        ("composed read", size(&cache.read(&keys, &options))),
+        ("composed write", size(&cache.write(write()))),
+    ];
+    for (what, size) in sizes {
+        assert!((1..=SERVED_WITHOUT_A_LOCK).contains(&size), "the future of a {what} takes {size} bytes");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Connections that are encrypted, with certificates of one's own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hitbox_backend::CacheBackend;
 use hitbox_core::{CacheContext, CacheValue};
@@ -64,9 +64,11 @@ async fn redis_01_tls_with_certificates_of_ones_own() {
         .tls_client(certificate.as_bytes(), private_key.as_bytes())
         .build()
         .expect("certificates");
+    let started = Instant::now();
     redis.ping().await.expect("an answer over TLS");
     redis.set(&key(1), CacheValue::new(1_u64), &mut CacheContext::new()).await.expect("a write");
     assert_eq!(get(&redis, 1).await.expect("a read"), Some(1));
+    assert!(started.elapsed() < deadline, "calls are answered when they are cut");
     // A server whose authority is not known is not trusted, and a client without a certificate is not let in.
     let stranger = Certificates::new();
     let distrusting = builder

@@ -1,0 +1,84 @@
+//! Opens connections.
+
+use std::io;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisResult};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::driver::Io;
+
+/// The machine looks whether the other end is there when nothing has come for so long, and again after so long.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(3);
+
+/// What the other end has not confirmed after so long breaks the connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection that is given up has not sent yet must not arrive after what is written on the next one.
+const LINGER: Duration = Duration::ZERO;
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN)
+}
+
+/// How the client sets the sockets that it opens itself.
+pub(crate) fn tcp_settings() -> TcpSettings {
+    let settings =
+        TcpSettings::default().set_nodelay(true).set_linger_time(LINGER).set_keepalive(keepalive());
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let settings = settings.set_user_timeout(USER_TIMEOUT);
+    settings
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_linger(Some(LINGER))?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// A connection and what drives it, which is nothing if a task of the client does.
+pub(crate) type Connected = (MultiplexedConnection, Option<Io>);
+
+/// Connects and says who is there.
+///
+/// # Errors
+/// If that is not done in time, or the server refuses.
+#[expect(clippy::disallowed_methods, reason = "a network takes its time, whatever the clock of entries says")]
+pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<Connected> {
+    let connected = tokio::time::timeout(timeout, connect_unbounded(client)).await;
+    connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+async fn connect_unbounded(client: &Client) -> RedisResult<Connected> {
+    // Deadlines are ours, so that they run on the injected clock.
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) => greet(client, tcp(host, *port).await?, config).await,
+        #[cfg(unix)]
+        ConnectionAddr::Unix(path) => {
+            greet(client, tokio::net::UnixStream::connect(path).await?, config).await
+        }
+        // The client alone knows how to encrypt.
+        _ => Ok((client.get_multiplexed_async_connection_with_config(&config).await?, None)),
+    }
+}
+
+async fn greet(
+    client: &Client,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    config: AsyncConnectionConfig,
+) -> RedisResult<Connected> {
+    let settings = client.get_connection_info().redis_settings();
+    let (connection, io) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+    Ok((connection, Some(Box::pin(io))))
+}
