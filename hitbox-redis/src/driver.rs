@@ -100,7 +100,7 @@ impl Driver {
 
     /// Whether nothing comes of this connection any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+        self.is_over.load(Ordering::SeqCst)
     }
 
     fn io(&self) -> MutexGuard<'_, Option<Io>> {
@@ -115,20 +115,25 @@ impl Driver {
 
     /// Closes the connection; calls under way come to nothing.
     pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
-        let io = self.io().take();
+        self.is_over.store(true, Ordering::SeqCst);
+        // If somebody polls it just now, who is woken below finds that it is over.
+        let io = self.io.try_lock().ok().and_then(|mut io| io.take());
         drop(io);
         // A call that drives waits for the input and output alone.
         self.waker.wake_by_ref();
+        self.turns.wake_task();
     }
 
     /// Whoever polls last is woken.
     fn poll(&self, io: &mut Option<Io>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(driven) = io else { return Poll::Ready(()) };
-        let ended = driven.as_mut().poll(cx);
+        let ended = match io {
+            Some(driven) if !self.is_over() => driven.as_mut().poll(cx),
+            _ => Poll::Ready(()),
+        };
         if ended.is_ready() {
+            // In this order: who asks while it is dropped, too late to be told, sees that it is over.
+            self.is_over.store(true, Ordering::SeqCst);
             *io = None;
-            self.is_over.store(true, Ordering::Release);
         }
         ended
     }
@@ -136,22 +141,36 @@ impl Driver {
     /// What the task does: it drives whenever no call does, until the connection has ended.
     pub(crate) async fn drive(&self) {
         poll_fn(|cx| {
-            let is_driven_by_call = {
+            {
                 let mut state = self.turns.state();
                 keep(&mut state.task, cx);
-                state.is_driven_by_call
-            };
-            if is_driven_by_call { Poll::Pending } else { self.poll(&mut self.io(), cx) }
+                if state.is_driven_by_call && !self.is_over() {
+                    return Poll::Pending;
+                }
+            }
+            let mut io = self.io();
+            // A call may have begun to drive, and may have polled, before the lock was had: it has to be the last that polls.
+            if self.turns.state().is_driven_by_call && !self.is_over() {
+                return Poll::Pending;
+            }
+            self.poll(&mut io, cx)
         })
         .await;
     }
 
-    /// Runs a call on this connection.
-    pub(crate) async fn run<T>(&self, call: impl Future<Output = T> + Unpin) -> T {
+    /// Runs a call on this connection; nothing if that has ended and the call was not told.
+    pub(crate) async fn run<T>(&self, call: impl Future<Output = T> + Unpin) -> Option<T> {
         // Its answer is there as soon as the input and output have been polled: a budget that is spent may not hide it.
         let mut call = unconstrained(call);
         let mut turn = Turn::new(self);
-        poll_fn(|cx| turn.poll(&mut call, cx)).await
+        poll_fn(|cx| match turn.poll(&mut call, cx) {
+            Poll::Pending if self.is_over() => match call.poll_unpin(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => Poll::Ready(None),
+            },
+            answer => answer.map(Some),
+        })
+        .await
     }
 }
 

@@ -31,10 +31,14 @@ pub(crate) struct Line {
     /// Calls since the last answer that were cut, or given up by their callers.
     unanswered: AtomicU32,
     is_examined: AtomicBool,
+    /// The client says that another connection is needed. Calls under way may have their answers all the same.
+    is_retired: AtomicBool,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
+        // Its runtime may not be driven: the socket is closed here.
+        self.driver.end();
         self.task.abort();
     }
 }
@@ -79,12 +83,13 @@ impl Line {
             task: task.abort_handle(),
             unanswered: AtomicU32::new(0),
             is_examined: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
         })
     }
 
     /// Whether nothing comes of it any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.driver.is_over()
+        self.driver.is_over() || self.is_retired.load(Ordering::Acquire)
     }
 
     async fn connection(&self) -> RedisResult<MultiplexedConnection> {
@@ -93,13 +98,14 @@ impl Line {
             None => self.connecting.clone().await,
         }
         // The runtime has ended before it was there.
-        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::NotConnected).into()))
+        .unwrap_or_else(|_| Err(closed()))
     }
 
     /// One round trip.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let mut connection = self.connection().await?;
         let answer = self.driver.run(Box::pin(connection.send_packed_command(command))).await;
+        let answer = answer.unwrap_or_else(|| Err(closed()));
         Ok(redis::from_redis_value(self.heard(answer)?.extract_error()?)?)
     }
 
@@ -109,13 +115,14 @@ impl Line {
         pipeline: &Pipeline,
     ) -> RedisResult<Vec<RedisResult<T>>> {
         let mut connection = self.connection().await?;
-        self.heard(self.driver.run(Box::pin(pipeline.query_async(&mut connection))).await)
+        let answers = self.driver.run(Box::pin(pipeline.query_async(&mut connection))).await;
+        self.heard(answers.unwrap_or_else(|| Err(closed())))
     }
 
     /// Takes note of what came of a call, and says whether the server has answered. Any answer shows that the line works.
     fn heard<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
         if result.as_ref().is_err_and(RedisError::is_unrecoverable_error) {
-            self.driver.end();
+            self.is_retired.store(true, Ordering::Release);
         }
         if is_answer(&result) && self.unanswered.load(Ordering::Relaxed) != 0 {
             // A store would take the cache line from others with each answer.
@@ -134,6 +141,10 @@ impl Line {
     pub(crate) fn examined(&self) {
         self.is_examined.store(false, Ordering::Relaxed);
     }
+}
+
+fn closed() -> RedisError {
+    io::Error::from(io::ErrorKind::NotConnected).into()
 }
 
 /// Whether the server has said this, and not the client.

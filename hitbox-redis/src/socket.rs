@@ -22,6 +22,10 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a connection that is given up has not sent yet must not arrive after what is written on the next one.
 const LINGER: Duration = Duration::ZERO;
 
+/// Commands that may wait to be written, more than there are calls: who waits for room has a place in a queue, which others
+/// would wait for if its caller did not poll.
+const COMMANDS: usize = 1 << 16;
+
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN)
 }
@@ -62,6 +66,7 @@ pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<C
 async fn connect_unbounded(client: &Client) -> RedisResult<Connected> {
     // Deadlines are ours, so that they run on the injected clock.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let config = config.set_pipeline_buffer_size(COMMANDS);
     match client.get_connection_info().addr() {
         ConnectionAddr::Tcp(host, port) => greet(client, tcp(host, *port).await?, config).await,
         #[cfg(unix)]

@@ -88,6 +88,17 @@ struct Wire {
     read: Shared<()>,
 }
 
+/// As a channel does: what was asked until now comes to nothing. What is asked while it is dropped is never answered.
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let asked: Vec<_> = self.asked.lock().expect("no panic").items.drain(..).collect();
+        self.waiting
+            .drain(..)
+            .chain(asked.into_iter().map(|(_, answer)| answer))
+            .for_each(|answer| close(&answer));
+    }
+}
+
 impl Future for Wire {
     type Output = ();
 
@@ -101,10 +112,7 @@ impl Future for Wire {
                     push(&self.read, ());
                     is_idle = false;
                 }
-                Poll::Ready(None) => {
-                    self.waiting.drain(..).for_each(|answer| close(&answer));
-                    return Poll::Ready(());
-                }
+                Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
             if let Poll::Ready(Some((number, answer))) = poll_pop(&self.asked, cx) {
@@ -136,7 +144,7 @@ impl Connection {
             }
             poll_pop(&answer, cx)
         });
-        self.driver.run(std::pin::pin!(call)).await
+        self.driver.run(std::pin::pin!(call)).await.flatten()
     }
 }
 
@@ -162,13 +170,14 @@ enum Task {
     LeavesItToCalls,
 }
 
-const CALLERS: u64 = 3;
-
 /// Of each caller.
 const CALLS: u64 = 2;
 
 fn execute(task: Task) {
     block_on(async {
+        // The runtime of the connection ends, or its last owner has gone.
+        let ends_early = thread_rng().gen_bool(0.3);
+        let callers_at_once = thread_rng().gen_range(1..4);
         let (asked, to_server, from_server, read) = (queue(), queue(), queue(), queue());
         let driver = Arc::new(Driver::new(thread_rng().gen_range(0..3)));
         let wire = Wire {
@@ -194,8 +203,21 @@ fn execute(task: Task) {
             close(&answers);
         });
         let connection = Connection { asked, driver };
+        let ending = connection.driver.clone();
+        let ends = spawn(async move {
+            if ends_early {
+                for _ in 0..thread_rng().gen_range(0..20) {
+                    yield_now().await;
+                }
+                ending.end();
+            }
+        });
+        let expect = move |answer: Option<u64>, number: u64| match answer {
+            Some(answer) => assert_eq!(answer, number, "an answer of another call"),
+            None => assert!(ends_early, "call {number} came to nothing"),
+        };
         let mut callers = Vec::new();
-        for caller in 0..CALLERS {
+        for caller in 0..callers_at_once {
             let connection = connection.clone();
             callers.push(spawn(async move {
                 let mut held = Vec::new();
@@ -206,7 +228,7 @@ fn execute(task: Task) {
                         async move { connection.call(number).await }
                     });
                     match [Caller::Waits, Caller::GivesUp, Caller::Holds][thread_rng().gen_range(0..3)] {
-                        Caller::Waits => assert_eq!(call.await, Some(number), "an answer of another call"),
+                        Caller::Waits => expect(call.await, number),
                         Caller::GivesUp => {
                             for _ in 0..thread_rng().gen_range(1..3) {
                                 if poll_once(&mut call).await.is_ready() {
@@ -231,10 +253,11 @@ fn execute(task: Task) {
         }
         // Who was not polled has its answer all the same.
         for (number, call) in held {
-            assert_eq!(call.await, Some(number), "an answer of another call");
+            expect(call.await, number);
         }
+        ends.await.expect("no panic");
         // What was given up is answered and read too, though nobody calls any more.
-        for _ in 0..CALLERS * CALLS {
+        for _ in 0..if ends_early { 0 } else { callers_at_once * CALLS } {
             std::future::poll_fn(|cx| poll_pop(&read, cx)).await.expect("it is not closed");
         }
         // The end of the connection is noticed.
