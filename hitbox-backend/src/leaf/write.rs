@@ -82,9 +82,12 @@ impl<S: Store> Leaf<S> {
                 if !options.skip.contains(self.handle.position()) && !self.handle.is_gone(&value) =>
             {
                 match self.prepare(&key, value, options.encodings.as_deref()) {
-                    Ok(value) => Completion::later(async move {
-                        Batch::one(self.write_prepared(&key, value, &Condition::Always, &options).await)
-                    }),
+                    Ok(value) => {
+                        let ticket = options.ticket;
+                        Completion::later(async move {
+                            Batch::one(self.write_prepared(&key, value, &Condition::Always, ticket).await)
+                        })
+                    }
                     Err(error) => Completion::Done(Batch::one(self.handle.refuse(error))),
                 }
             }
@@ -226,7 +229,7 @@ impl<S: Store> Leaf<S> {
             return Box::pin(self.remove_one(key, options)).await;
         }
         match self.prepare(key, value, options.encodings.as_deref()) {
-            Ok(value) => self.write_prepared(key, value, condition, options).await,
+            Ok(value) => self.write_prepared(key, value, condition, options.ticket.clone()).await,
             Err(error) => handle.refuse(error),
         }
     }
@@ -236,9 +239,9 @@ impl<S: Store> Leaf<S> {
         key: &CacheKey,
         value: CacheValue<Raw>,
         condition: &Condition,
-        options: &WriteOptions,
+        ticket: Option<Arc<WriteTicket>>,
     ) -> Receipt {
-        let ticket = self.ticket(key, options);
+        let ticket = ticket.unwrap_or_else(|| self.layout.begin_write(key));
         let work = |turn| self.write_in_turn(key, value, condition, ticket.started(), turn);
         let written = self.in_turn(key, &ticket, LeafOutcome::Stored, work).await;
         written.unwrap_or_else(|error| self.handle.refuse(error))
