@@ -83,48 +83,67 @@ pub(crate) fn string_or_nothing(found: Found) -> Found {
     }
 }
 
+/// The task that sends batches.
+#[derive(Default)]
+struct Sending {
+    /// Which one it is of all that there have been.
+    task: u64,
+    /// To the task, once there is one. It ends with the last clone of the backend, or with its runtime.
+    queue: Option<mpsc::Sender<Waiting>>,
+}
+
+impl Sending {
+    fn start(&mut self, reads: Reads) -> Option<()> {
+        let runtime = Handle::try_current().ok()?;
+        let (sender, queue) = mpsc::channel(MAX_WAITING);
+        #[expect(clippy::disallowed_methods, reason = "it lives as long as the connection")]
+        runtime.spawn(send_batches(reads, queue));
+        *self = Self { task: self.task + 1, queue: Some(sender) };
+        Some(())
+    }
+
+    fn take(&self, waiting: Waiting) -> Option<u64> {
+        self.queue.as_ref()?.try_send(waiting).ok()?;
+        Some(self.task)
+    }
+}
+
 /// What all clones of a backend share.
 #[derive(Clone)]
 pub(crate) struct BatchedReads {
     pub(crate) reads: Reads,
     under_way: Arc<AtomicUsize>,
-    /// To the task that sends batches, once there is one.
-    waiting: Arc<RwLock<Option<mpsc::Sender<Waiting>>>>,
+    sending: Arc<RwLock<Sending>>,
 }
 
 impl BatchedReads {
     pub(crate) fn new(connection: Connection) -> Self {
         let reads = Reads { connection, is_denied: Arc::default() };
-        Self { reads, under_way: Arc::default(), waiting: Arc::default() }
+        Self { reads, under_way: Arc::default(), sending: Arc::default() }
     }
 
-    /// Has a key read with others; nothing if there is no room. The runtime of the task that sends batches may have ended:
-    /// then there is another on that of the caller.
-    fn queue(&self, waiting: Waiting) -> Option<()> {
-        let sender = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &*sender
-            && !sender.is_closed()
-        {
-            return sender.try_send(waiting).ok();
+    /// Has a key read with others, and says by which task; nothing if there is no room. The runtime of the task that sends
+    /// batches may have ended: then there is another on that of the caller.
+    fn queue(&self, waiting: Waiting) -> Option<u64> {
+        let known = self.sending.read().unwrap_or_else(PoisonError::into_inner);
+        if known.queue.as_ref().is_some_and(|queue| !queue.is_closed()) {
+            return known.take(waiting);
         }
-        drop(sender);
-        self.start()?.try_send(waiting).ok()
+        drop(known);
+        let mut known = self.sending.write().unwrap_or_else(PoisonError::into_inner);
+        if known.queue.as_ref().is_none_or(mpsc::Sender::is_closed) {
+            known.start(self.reads.clone())?;
+        }
+        known.take(waiting)
     }
 
-    /// Starts the task that sends batches. It ends with the last clone, or with its runtime.
-    fn start(&self) -> Option<mpsc::Sender<Waiting>> {
-        let runtime = Handle::try_current().ok()?;
-        let mut known = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &*known
-            && !sender.is_closed()
-        {
-            return Some(sender.clone());
+    /// This task has not answered in time. Its runtime may be one that lives and is not driven: the next read that is batched
+    /// starts another.
+    fn give_up(&self, task: u64) {
+        let mut known = self.sending.write().unwrap_or_else(PoisonError::into_inner);
+        if known.task == task {
+            known.queue = None;
         }
-        let (sender, queue) = mpsc::channel(MAX_WAITING);
-        #[expect(clippy::disallowed_methods, reason = "it lives as long as the connection")]
-        runtime.spawn(send_batches(self.reads.clone(), queue));
-        *known = Some(sender.clone());
-        Some(sender)
     }
 
     /// Counts a read until the guard is dropped.
@@ -148,10 +167,13 @@ impl UnderWay<'_> {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        self.reads.queue(Waiting { key: key(), answer })?;
+        let task = self.reads.queue(Waiting { key: key(), answer })?;
         match self.reads.reads.connection.cut(answered).await {
             Ok(Ok(found)) => Some(found),
-            Err(timeout) => Some(Err(timeout)),
+            Err(timeout) => {
+                self.reads.give_up(task);
+                Some(Err(timeout))
+            }
             // No answer comes if the runtime of the task that sends batches has ended.
             Ok(Err(_)) => None,
         }

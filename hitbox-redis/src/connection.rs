@@ -133,7 +133,7 @@ impl Connection {
             return false;
         }
         if self.ask(line, shared.deadline).await.is_some() {
-            // Callers who give up at once are no reason to ask all the time. A line that is broken heals itself.
+            // Callers who give up at once are no reason to ask all the time. A line that has ended is replaced by the next call.
             shared.clock.sleep(shared.deadline).await;
             return false;
         }

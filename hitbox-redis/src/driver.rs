@@ -18,21 +18,21 @@ pub(crate) type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Driver {
     /// Nothing before the connection is there, and after it has ended. The lock is held for as long as a socket takes.
     io: Mutex<Option<Io>>,
-    turns: Arc<Turns>,
-    /// Of `turns`, for calls that drive.
+    handoff: Arc<Handoff>,
+    /// Of `handoff`, for calls that drive.
     waker: Waker,
     is_over: AtomicBool,
     /// So many calls in a row have to be alone before the next one drives: whoever drives is not changed all the time.
     left_to_task: u32,
 }
 
-/// Whose turn it is to drive.
+/// Who drives, and how one takes over from another.
 #[derive(Default)]
-struct Turns {
+struct Handoff {
     state: Mutex<State>,
     /// The only call is polling the input and output. It looks itself whether something has come meanwhile.
     is_polling: AtomicBool,
-    has_come: AtomicBool,
+    was_woken: AtomicBool,
 }
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ struct State {
     task: Option<Waker>,
 }
 
-impl Turns {
+impl Handoff {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,7 +62,7 @@ impl Turns {
     }
 }
 
-impl Wake for Turns {
+impl Wake for Handoff {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -70,7 +70,7 @@ impl Wake for Turns {
     /// Wakes the call that drives; if it has ended or does so no more, the task.
     fn wake_by_ref(self: &Arc<Self>) {
         // In this order: a call that has just stopped polling sees what has come, or is woken.
-        self.has_come.store(true, Ordering::SeqCst);
+        self.was_woken.store(true, Ordering::SeqCst);
         if self.is_polling.load(Ordering::SeqCst) {
             return;
         }
@@ -93,9 +93,9 @@ fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
 
 impl Driver {
     pub(crate) fn new(left_to_task: u32) -> Self {
-        let turns = Arc::new(Turns::default());
-        let waker = turns.clone().into();
-        Self { io: Mutex::new(None), turns, waker, is_over: AtomicBool::new(false), left_to_task }
+        let handoff = Arc::new(Handoff::default());
+        let waker = handoff.clone().into();
+        Self { io: Mutex::new(None), handoff, waker, is_over: AtomicBool::new(false), left_to_task }
     }
 
     /// Whether nothing comes of this connection any more.
@@ -110,7 +110,7 @@ impl Driver {
     /// The connection is there.
     pub(crate) fn begin(&self, io: Io) {
         *self.io() = Some(io);
-        self.turns.state().has_io = true;
+        self.handoff.state().has_io = true;
     }
 
     /// Closes the connection; calls under way come to nothing.
@@ -121,7 +121,7 @@ impl Driver {
         drop(io);
         // A call that drives waits for the input and output alone.
         self.waker.wake_by_ref();
-        self.turns.wake_task();
+        self.handoff.wake_task();
     }
 
     /// Whoever polls last is woken.
@@ -142,7 +142,7 @@ impl Driver {
     pub(crate) async fn drive(&self) {
         poll_fn(|cx| {
             {
-                let mut state = self.turns.state();
+                let mut state = self.handoff.state();
                 keep(&mut state.task, cx);
                 if state.is_driven_by_call && !self.is_over() {
                     return Poll::Pending;
@@ -150,7 +150,7 @@ impl Driver {
             }
             let mut io = self.io();
             // A call may have begun to drive, and may have polled, before the lock was had: it has to be the last that polls.
-            if self.turns.state().is_driven_by_call && !self.is_over() {
+            if self.handoff.state().is_driven_by_call && !self.is_over() {
                 return Poll::Pending;
             }
             self.poll(&mut io, cx)
@@ -162,8 +162,8 @@ impl Driver {
     pub(crate) async fn run<T>(&self, call: impl Future<Output = T> + Unpin) -> Option<T> {
         // Its answer is there as soon as the input and output have been polled: a budget that is spent may not hide it.
         let mut call = unconstrained(call);
-        let mut turn = Turn::new(self);
-        poll_fn(|cx| match turn.poll(&mut call, cx) {
+        let mut active = ActiveCall::new(self);
+        poll_fn(|cx| match active.poll(&mut call, cx) {
             Poll::Pending if self.is_over() => match call.poll_unpin(cx) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 Poll::Pending => Poll::Ready(None),
@@ -175,16 +175,16 @@ impl Driver {
 }
 
 /// A call under way.
-struct Turn<'a> {
+struct ActiveCall<'a> {
     driver: &'a Driver,
     /// Until another call begins.
     drives: bool,
     has_asked: bool,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> ActiveCall<'a> {
     fn new(driver: &'a Driver) -> Self {
-        let mut state = driver.turns.state();
+        let mut state = driver.handoff.state();
         state.calls += 1;
         state.left_to_task = match state.calls {
             1 => state.left_to_task.saturating_sub(1),
@@ -204,7 +204,7 @@ impl<'a> Turn<'a> {
 
     fn poll<T>(&mut self, call: &mut (impl Future<Output = T> + Unpin), cx: &mut Context<'_>) -> Poll<T> {
         if self.drives {
-            let mut state = self.driver.turns.state();
+            let mut state = self.driver.handoff.state();
             self.drives = state.is_driven_by_call;
             if self.drives {
                 keep(&mut state.call, cx);
@@ -220,7 +220,7 @@ impl<'a> Turn<'a> {
         let mut silent = Context::from_waker(Waker::noop());
         let answer = {
             let mut io = self.driver.io();
-            let polling = Polling::new(&self.driver.turns);
+            let polling = Polling::new(&self.driver.handoff);
             let is_first = !std::mem::replace(&mut self.has_asked, true);
             let refused = if is_first { call.poll_unpin(&mut silent) } else { Poll::Pending };
             if refused.is_pending() {
@@ -232,16 +232,16 @@ impl<'a> Turn<'a> {
             }
         };
         // Another call may have begun meanwhile: then it is the task that has to look.
-        if self.driver.turns.has_come.load(Ordering::SeqCst) {
+        if self.driver.handoff.was_woken.load(Ordering::SeqCst) {
             self.driver.waker.wake_by_ref();
         }
         answer
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ActiveCall<'_> {
     fn drop(&mut self) {
-        let mut state = self.driver.turns.state();
+        let mut state = self.driver.handoff.state();
         state.calls -= 1;
         if !(self.drives && state.is_driven_by_call) {
             return;
@@ -251,24 +251,24 @@ impl Drop for Turn<'_> {
         drop(state);
         drop(call);
         // A call that is given up may have been woken for what it does not look at any more.
-        if self.driver.turns.has_come.load(Ordering::SeqCst) {
-            self.driver.turns.wake_task();
+        if self.driver.handoff.was_woken.load(Ordering::SeqCst) {
+            self.driver.handoff.wake_task();
         }
     }
 }
 
 /// The only call polls, until this is dropped.
-struct Polling<'a>(&'a Turns);
+struct Polling<'a>(&'a Handoff);
 
 impl<'a> Polling<'a> {
-    fn new(turns: &'a Turns) -> Self {
-        turns.is_polling.store(true, Ordering::SeqCst);
-        Self(turns)
+    fn new(handoff: &'a Handoff) -> Self {
+        handoff.is_polling.store(true, Ordering::SeqCst);
+        Self(handoff)
     }
 
     /// What comes from here on may have come too late to be seen.
     fn begins(&self) {
-        self.0.has_come.store(false, Ordering::SeqCst);
+        self.0.was_woken.store(false, Ordering::SeqCst);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Opens connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
@@ -40,13 +42,24 @@ pub(crate) fn tcp_settings() -> TcpSettings {
 }
 
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    let stream = first_to_answer(addresses).await?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_linger(Some(LINGER))?;
     socket.set_tcp_keepalive(&keepalive())?;
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// All addresses of a host are tried at once: one that nobody can reach would take the time of the others.
+async fn first_to_answer(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let attempts: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
+    if attempts.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+    }
+    let (stream, _) = select_ok(attempts).await?;
     Ok(stream)
 }
 
@@ -86,4 +99,43 @@ async fn greet(
     let settings = client.get_connection_info().redis_settings();
     let (connection, io) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
     Ok((connection, Some(Box::pin(io))))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::io::tcp::socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// A listener that takes no connection: its queue is full, and the machine drops what comes.
+    fn out_of_reach() -> (Socket, Vec<Socket>) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any_port.into()).expect("a port");
+        listener.listen(0).expect("a queue");
+        let address = listener.local_addr().expect("an address");
+        let mut queued = Vec::new();
+        for _ in 0..8 {
+            let waiting = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            if waiting.connect_timeout(&address, Duration::from_millis(50)).is_err() {
+                return (listener, queued);
+            }
+            queued.push(waiting);
+        }
+        panic!("the queue is never full");
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a limit of liveness")]
+    async fn an_address_out_of_reach_does_not_take_the_time_of_others() {
+        let (listener, _queued) = out_of_reach();
+        let unreachable = listener.local_addr().expect("an address").as_socket().expect("an IP address");
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let reachable = server.local_addr().expect("an address");
+        let connecting = first_to_answer([unreachable, reachable].into_iter());
+        let stream = tokio::time::timeout(Duration::from_secs(20), connecting).await;
+        let stream = stream.expect("in time").expect("a connection");
+        assert_eq!(stream.peer_addr().expect("an address"), reachable);
+        first_to_answer(std::iter::empty()).await.expect_err("no address");
+    }
 }

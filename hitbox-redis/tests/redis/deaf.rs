@@ -218,3 +218,36 @@ async fn case_f01_sockets_are_kept_alive() {
         std::thread::yield_now();
     }
 }
+
+/// A runtime that lives and is not driven drives nothing of what was started on it: the connection, and the task that sends
+/// batches.
+#[test]
+fn a_runtime_that_is_not_driven_holds_up_others_for_a_while_only() {
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).deadline(DEADLINE).build().expect("redis");
+    let all_answer = async || {
+        let reads = (0..20).map(|number| get(&redis, number));
+        futures_util::future::join_all(reads).await.iter().all(Result::is_ok)
+    };
+    let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    idle.block_on(async {
+        // Reads that have to ask for epochs do not travel together.
+        redis.set(&key(1), CacheValue::new(1_u64), &mut CacheContext::new()).await.expect("a write");
+        assert!(all_answer().await, "a crowd of reads fails");
+    });
+    let driven = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    // After failures a leaf asks for epochs with each read, and such reads travel alone: one crowd that is answered proves
+    // nothing.
+    let ten_answer = async || {
+        for _ in 0..10 {
+            if !all_answer().await {
+                return false;
+            }
+        }
+        true
+    };
+    let failures = driven.block_on(failures_before_an_answer("ten crowds of reads", ten_answer));
+    // Those that find out that nobody answers. A queue that is full of what nobody reads would end it too, much later.
+    assert!(failures < 20, "{failures} times a crowd came to nothing");
+    drop(idle);
+}

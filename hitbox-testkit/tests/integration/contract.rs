@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hitbox_backend::doc::Map;
 use hitbox_backend::internal::{Reconciler, Reconciles};
 use hitbox_backend::operation::{
@@ -1090,20 +1091,20 @@ async fn case_d08_coalesced_reads_see_what_was_written_through_another_handle() 
     let options = LeafOptions::new("gated").with_clock(world.shared_clock());
     let leaf = Leaf::new(AtTheGate { store: store.clone(), reads_wait: true }, options);
     let cache: Arc<dyn Backend> = Arc::new(leaf.clone().coalesced());
-    let read = || {
+    // Each is polled, so that it has begun before what follows.
+    let begun = || {
         let cache = cache.clone();
-        tokio::spawn(async move { get(&*cache, &key("one")).await })
+        let mut read = Box::pin(async move { get(&*cache, &key("one")).await });
+        assert!(read.as_mut().now_or_never().is_none(), "a read passes the gate");
+        tokio::spawn(read)
     };
     set(&leaf, &key("one"), 1).await;
-    let older = [read(), read(), read()];
+    let older = [begun(), begun(), begun()];
     store.held(1).await;
     // They are one call. What comes now is of another time.
     set(&leaf, &key("one"), 2).await;
-    let newer = [read(), read()];
+    let newer = [begun(), begun()];
     store.held(2).await;
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
     assert_eq!(store.waiting.load(Ordering::SeqCst), 2, "reads that meet are one call");
     store.gate.add_permits(10);
     for reader in older {
