@@ -10,7 +10,7 @@ use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{
     Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, Sweep, TimeChange,
 };
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use crate::batched_reads::{BatchedReads, string_or_nothing};
 use crate::builder::{RedisBuilder, Settings};
@@ -71,6 +71,39 @@ impl RedisStore {
             command.arg("PXAT").arg(end);
         }
         Ok(command)
+    }
+
+    fn set_if(
+        &self,
+        key: &CacheKey,
+        value: &CacheValue<Raw>,
+        condition: &StoreCondition,
+    ) -> BackendResult<Cmd> {
+        let (mode, identity) = match condition {
+            StoreCondition::IfNewer { ignoring, .. } => ("newer", *ignoring),
+            StoreCondition::IfAbsent { ignoring } => ("absent", *ignoring),
+            StoreCondition::IfSame(identity) => ("same", Some(*identity)),
+            _ => return Err(BackendError::unsupported("this condition of a write")),
+        };
+        let record = Raw::to_record(key, value)?;
+        let end = self.end_of(value).map_or_else(String::new, |end| end.to_string());
+        let identity = identity.map_or_else(Vec::new, |identity| identity.to_le_bytes().to_vec());
+        let mut command = redis::cmd("EVAL");
+        command.arg(scripts::SET_IF).arg(1).arg(self.key(key));
+        command.arg(&record).arg(&end).arg(&identity).arg(mode);
+        Ok(command)
+    }
+
+    /// What the start of a stored record that is in the way says of a conditional write.
+    fn came_of(&self, key: &CacheKey, in_the_way: Option<Vec<u8>>) -> Conditional {
+        let Some(start) = in_the_way else { return Conditional::Written };
+        let identity = wire::identity_of(&start).unwrap_or(0);
+        Conditional::Conflict(match wire::peek_for(key, &start, self.schema) {
+            Some(Ok(stored)) => Some((stored, identity)),
+            // A record that this leaf cannot use, or none: it does not count.
+            _ if start.is_empty() => None,
+            _ => Some((CacheValue::new(()).with_lifetime(Lifetime::ENDED), identity)),
+        })
     }
 
     fn unlink(&self, key: &CacheKey) -> Cmd {
@@ -270,34 +303,32 @@ impl Store for RedisStore {
         value: CacheValue<Raw>,
         condition: &StoreCondition,
     ) -> BackendResult<Conditional> {
-        let (mode, identity) = match condition {
-            StoreCondition::IfNewer { ignoring, .. } => ("newer", *ignoring),
-            StoreCondition::IfAbsent { ignoring } => ("absent", *ignoring),
-            StoreCondition::IfSame(identity) => ("same", Some(*identity)),
-            _ => return Err(BackendError::unsupported("this condition of a write")),
+        let command = self.set_if(key, &value, condition)?;
+        Ok(self.came_of(key, self.connection.query(&command).await?))
+    }
+
+    /// In one pipeline, in this order.
+    async fn write_after(
+        &self,
+        records: Vec<(CacheKey, CacheValue<Raw>)>,
+        version: u64,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+    ) -> BackendResult<Vec<Conditional>> {
+        let mut pipeline = redis::pipe();
+        let condition = StoreCondition::IfNewer { version, ignoring: None };
+        for (key, record) in &records {
+            pipeline.add_command(self.set_if(key, record, &condition)?);
+        }
+        pipeline.add_command(self.set(key, &value)?);
+        let mut answers = self.connection.pipeline::<Value>(&mut pipeline).await?;
+        answers.pop().transpose()?;
+        let in_the_way = |answer| match answer {
+            Value::BulkString(start) => Some(start),
+            _ => None,
         };
-        let record = Raw::to_record(key, &value)?;
-        let end = self.end_of(&value).map_or_else(String::new, |end| end.to_string());
-        let identity = identity.map_or_else(Vec::new, |identity| identity.to_le_bytes().to_vec());
-        let mut command = redis::cmd("EVAL");
-        command
-            .arg(scripts::SET_IF)
-            .arg(1)
-            .arg(self.key(key))
-            .arg(&record)
-            .arg(&end)
-            .arg(&identity)
-            .arg(mode);
-        let Some(start) = self.connection.query::<Option<Vec<u8>>>(&command).await? else {
-            return Ok(Conditional::Written);
-        };
-        let identity = wire::identity_of(&start).unwrap_or(0);
-        Ok(Conditional::Conflict(match wire::peek_for(key, &start, self.schema) {
-            Some(Ok(stored)) => Some((stored, identity)),
-            // A record that this leaf cannot use, or none: it does not count.
-            _ if start.is_empty() => None,
-            _ => Some((CacheValue::new(()).with_lifetime(Lifetime::ENDED), identity)),
-        }))
+        let came = records.iter().zip(answers);
+        came.map(|((key, _), answer)| Ok(self.came_of(key, in_the_way(answer?)))).collect()
     }
 
     /// Removes the record if it is still the one that was found.

@@ -26,7 +26,7 @@ use hitbox_core::{CacheKey, CacheValue, Epoch, Scope, ScopeKind, Timestamp};
 
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
 pub(crate) use super::tokens::{EpochHome, Recorded};
-use super::tokens::{Recording, Table, Token, own_scopes, unique};
+use super::tokens::{Recording, Table, Token, namespace_epoch_of, own_scopes, unique};
 pub(crate) use held::Held;
 use known::Known;
 use namespaces::Progress;
@@ -44,7 +44,7 @@ pub(crate) fn end_of<T>(value: &CacheValue<T>) -> Option<Timestamp> {
 }
 
 /// The record of "everything", which all entries have, has no end.
-fn until_of(scope: &Scope, until: Option<Timestamp>) -> Option<Timestamp> {
+pub(crate) fn until_of(scope: &Scope, until: Option<Timestamp>) -> Option<Timestamp> {
     until.filter(|_| scope.kind != ScopeKind::Everything)
 }
 
@@ -190,31 +190,53 @@ impl Epochs {
             }
             return Attach::Attached(value.with_namespace_epoch(epoch));
         }
+        self.attach_with(key, value, started, &[])
+    }
+
+    /// The same with epochs for those of its scopes that have none here. The store has not got them yet: they are nobody
+    /// else's.
+    pub(crate) fn attach_with<T>(
+        &self,
+        key: &CacheKey,
+        value: CacheValue<T>,
+        started: StartedAt,
+        first: &[Scope],
+    ) -> Attach<T> {
+        let home = self.home;
+        let scopes = value.details().map_or(&[][..], |details| &details.scopes);
         let table = self.read();
         let mut missing = Vec::new();
-        let mut epochs = Vec::with_capacity(scopes.len());
+        let mut epochs = Vec::with_capacity(scopes.len() + 1);
         let needed = own_scopes(key).chain(scopes.iter().map(|scope| (scope.kind, &*scope.name)));
         for (kind, name) in needed {
             match table.token(kind, name, home) {
                 Some(token) if token.is_since(started) => return Attach::Superseded,
                 Some(Token { epoch: Some(epoch), .. }) => epochs.push(epoch),
-                _ => missing.push(Scope::new(kind, name)),
+                _ => match first.iter().find(|first| first.kind == kind && *first.name == *name) {
+                    Some(first) => epochs.push(first.epoch),
+                    None => missing.push(Scope::new(kind, name)),
+                },
             }
         }
+        drop(table);
         if !missing.is_empty() {
             return Attach::Missing(value, missing);
         }
-        let namespace_epoch = table.namespace_epoch(key, home).unwrap_or(0);
-        drop(table);
+        let own = epochs.len() - scopes.len();
+        let namespace_epoch = namespace_epoch_of(epochs[..own].iter().copied());
         if scopes.is_empty() {
             return Attach::Attached(value.with_namespace_epoch(namespace_epoch));
         }
         let mut details = value.details().cloned().unwrap_or_default();
-        let own = epochs.len() - details.scopes.len();
         for (scope, epoch) in details.scopes.iter_mut().zip(&epochs[own..]) {
             scope.epoch = *epoch;
         }
         Attach::Attached(value.with_details(details).with_namespace_epoch(namespace_epoch))
+    }
+
+    /// Epochs for scopes that have none, as far as is known. They are given if the store records them and has no others.
+    pub(crate) fn first_of(scopes: Vec<Scope>) -> Vec<Scope> {
+        scopes.into_iter().map(|scope| Scope { epoch: unique(), ..scope }).collect()
     }
 
     /// Whether one of these scopes has been invalidated since.
@@ -256,8 +278,11 @@ impl Epochs {
                 Some(known) if known.sequence > read_sequence && (!known.is_learned || epoch.is_none()) => {
                     continue;
                 }
-                // Nobody knows which of two answers is newer: neither is believed, and the store is asked again.
-                Some(known) if known.sequence > read_sequence => {
+                // Nobody knows which of two answers is newer: neither is believed, and the store is asked again. That there was
+                // none is most likely older; if it is not, the store has lost what it had, which costs misses.
+                Some(known)
+                    if known.sequence > read_sequence && (known.epoch.is_some() || known.is_doubtful) =>
+                {
                     is_changed = true;
                     Token { epoch: None, is_doubtful: true, ..known }
                 }

@@ -141,6 +141,14 @@ pub(super) fn own_scopes(key: &CacheKey) -> impl Iterator<Item = (ScopeKind, &st
     std::iter::once((ScopeKind::Everything, "")).chain(namespaces)
 }
 
+/// The combined epoch of "everything" and of namespaces, outermost first.
+pub(super) fn namespace_epoch_of(mut own: impl Iterator<Item = Epoch>) -> u64 {
+    let everything = own.next().unwrap_or(Epoch::NONE);
+    own.filter(|epoch| *epoch != Epoch::NONE).fold(everything.0 as u64, |combined, epoch| {
+        XxHash3_64::oneshot_with_seed(combined, &epoch.0.to_le_bytes())
+    })
+}
+
 const KINDS: [ScopeKind; 4] =
     [ScopeKind::Everything, ScopeKind::Namespace, ScopeKind::Tag, ScopeKind::Dependency];
 
@@ -191,16 +199,14 @@ impl Table {
     /// The combined epoch of a key's own scopes; `None` if the store has to be asked. Where epochs are in the store it is
     /// never 0.
     pub(super) fn namespace_epoch(&self, key: &CacheKey, home: EpochHome) -> Option<u64> {
-        let mut namespace_epoch = 0;
-        for (kind, name) in own_scopes(key) {
-            let epoch = self.token(kind, name, home)?.epoch.unwrap_or(Epoch::NONE);
-            if kind == ScopeKind::Everything {
-                namespace_epoch = epoch.0 as u64;
-            } else if epoch != Epoch::NONE {
-                namespace_epoch = XxHash3_64::oneshot_with_seed(namespace_epoch, &epoch.0.to_le_bytes());
-            }
-        }
-        Some(namespace_epoch)
+        let mut is_known = true;
+        let epochs = own_scopes(key).map_while(|(kind, name)| {
+            let token = self.token(kind, name, home);
+            is_known = token.is_some();
+            Some(token?.epoch.unwrap_or(Epoch::NONE))
+        });
+        let namespace_epoch = namespace_epoch_of(epochs);
+        is_known.then_some(namespace_epoch)
     }
 
     pub(super) fn minimum_of(&self, kind: ScopeKind) -> u64 {

@@ -16,10 +16,10 @@ use crate::coherence::epochs::{Attach, EpochHome, Epochs, MARGIN, Recorded, Vali
 use crate::coherence::logical_clock::StartedAt;
 use crate::envelope::{Encoded, Raw};
 use crate::stats::Event;
-use crate::store::{Conditional, Peek, Store, StoreCondition, TimeChange};
+use crate::store::{Peek, Store, TimeChange};
 
 /// The key under which a store keeps the epoch of a scope. No user's key equals it.
-fn key_of(scope: &Scope) -> CacheKey {
+pub(super) fn key_of(scope: &Scope) -> CacheKey {
     CacheKey::builder("scope").part("kind", scope.kind as u8).part("name", &scope.name).reserved().build()
 }
 
@@ -28,7 +28,7 @@ pub(super) fn keys_of(scopes: &[Scope]) -> Vec<CacheKey> {
 }
 
 /// The version of a first epoch, and of one that ends an older: the first never replaces the second.
-const FIRST: u64 = 1;
+pub(super) const FIRST: u64 = 1;
 const RENEWED: u64 = u64::MAX;
 
 /// So many invalidations are recorded beside a read or write of another entry.
@@ -41,7 +41,7 @@ const LISTED_BESIDE_A_WRITE: usize = 1_024;
 /// are written with its epoch prolong it.
 const INVALIDATED: Duration = Duration::from_secs(300);
 
-fn record_of(scope: &Scope, version: u64, until: Option<Timestamp>) -> CacheValue<Raw> {
+pub(super) fn record_of(scope: &Scope, version: u64, until: Option<Timestamp>) -> CacheValue<Raw> {
     let mut details = Details::default();
     details.kind = RecordKind::Tombstone;
     details.version = Some(version);
@@ -53,7 +53,7 @@ fn record_of(scope: &Scope, version: u64, until: Option<Timestamp>) -> CacheValu
 }
 
 /// What a record says of its scope, if its time is not over.
-fn recorded_in<T>(scope: &Scope, record: &CacheValue<T>, now: Timestamp) -> Option<Recorded> {
+pub(super) fn recorded_in<T>(scope: &Scope, record: &CacheValue<T>, now: Timestamp) -> Option<Recorded> {
     let details = record.details().filter(|details| details.kind == RecordKind::Tombstone)?;
     let kept = details.scopes.iter().find(|kept| *kept == scope).filter(|kept| kept.epoch != Epoch::NONE)?;
     let renewed = record.created().filter(|_| details.version != Some(FIRST));
@@ -62,20 +62,8 @@ fn recorded_in<T>(scope: &Scope, record: &CacheValue<T>, now: Timestamp) -> Opti
 }
 
 /// Until when a record is kept for an entry that ends then: longer, so that not every entry prolongs it.
-fn kept_for(end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn kept_for(end: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     end.map(|end| end + end.since(now) + MARGIN)
-}
-
-/// First epochs that the store is being given. What it has not got when this is dropped is nobody's epoch.
-struct FirstEpochs<'e> {
-    epochs: &'e Epochs,
-    scopes: Vec<Scope>,
-}
-
-impl Drop for FirstEpochs<'_> {
-    fn drop(&mut self) {
-        self.epochs.discard(&self.scopes);
-    }
 }
 
 impl<S: Store> Leaf<S> {
@@ -217,7 +205,7 @@ impl<S: Store> Leaf<S> {
     ///
     /// # Errors
     /// The entry is handed back if it has to be.
-    fn attach_known_epochs(
+    pub(super) fn attach_known_epochs(
         &self,
         key: &CacheKey,
         value: CacheValue<Raw>,
@@ -237,7 +225,7 @@ impl<S: Store> Leaf<S> {
         }
     }
 
-    async fn attach_asking(
+    pub(super) async fn attach_asking(
         &self,
         key: &CacheKey,
         mut value: CacheValue<Raw>,
@@ -279,44 +267,13 @@ impl<S: Store> Leaf<S> {
 
     /// Who only writes hears of others' invalidations too: the epochs of a shared store that were asked for too long ago
     /// are asked for again.
-    fn due(&self, key: &CacheKey, value: &CacheValue<Raw>) -> Vec<Scope> {
+    pub(super) fn due(&self, key: &CacheKey, value: &CacheValue<Raw>) -> Vec<Scope> {
         if self.epochs().home() != EpochHome::Shared {
             return Vec::new();
         }
         let handle = &self.handle;
         let scopes = value.details().map_or(&[][..], |details| &details.scopes);
         self.epochs().missing(Some(key), scopes, handle.clock().monotonic(), handle.staleness_bound())
-    }
-
-    /// Gives scopes an epoch that have none, in the store too, for an entry that ends then.
-    async fn create_epochs(&self, scopes: &[Scope], end: Option<Timestamp>) -> BackendResult<()> {
-        let clock = self.handle.clock();
-        let created = self.epochs().create(clock.monotonic(), scopes, kept_for(end, clock.now()));
-        let first = FirstEpochs { epochs: self.epochs(), scopes: created };
-        if !self.store.capabilities().writes_conditionally {
-            return self.record(first.scopes.clone(), FIRST).await;
-        }
-        for scope in &first.scopes {
-            let key = key_of(scope);
-            let record = self.encoded(record_of(scope, FIRST, self.epochs().until(scope)), None)?;
-            let first = |ignoring| StoreCondition::IfNewer { version: FIRST, ignoring };
-            let mut written = self.store.write_if(&key, record.clone(), &first(None)).await?;
-            if let Conditional::Conflict(Some((stored, identity))) = &written
-                && stored.is_gone(clock.now())
-            {
-                // Servers keep what is over for a while.
-                written = self.store.write_if(&key, record, &first(Some(*identity))).await?;
-            }
-            match written {
-                Conditional::Written => self.epochs().recorded(scope),
-                // Somebody else was first: theirs holds.
-                Conditional::Conflict(_) => {
-                    self.epochs().discard(std::slice::from_ref(scope));
-                    self.ask_for(vec![scope.clone()]).await?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Has the records of these epochs live as long as an entry that carries them. Says whether they are all there still.
@@ -350,7 +307,7 @@ impl<S: Store> Leaf<S> {
     }
 
     /// Writes epochs into the store.
-    async fn record(&self, scopes: Vec<Scope>, version: u64) -> BackendResult<()> {
+    pub(super) async fn record(&self, scopes: Vec<Scope>, version: u64) -> BackendResult<()> {
         if scopes.is_empty() {
             return Ok(());
         }

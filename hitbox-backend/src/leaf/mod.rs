@@ -7,6 +7,7 @@ mod condition;
 mod contains;
 mod epoch_io;
 pub(crate) mod failure;
+mod first_epochs;
 mod handle;
 mod health;
 mod invalidate;

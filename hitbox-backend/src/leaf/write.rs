@@ -3,6 +3,7 @@
 
 use hitbox_core::{BackendResult, CacheKey, CacheValue, ErrorKind};
 
+use super::first_epochs::AttachedOrStored;
 use super::health::Side;
 use super::prepare::bytes_of;
 use super::turn::{Outage, Turn};
@@ -256,11 +257,22 @@ impl<S: Store> Leaf<S> {
         turn: Turn<'_>,
     ) -> Receipt {
         let handle = &self.handle;
-        let value = match self.attach_epochs(key, value, started).await {
-            Ok(Some(value)) => value,
-            Ok(None) => return Box::pin(self.remove_superseded(key, &turn)).await,
-            Err(error) => return handle.refuse(error),
+        let attached = match self.attach_known_epochs(key, value, started) {
+            Ok(attached) => attached,
+            Err(value) => {
+                let bytes = bytes_of(&value);
+                let is_plain = matches!(condition, Condition::Always);
+                // Rare, and not to be a part of every write's future.
+                match Box::pin(self.attach_or_store(key, value, started, is_plain)).await {
+                    Ok(AttachedOrStored::Attached(attached)) => attached,
+                    Ok(AttachedOrStored::Stored) => {
+                        return handle.stored(key, &turn, Event::Write, bytes, Ok(()));
+                    }
+                    Err(error) => return handle.refuse(error),
+                }
+            }
         };
+        let Some(value) = attached else { return Box::pin(self.remove_superseded(key, &turn)).await };
         let bytes = bytes_of(&value);
         let (slow, hash) = (&handle.coherence().slow_writes, key.process_hash());
         if let Err(error) = slow.check(hash, bytes, handle.clock().monotonic()) {

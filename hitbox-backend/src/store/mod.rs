@@ -144,6 +144,32 @@ pub trait Store: Send + Sync + 'static {
         Err(BackendError::unsupported("a conditional write"))
     }
 
+    /// Stores records of the leaf, each unless one with this version or a higher is stored, and then an entry. Says what came
+    /// of each record; after a conflict it does not matter whether the entry is stored, nor what became of the records that
+    /// follow, which may be left out. Only called with the capability `writes_conditionally`. By default one after the other;
+    /// where each is a round trip, one for all is better.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), of any of them.
+    async fn write_after(
+        &self,
+        records: Vec<(CacheKey, CacheValue<Raw>)>,
+        version: u64,
+        key: &CacheKey,
+        value: CacheValue<Raw>,
+    ) -> BackendResult<Vec<Conditional>> {
+        let mut came = Vec::with_capacity(records.len());
+        for (key, record) in records {
+            let condition = StoreCondition::IfNewer { version, ignoring: None };
+            came.push(self.write_if(&key, record, &condition).await?);
+            if let Some(Conditional::Conflict(_)) = came.last() {
+                return Ok(came);
+            }
+        }
+        self.write(key, value).await?;
+        Ok(came)
+    }
+
     /// Removes a record that the leaf found damaged, unless it has been overwritten since.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hitbox_backend::operation::Presence;
 use hitbox_backend::{Backend, CacheBackend, DeleteStatus};
-use hitbox_core::{CacheContext, CacheKey, CacheValue, KeyPattern, Lifetime};
+use hitbox_core::{CacheContext, CacheKey, CacheValue, Details, KeyPattern, Lifetime, Scope};
 use hitbox_redis::RedisBackend;
 use hitbox_testkit::RedisServer;
 
@@ -154,4 +154,76 @@ async fn case_c04_a_prefix_within_another_has_records_of_its_own() {
     outer.erase().await.expect("an erasure");
     assert_eq!(get(&outer, 1).await.expect("a read"), None);
     assert_eq!(get(&inner, 1).await.expect("a read"), Some(1));
+}
+
+/// How often the server has carried out each of these commands.
+fn calls(server: &RedisServer) -> [u64; 3] {
+    let all = server.ask("INFO commandstats");
+    ["get", "set", "eval"].map(|command| {
+        let line = all.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().and_then(|calls| calls.parse().ok()).expect("a number"))
+    })
+}
+
+fn tagged(number: u64, tag: &str) -> CacheValue<u64> {
+    let mut details = Details::default();
+    details.scopes = vec![Scope::tag(tag)];
+    entry(number).with_details(details)
+}
+
+/// A script sets what it sets by one more command of its own.
+#[tokio::test]
+async fn case_e14_first_epochs_travel_with_their_entry() {
+    let server = RedisServer::start();
+    let open = || RedisBackend::builder(&server.url()).build().expect("redis");
+    let first = open();
+    first.set(&key(1), entry(1_u64), &mut CacheContext::new()).await.expect("a write");
+    // The store is not asked before; the record of everything and the entry go together.
+    assert_eq!(calls(&server), [0, 2, 1], "the first write of a store's life");
+    first.set(&key(2), tagged(2, "new"), &mut CacheContext::new()).await.expect("a write");
+    assert_eq!(calls(&server), [0, 4, 2], "the first write with a tag");
+    first.set(&key(3), tagged(3, "new"), &mut CacheContext::new()).await.expect("a write");
+    assert_eq!(calls(&server), [0, 5, 2], "the second");
+    // Another process sends the entry again, with the epochs that there are.
+    let second = open();
+    second.set(&key(4), tagged(4, "new"), &mut CacheContext::new()).await.expect("a write");
+    assert_eq!(calls(&server), [0, 7, 4], "the first write of another process");
+    for (name, redis) in [("first", &first), ("second", &second), ("third", &open())] {
+        for number in 1..5 {
+            assert_eq!(get(redis, number).await.expect("a read"), Some(number), "{number} by the {name}");
+        }
+    }
+    first.invalidate_tags(&["new"]).await.expect("an invalidation");
+    for (number, expected) in [(1, Some(1)), (2, None), (3, None), (4, None)] {
+        assert_eq!(get(&open(), number).await.expect("a read"), expected, "{number}");
+    }
+}
+
+/// None of them uses an epoch that the store has not got.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_e14_many_first_writes_at_once_are_all_there() {
+    let server = RedisServer::start();
+    for life in 0..4_u64 {
+        let processes: Vec<RedisBackend> =
+            (0..4).map(|_| RedisBackend::builder(&server.url()).build().expect("redis")).collect();
+        let writes = (0..64).map(|number| {
+            let redis = processes[number as usize % 4].clone();
+            let tag = format!("{life}-{}", number % 3);
+            tokio::spawn(async move {
+                redis.set(&key(number), tagged(number + life, &tag), &mut CacheContext::new()).await
+            })
+        });
+        for written in futures_util::future::join_all(writes).await {
+            written.expect("no panic").expect("a write");
+        }
+        for redis in &processes {
+            for number in 0..64 {
+                assert_eq!(
+                    get(redis, number).await.expect("a read"),
+                    Some(number + life),
+                    "{number} of {life}"
+                );
+            }
+        }
+    }
 }

@@ -83,7 +83,7 @@ mod tests {
     use hitbox_core::{CacheKey, CacheValue, Scope, Timestamp};
 
     use super::super::super::logical_clock::{self, StartedAt};
-    use super::super::{Attach, Epochs};
+    use super::super::{Attach, Epochs, Recorded};
     use super::*;
 
     /// What comes of a write of this key that started then.
@@ -125,6 +125,26 @@ mod tests {
             assert_eq!(written(&epochs, StartedAt::write()), "missing", "{home:?}: the store has lost it");
             assert_eq!(is_missing(now), home == EpochHome::Shared, "{home:?}");
         }
+    }
+
+    #[test]
+    fn that_there_was_none_is_older_than_one_that_there_is() {
+        let recorded = |epoch| Some(Recorded { epoch: Epoch(epoch), renewed: None, until: None });
+        let answers = |answers: &[Option<Recorded>]| {
+            let epochs = Epochs::new(EpochHome::Shared);
+            // All questions were under way at once.
+            let sequence = epochs.read_sequence();
+            for answer in answers {
+                epochs.merge(sequence, Duration::ZERO, &[(Scope::everything(), *answer)]);
+            }
+            written(&epochs, StartedAt::write())
+        };
+        assert_eq!(answers(&[None, recorded(7)]), "attached");
+        assert_eq!(answers(&[recorded(7), None]), "attached");
+        assert_eq!(answers(&[None, recorded(7), None, recorded(7)]), "attached");
+        // Nobody knows which of two is newer.
+        assert_eq!(answers(&[recorded(7), recorded(8)]), "missing");
+        assert_eq!(answers(&[recorded(7), recorded(8), recorded(7)]), "missing");
     }
 
     #[test]
