@@ -1,6 +1,5 @@
 //! Writes of a composition. One into two layers of memory is carried out at once; others complete when they are dropped.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
@@ -13,7 +12,7 @@ use super::policy::WriteOrder;
 use super::state::Composition;
 use super::{Layer, Pair, receipts};
 use crate::completion::{Batch, Completion};
-use crate::operation::{Condition, Content, LeafSet, Removal, Write, WriteOptions, last_of_equal_keys};
+use crate::operation::{Condition, Content, LastWrites, LeafSet, Removal, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, LeafReceipt, Receipt, Receipts};
 
 /// Whether a write goes to the layers as the policy says. Others have ways of their own.
@@ -31,6 +30,9 @@ impl Composition {
                 Some(write) => self.write_one(write),
                 None => Completion::Done(Batch::default()),
             };
+        }
+        if let Some(last) = LastWrites::of(&writes) {
+            return self.write_entries(last.pick(writes)).map(move |receipts| last.for_all(&receipts));
         }
         let Some(order) = self.blueprint.policy.write.order() else { return self.write_one_by_one(writes) };
         if self.layout.capabilities().answers_at_once || !writes.iter().all(is_by_policy) {
@@ -60,27 +62,12 @@ impl Composition {
         Completion::Done(receipts)
     }
 
-    /// Each as the policy says. All have begun, in their order, before one is waited for. Of equal keys the last is
-    /// written, and answers for all of them.
+    /// Each as the policy says. All have begun, in their order, before one is waited for.
     fn write_one_by_one(self: &Arc<Self>, writes: Batch<Write>) -> Completion<'_, Receipts> {
-        let is_plain = |write: &Write| {
-            matches!((&write.content, &write.condition), (Content::Entry(_), Condition::Always))
-        };
-        let last = if writes.iter().all(is_plain) {
-            last_of_equal_keys(&writes)
-        } else {
-            (0..writes.len()).collect()
-        };
-        let begun: Vec<_> = (writes.into_iter().enumerate())
-            .filter(|(index, _)| last[*index] == *index)
-            .map(|(index, write)| {
-                let work = self.write_one(write);
-                async move { (index, work.await.into_one().unwrap_or_default()) }
-            })
-            .collect();
+        let begun: Vec<_> = writes.into_iter().map(|write| self.write_one(write)).collect();
         Completion::later(async move {
-            let done: HashMap<usize, Receipt> = join_all(begun).await.into_iter().collect();
-            last.iter().map(|last| done.get(last).cloned().unwrap_or_default()).collect()
+            let done = join_all(begun).await;
+            done.into_iter().map(|receipts| receipts.into_one().unwrap_or_default()).collect()
         })
     }
 

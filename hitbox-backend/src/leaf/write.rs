@@ -14,7 +14,7 @@ use crate::coherence::logical_clock::StartedAt;
 use crate::completion::{Batch, Completion};
 use crate::envelope::Raw;
 use crate::metrics::Timers;
-use crate::operation::{Condition, Content, Write, WriteOptions, last_of_equal_keys};
+use crate::operation::{Condition, Content, LastWrites, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
 use crate::store::Store;
@@ -67,12 +67,13 @@ impl<S: Store> Leaf<S> {
                 None => self.write_alone(writes),
             };
         }
-        let last = last_of_equal_keys(&writes);
-        let has_equal_keys = last.iter().enumerate().any(|(index, last)| index != *last);
-        if self.handle.capabilities().answers_at_once && !has_equal_keys {
+        if let Some(last) = LastWrites::of(&writes) {
+            return self.write_entries(last.pick(writes)).map(move |receipts| last.for_all(&receipts));
+        }
+        if self.handle.capabilities().answers_at_once {
             return self.write_in_order(writes);
         }
-        Completion::later(self.write_batch(writes.into_vec(), last))
+        Completion::later(self.write_batch(writes.into_vec()))
     }
 
     /// A single write, which has to wait. What most of them need has a future of its own: one of more than a kilobyte is no
@@ -302,9 +303,8 @@ impl<S: Store> Leaf<S> {
         handle.stored(key, &turn, Event::Write, bytes, result)
     }
 
-    /// Several writes with one native call for those that replace what is there. Of equal keys the last one is written;
-    /// all are answered for.
-    async fn write_batch(&self, writes: Vec<Write>, last: Vec<usize>) -> Receipts {
+    /// Several writes with one native call for those that replace what is there.
+    async fn write_batch(&self, writes: Vec<Write>) -> Receipts {
         let is_plain = |write: &Write| {
             matches!((&write.content, &write.condition), (Content::Entry(_), Condition::Always))
                 && write.options.skip.is_empty()
@@ -328,9 +328,6 @@ impl<S: Store> Leaf<S> {
         let mut over = Vec::new();
         for (index, write) in writes.into_iter().enumerate() {
             let Write { key, content: Content::Entry(value), options, .. } = write else { continue };
-            if last[index] != index {
-                continue;
-            }
             if self.handle.is_gone(&value) {
                 over.push((index, key));
                 continue;
@@ -352,7 +349,7 @@ impl<S: Store> Leaf<S> {
         for (index, receipt) in self.store_batch(prepared, &tickets).await {
             receipts[index] = Some(receipt);
         }
-        last.into_iter().map(|last| receipts[last].clone().unwrap_or_default()).collect()
+        receipts.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     async fn store_batch(

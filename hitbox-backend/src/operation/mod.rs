@@ -13,5 +13,5 @@ pub use invalidation::{Invalidation, InvalidationTarget, Origin};
 pub use maintenance::{Maintained, Maintenance};
 pub(crate) use read::status_of;
 pub use read::{Answer, Answers, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, TryRead};
-pub(crate) use write::last_of_equal_keys;
+pub(crate) use write::LastWrites;
 pub use write::{Condition, Content, Reach, Removal, TimeChange, Write, WriteOptions};

@@ -9,7 +9,9 @@ use hitbox_core::{CacheKey, CacheValue, KeyHasher, Lifetime, Timestamp};
 
 use super::LeafSet;
 use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
+use crate::completion::Batch;
 use crate::envelope::{Encodings, Raw};
+use crate::receipt::{Receipt, Receipts};
 
 /// One write: a key, what is stored under it, and on which condition.
 #[derive(Clone, Debug)]
@@ -267,11 +269,42 @@ impl Removal {
     }
 }
 
-/// For each write of a batch the place of the last one of its key. Equal keys share a ticket, which has one turn: the last is
-/// written, and answers for all.
-pub(crate) fn last_of_equal_keys(writes: &[Write]) -> Vec<usize> {
-    let mut last: HashMap<&CacheKey, usize, BuildHasherDefault<KeyHasher>> =
-        HashMap::with_capacity_and_hasher(writes.len(), BuildHasherDefault::default());
-    last.extend(writes.iter().enumerate().map(|(index, write)| (&write.key, index)));
-    writes.iter().map(|write| last[&write.key]).collect()
+/// The writes of a batch that are carried out where keys are there more than once: equal keys share a ticket, which has one
+/// turn, so that the last write of each answers for all.
+pub(crate) struct LastWrites {
+    /// For each write of the batch the place of the last of its key.
+    last: Vec<usize>,
+    /// The places of those.
+    picked: Vec<usize>,
+}
+
+impl LastWrites {
+    /// Nothing if each write has a key of its own, or one of them does not simply replace what is there.
+    pub(crate) fn of(writes: &[Write]) -> Option<Self> {
+        let mut last: HashMap<&CacheKey, usize, BuildHasherDefault<KeyHasher>> =
+            HashMap::with_capacity_and_hasher(writes.len(), BuildHasherDefault::default());
+        last.extend(writes.iter().enumerate().map(|(index, write)| (&write.key, index)));
+        let replaces = |write: &Write| {
+            matches!(write.content, Content::Entry(_) | Content::NotAdmitted { .. })
+                && matches!(write.condition, Condition::Always)
+                && write.options.skip == writes[0].options.skip
+        };
+        if last.len() == writes.len() || !writes.iter().all(replaces) {
+            return None;
+        }
+        let last: Vec<usize> = writes.iter().map(|write| last[&write.key]).collect();
+        let picked = (0..writes.len()).filter(|index| last[*index] == *index).collect();
+        Some(Self { last, picked })
+    }
+
+    pub(crate) fn pick(&self, writes: Batch<Write>) -> Batch<Write> {
+        let all = writes.into_iter().enumerate();
+        all.filter(|(index, _)| self.last[*index] == *index).map(|(_, write)| write).collect()
+    }
+
+    /// The receipts of the whole batch.
+    pub(crate) fn for_all(&self, receipts: &[Receipt]) -> Receipts {
+        let place = |last: &usize| self.picked.partition_point(|index| index < last);
+        self.last.iter().map(|last| receipts.get(place(last)).cloned().unwrap_or_default()).collect()
+    }
 }

@@ -4,15 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitbox_backend::doc::Map;
 use hitbox_backend::policy::Loser;
+use hitbox_backend::store::LeafOptions;
 use hitbox_backend::{
-    Backend, CacheBackend, Compose, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
+    Backend, CacheBackend, Compose, CompositionPolicy, Leaf, ParallelReadPolicy, RaceReadPolicy,
+    RaceWritePolicy, RefillPolicy, SequentialWritePolicy,
 };
 use hitbox_core::{
     CacheContext, CacheKey, CacheStatus, CacheValue, Clock, ErrorKind, Lifetime, ReadMode, ResponseSource,
 };
 use hitbox_redis::RedisBackend;
-use hitbox_testkit::{Fault, Faults, Faulty, Operation, RedisServer, World};
+use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, RedisServer, World};
 
 fn key() -> CacheKey {
     CacheKey::builder("scenario").part("id", 1).build()
@@ -225,4 +228,37 @@ async fn hits_in_a_left_nest_fill_every_level() {
     assert_eq!(source().await, "outer.disk");
     assert_eq!((number(&*a).await, number(&*b).await), (Some(1), Some(1)), "both are filled");
     assert_eq!(source().await, "outer.inner.moka");
+}
+
+/// Equal keys share a ticket. A layer that had written the first of them took the second for written where a repair of the
+/// key was waiting.
+#[tokio::test]
+async fn of_equal_keys_in_a_batch_the_last_stays_in_every_layer() {
+    let world = World::new();
+    let pool = || world.pool.shared();
+    let memory: Vec<_> = (0..3).map(|_| MemoryBackend::new(world.shared_clock())).collect();
+    let bytes = Leaf::new(Map::default(), LeafOptions::new("bytes").with_clock(world.shared_clock()));
+    let faults = Faults::default();
+    let race = CompositionPolicy::new().write(RaceWritePolicy { loser: Loser::Finish });
+    let in_order = CompositionPolicy::new().write(SequentialWritePolicy::new());
+    let all = Faulty::new(memory[0].clone(), &faults, world.shared_clock())
+        .compose_with(memory[1].clone(), pool(), &race)
+        .compose_with(memory[2].clone(), pool(), &in_order)
+        .compose_with(bytes.clone(), pool(), &in_order);
+    let entry = |value: u64| (key(), CacheValue::new(value));
+    faults.always(Operation::Read, Fault::Fail(ErrorKind::Connection));
+    assert!(all.set_many(vec![entry(10)]).await.iter().all(Result::is_ok));
+    assert!(all.get_many::<u64>(&[key()]).await.iter().all(Result::is_ok));
+    faults.always(Operation::Write, Fault::Fail(ErrorKind::Connection));
+    let receipts = all.set_many(vec![entry(40), entry(41)]).await;
+    assert_eq!(receipts.len(), 2);
+    assert!(receipts.iter().all(Result::is_ok), "{receipts:?}");
+    world.pool.wait_all().await;
+    let mut context = CacheContext::new();
+    for (number, leaf) in memory[1..].iter().enumerate() {
+        let found = leaf.get::<u64>(&key(), &mut context).await.expect("a read");
+        assert_eq!(found.map(CacheValue::into_data), Some(41), "memory {number}");
+    }
+    let found = bytes.get::<u64>(&key(), &mut context).await.expect("a read");
+    assert_eq!(found.map(CacheValue::into_data), Some(41), "bytes");
 }
