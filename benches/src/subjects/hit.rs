@@ -37,6 +37,11 @@ fn bare_with_our_hasher(env: &Env) -> Repeat {
 pub(super) fn hits(env: &Env, cache: impl Backend) -> Repeat {
     let keys = keys();
     env.block_on(fill(&cache, &keys, small));
+    hits_of(env, cache, keys)
+}
+
+/// Hits of small values in a backend that has them all.
+pub(super) fn hits_of(env: &Env, cache: impl Backend, keys: Vec<CacheKey>) -> Repeat {
     env.repeat((cache, keys), async |(cache, keys), n| {
         // Within the caller's own future, as a handler makes it: one more future around it costs as much as a level.
         let mut context = CacheContext::new();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hitbox_backend::{CacheBackend, Compose, IntoBackend, RefillPolicy, doc::Map};
 use hitbox_core::CacheContext;
 
-use super::hit::hits;
-use super::{fill, hit, memory};
+use super::hit::{hits, hits_of};
+use super::{fill, memory};
 use crate::measure::{Measure, Subject};
-use crate::payload::{Small, keys, nth, small};
+use crate::payload::{Small, keys, small};
 
 pub(super) fn subject() -> Subject {
     Subject::new("refilled", "A hit of a refilled copy", Measure::Instructions)
@@ -27,7 +27,7 @@ pub(super) fn subject() -> Subject {
                     }
                 }
             });
-            env.repeat((cache, keys), async |(cache, keys), n| hit::<Arc<Small>>(cache, nth(keys, n)).await)
+            hits_of(env, cache, keys)
         })
         .target("refilled", "set", 1.05)
 }

@@ -109,7 +109,7 @@ impl<S: Store> Leaf<S> {
         Ok(())
     }
 
-    async fn ask_for(&self, scopes: Vec<Scope>) -> BackendResult<()> {
+    pub(super) async fn ask_for(&self, scopes: Vec<Scope>) -> BackendResult<()> {
         if scopes.is_empty() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! The first epochs of scopes, which go into the store with the first entry that carries them.
 
+use futures_util::future::join_all;
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Scope, Timestamp};
 
 use super::Leaf;
@@ -108,6 +109,38 @@ impl<S: Store> Leaf<S> {
         Ok(self.merge_first(sequence, first, kept, came))
     }
 
+    /// Asks for the epochs of the scopes of several entries at once, and gives those an epoch that have none.
+    pub(super) async fn learn_epochs<'e>(
+        &self,
+        entries: impl Iterator<Item = (&'e CacheKey, &'e CacheValue<Raw>, StartedAt)>,
+    ) -> BackendResult<()> {
+        if !self.epochs().is_in_store() {
+            return Ok(());
+        }
+        let (mut unknown, mut due) = (Vec::new(), Vec::new());
+        // The record lives as long as the longest of them, for ever if one does.
+        let mut end = Some(Timestamp::from_millis(0));
+        for (key, value, started) in entries {
+            due.extend(self.due(key, value));
+            if let Attach::Missing(_, scopes) = self.epochs().attach(key, value.clone(), started) {
+                unknown.extend(scopes);
+                end = end.zip(end_of(value)).map(|(one, other)| one.max(other));
+            }
+        }
+        if unknown.is_empty() && due.is_empty() {
+            return Ok(());
+        }
+        let key_of = |scope: &Scope| (scope.kind as u8, scope.name.clone());
+        due.extend(unknown.iter().cloned());
+        for scopes in [&mut due, &mut unknown] {
+            scopes.sort_by_key(key_of);
+            scopes.dedup();
+        }
+        self.ask_for(due).await?;
+        unknown.retain(|scope| self.epochs().is_unset(scope));
+        self.create_epochs(&unknown, end).await
+    }
+
     /// Gives scopes an epoch that have none, in the store too, for an entry that ends then.
     pub(super) async fn create_epochs(&self, scopes: &[Scope], end: Option<Timestamp>) -> BackendResult<()> {
         let (epochs, clock) = (self.epochs(), self.handle.clock());
@@ -117,20 +150,25 @@ impl<S: Store> Leaf<S> {
             let first = FirstEpochs { epochs, scopes: created };
             return self.record(first.scopes.clone(), FIRST).await;
         }
-        for scope in Epochs::first_of(scopes.to_vec()) {
-            let key = key_of(&scope);
-            let record = self.encoded(record_of(&scope, FIRST, until_of(&scope, kept)), None)?;
-            let first = |ignoring| StoreCondition::IfNewer { version: FIRST, ignoring };
-            let sequence = epochs.read_sequence();
-            let mut written = self.store.write_if(&key, record.clone(), &first(None)).await?;
-            if let Conditional::Conflict(Some((stored, identity))) = &written
-                && stored.is_gone(clock.now())
-            {
-                // Servers keep what is over for a while.
-                written = self.store.write_if(&key, record, &first(Some(*identity))).await?;
-            }
-            self.merge_first(sequence, vec![scope], kept, vec![written]);
+        let first = Epochs::first_of(scopes.to_vec());
+        let created = join_all(first.into_iter().map(|scope| self.create_epoch(scope, kept))).await;
+        created.into_iter().collect()
+    }
+
+    async fn create_epoch(&self, scope: Scope, kept: Option<Timestamp>) -> BackendResult<()> {
+        let (epochs, clock) = (self.epochs(), self.handle.clock());
+        let key = key_of(&scope);
+        let record = self.encoded(record_of(&scope, FIRST, until_of(&scope, kept)), None)?;
+        let first = |ignoring| StoreCondition::IfNewer { version: FIRST, ignoring };
+        let sequence = epochs.read_sequence();
+        let mut written = self.store.write_if(&key, record.clone(), &first(None)).await?;
+        if let Conditional::Conflict(Some((stored, identity))) = &written
+            && stored.is_gone(clock.now())
+        {
+            // Servers keep what is over for a while.
+            written = self.store.write_if(&key, record, &first(Some(*identity))).await?;
         }
+        self.merge_first(sequence, vec![scope], kept, vec![written]);
         Ok(())
     }
 

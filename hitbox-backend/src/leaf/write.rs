@@ -365,6 +365,11 @@ impl<S: Store> Leaf<S> {
         let mut batch = Vec::with_capacity(prepared.len());
         let mut open = Vec::with_capacity(prepared.len());
         let mut outage = Outage::default();
+        let entries = prepared.iter().map(|(index, key, value)| (key, value, tickets[*index].started()));
+        if let Err(error) = self.learn_epochs(entries).await {
+            // Each entry asks for itself what is missing, unless it would wait in vain.
+            outage.note_error(&error);
+        }
         for ((index, key, value), turn) in prepared.into_iter().zip(turns) {
             let turn = match outage.error().map_or(turn, Err) {
                 Ok(None) => {

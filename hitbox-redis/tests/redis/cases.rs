@@ -199,6 +199,21 @@ async fn case_e14_first_epochs_travel_with_their_entry() {
     }
 }
 
+#[tokio::test]
+async fn case_e14_a_batch_asks_once_for_all_its_epochs() {
+    let server = RedisServer::start();
+    let redis = RedisBackend::builder(&server.url()).build().expect("redis");
+    let entries = (0..50).map(|number| (key(number), tagged(number, &format!("tag {}", number % 40))));
+    assert!(redis.set_many(entries.collect()).await.iter().all(Result::is_ok));
+    // The records of 40 tags and of everything, each set by a script, and 50 entries.
+    assert_eq!(calls(&server), [0, 91, 41]);
+    assert!(server.ask("INFO commandstats").contains("cmdstat_mget:calls=1,"), "one question");
+    let other = RedisBackend::builder(&server.url()).build().expect("redis");
+    for number in 0..50 {
+        assert_eq!(get(&other, number).await.expect("a read"), Some(number));
+    }
+}
+
 /// None of them uses an epoch that the store has not got.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_e14_many_first_writes_at_once_are_all_there() {

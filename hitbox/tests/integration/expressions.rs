@@ -330,6 +330,58 @@ async fn case_e14_a_record_of_epochs_is_written_once_and_not_counted() {
     }
 }
 
+/// A store that takes many keys in one call.
+#[derive(Clone, Default)]
+struct Batching(Shared, Arc<[AtomicUsize; 2]>);
+
+#[async_trait]
+impl Store for Batching {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        self.1[0].fetch_add(1, Ordering::Relaxed);
+        self.0.read(key).await
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.1[1].fetch_add(1, Ordering::Relaxed);
+        self.0.write(key, value).await
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.0.remove(key).await
+    }
+
+    async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
+        self.1[0].fetch_add(1, Ordering::Relaxed);
+        self.0.read_batch(keys).await
+    }
+
+    async fn write_batch(&self, entries: Vec<(CacheKey, CacheValue<Raw>)>) -> Vec<BackendResult<()>> {
+        self.1[1].fetch_add(1, Ordering::Relaxed);
+        self.0.write_batch(entries).await
+    }
+}
+
+#[tokio::test]
+async fn case_e14_a_batch_asks_once_for_all_its_epochs() {
+    let store = Batching::default();
+    let leaf = Leaf::new(store.clone(), LeafOptions::new("batching"));
+    let entries = (0..50_u64).map(|number| {
+        let mut details = hitbox::core::Details::default();
+        details.scopes = vec![hitbox::core::Scope::tag(format!("tag {}", number % 40))];
+        (key(number), CacheValue::new(number).with_details(details))
+    });
+    assert!(leaf.set_many(entries.collect()).await.iter().all(Result::is_ok));
+    let calls = store.1.each_ref().map(|calls| calls.load(Ordering::Relaxed));
+    assert_eq!(calls, [1, 2], "one question, one batch of records, and one of entries");
+    for number in 0..50 {
+        assert_eq!(get(&leaf, number).await, Some(number));
+    }
+    leaf.invalidate_tags(&["tag 3"]).await.expect("an invalidation");
+    for (number, expected) in [(3, None), (43, None), (4, Some(4))] {
+        assert_eq!(get(&leaf, number).await, expected);
+    }
+}
+
 /// Reads that wait at a gate.
 #[derive(Clone)]
 struct Gate {
