@@ -170,6 +170,15 @@ impl Stripe {
     #[inline]
     pub(super) fn leave(&mut self, hash: u64, number: u64) -> Option<Woken> {
         self.generation += 1;
+        // As a rule nobody else is here.
+        if let [alone] = &*self.slots
+            && alone.number == number
+            && self.permits.is_empty()
+            && self.draining.is_empty()
+        {
+            self.slots.clear();
+            return None;
+        }
         let at = self.slots.iter().position(|slot| slot.number == number)?;
         let slot = self.slots.swap_remove(at);
         if slot.kind == WriteKind::Change && !self.permits.is_empty() {

@@ -16,7 +16,7 @@ use std::task::{Poll, Waker};
 
 use hitbox_core::{CacheKey, KeyPattern};
 
-use super::stripe::{Permit, Slot, Stripe, WriteKind};
+use super::stripe::{Permit, Slot, Stripe, Woken, WriteKind};
 use super::sync::{Arc, Mutex, MutexGuard};
 
 /// Keys that share a stripe end each other's refill permits, which costs a refill now and then.
@@ -165,17 +165,23 @@ impl WriteQueue {
             }
             stripe.wake(hash)
         };
-        woken.into_iter().flatten().for_each(Waker::wake);
+        if let Some(woken) = woken {
+            wake_all(woken);
+        }
     }
 
     pub(super) fn leave_place(&self, hash: u64, number: u64, is_stored: bool) {
         let woken = self.stripe(hash).leave_place(hash, number, is_stored);
-        woken.into_iter().flatten().for_each(Waker::wake);
+        if let Some(woken) = woken {
+            wake_all(woken);
+        }
     }
 
     pub(super) fn leave(&self, hash: u64, number: u64) {
         let woken = self.stripe(hash).leave(hash, number);
-        woken.into_iter().flatten().for_each(Waker::wake);
+        if let Some(woken) = woken {
+            wake_all(woken);
+        }
     }
 
     /// Ends every permit, or those of the keys that match, lets no refill of these keys in until the guard is dropped, and
@@ -217,6 +223,11 @@ impl WriteQueue {
         .await;
         drain
     }
+}
+
+#[cold]
+fn wake_all(woken: Woken) {
+    woken.into_iter().for_each(Waker::wake);
 }
 
 /// Keeps refills out of a store.

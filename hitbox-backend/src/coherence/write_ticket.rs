@@ -92,12 +92,15 @@ impl WriteTicket {
     /// The same for a write that is expected to end before anybody waits. That a store has been written is not told to
     /// others before the whole write ends.
     pub(crate) fn begin_at_once(queues: QueueSet) -> Arc<Self> {
-        let mut ticket = Self::starting(StartedAt::write());
-        ticket.ends_at_once = true;
-        if let Err(queues) = ticket.enter_few(queues, WriteKind::Change) {
-            Self::enter(std::slice::from_mut(&mut ticket), &[queues], WriteKind::Change, None);
+        // Made where it stays: its slots would be copied.
+        let (slots, started) = (SmallVec::new(), StartedAt::write());
+        let mut shared = Arc::new(Self { slots, started, ends_at_once: true });
+        if let Some(ticket) = Arc::get_mut(&mut shared)
+            && let Err(queues) = ticket.enter_few(queues, WriteKind::Change)
+        {
+            Self::enter(std::slice::from_mut(ticket), &[queues], WriteKind::Change, None);
         }
-        Arc::new(ticket)
+        shared
     }
 
     /// What [`enter`](Self::enter) does, for one queue or two, which most writes concern.

@@ -24,10 +24,14 @@ fn is_by_policy(write: &Write) -> bool {
 }
 
 impl Composition {
-    pub(super) fn write_entries(self: &Arc<Self>, writes: Batch<Write>) -> Completion<'_, Receipts> {
-        if writes.len() == 1 {
+    pub(super) fn write_entries(self: &Arc<Self>, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
+        if let [write] = &mut *writes {
+            let begun = match self.write_at_once(write) {
+                Ok(receipt) => return Completion::Done(Batch::one(receipt)),
+                Err(begun) => begun,
+            };
             return match writes.into_one() {
-                Some(write) => self.write_one(write),
+                Some(write) => self.write_rest(write, begun),
                 None => Completion::Done(Batch::default()),
             };
         }
@@ -72,28 +76,46 @@ impl Composition {
     }
 
     fn write_one(self: &Arc<Self>, mut write: Write) -> Completion<'_, Receipts> {
+        match self.write_at_once(&mut write) {
+            Ok(receipt) => Completion::Done(Batch::one(receipt)),
+            Err(begun) => self.write_rest(write, begun),
+        }
+    }
+
+    /// Begins a write, and carries it out if nobody has to be waited for.
+    ///
+    /// # Errors
+    /// The receipt of the layer that is written already, if there is one.
+    fn write_at_once(&self, write: &mut Write) -> Result<Receipt, Option<(Layer, Receipt)>> {
+        if write.condition.is_refill() {
+            return Err(None);
+        }
+        self.begin(write);
+        match self.order_at_once {
+            Some(order) if is_by_policy(write) => self.write_now(write, order),
+            _ => Err(None),
+        }
+    }
+
+    /// What is left of a write that has begun, of which one layer may have been written.
+    fn write_rest(
+        self: &Arc<Self>,
+        write: Write,
+        known: Option<(Layer, Receipt)>,
+    ) -> Completion<'_, Receipts> {
         if write.condition.is_refill() {
             return Completion::later(async { Batch::one(self.write_both(write).await) });
         }
-        self.begin(&mut write);
         if write.condition.depends_on_stored() {
             let (this, keys) = (self.clone(), keys_of(&write));
             return self.completing(keys, async { Batch::one(this.write_by_authority(write).await) });
         }
         // Who leaves leaves out waits for all others: there is no order among them, and no race to be won by a leaf that
         // is left out.
-        if !write.options.skip.is_empty() || matches!(write.content, Content::Metadata(_) | Content::Times(_))
-        {
+        if !is_by_policy(&write) {
             let (this, keys) = (self.clone(), keys_of(&write));
             return self.completing(keys, async move { Batch::one(this.write_both(write).await) });
         }
-        let known = match self.order_at_once {
-            Some(order) => match self.write_now(&write, order) {
-                Ok(receipt) => return Completion::Done(Batch::one(receipt)),
-                Err(known) => known,
-            },
-            None => None,
-        };
         let (this, keys) = (self.clone(), keys_of(&write));
         let is_begun = known.is_some();
         let work = async move {

@@ -18,7 +18,25 @@ const ANY: u32 = 1 << 31;
 thread_local! {
     /// Calls of stores that this thread is in, and [`ANY`] if values wait for their end: one word, since hits pay for it.
     static STATE: Cell<u32> = const { Cell::new(0) };
-    static DROPPED: RefCell<Vec<Arc<dyn Content>>> = const { RefCell::new(Vec::new()) };
+    static DROPPED: Dropped = const { Dropped { last: Cell::new(None), others: RefCell::new(Vec::new()) } };
+}
+
+/// The values that wait. As a rule it is one.
+struct Dropped {
+    last: Cell<Option<Arc<dyn Content>>>,
+    others: RefCell<Vec<Arc<dyn Content>>>,
+}
+
+impl Dropped {
+    fn push(&self, value: Arc<dyn Content>) {
+        if let Some(other) = self.last.replace(Some(value)) {
+            self.others.borrow_mut().push(other);
+        }
+    }
+
+    fn pop(&self) -> Option<Arc<dyn Content>> {
+        self.last.take().or_else(|| self.others.borrow_mut().pop())
+    }
 }
 
 /// A call of a store that drops values under its locks. When it ends, which must be where no lock is held, the values are
@@ -72,7 +90,7 @@ pub(super) fn dropping(value: &Arc<dyn Content>) {
 #[inline(never)]
 fn defer(value: &Arc<dyn Content>) {
     // A thread that ends has no place for it.
-    if DROPPED.try_with(|dropped| dropped.borrow_mut().push(value.clone())).is_ok() {
+    if DROPPED.try_with(|dropped| dropped.push(value.clone())).is_ok() {
         STATE.set(STATE.get() | ANY);
     }
 }
@@ -83,7 +101,7 @@ fn drop_all() {
     // As if in a call: what these destructors have dropped waits here too, however many have others dropped in turn. Each
     // within the other would need a stack without end.
     STATE.set(1);
-    while let Ok(Some(value)) = DROPPED.try_with(|dropped| dropped.borrow_mut().pop()) {
+    while let Ok(Some(value)) = DROPPED.try_with(Dropped::pop) {
         drop(value);
     }
     STATE.set(0);
