@@ -348,9 +348,9 @@ impl<S: Store> Leaf<S> {
         self.record_some(BESIDE_A_CALL).await.map(drop)
     }
 
-    /// Writes at most `limit` of what the store has not recorded. Says how many are left.
+    /// Writes at most `limit` of what the store has not recorded. Says how many are left. Others may be at it: nobody waits for
+    /// them, since a call that is held would keep them all.
     pub(super) async fn record_some(&self, limit: usize) -> BackendResult<u64> {
-        let _recorder = self.epochs().recorder().await;
         let some = self.epochs().unrecorded(limit);
         if some.is_empty() {
             // Whoever invalidates what is left is at it.
