@@ -64,6 +64,8 @@ pub(crate) struct Epochs {
     patterns: AtomicUsize,
     /// Monotonic milliseconds before which it is not asked again to record them.
     not_before: AtomicU64,
+    /// One at a time has it record what it has not.
+    recorder: tokio::sync::Mutex<()>,
     /// A listing that looks for namespaces without entries. One at a time lists.
     listing: tokio::sync::Mutex<Progress>,
     table: RwLock<Table>,
@@ -80,6 +82,7 @@ impl Epochs {
             unrecorded: AtomicUsize::new(0),
             patterns: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
+            recorder: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::default(),
             table: RwLock::default(),
         }
@@ -365,6 +368,11 @@ impl Epochs {
     #[inline]
     pub(crate) fn has_unrecorded(&self) -> bool {
         self.unrecorded.load(Ordering::Acquire) != 0
+    }
+
+    /// The right to have the store record what it has not, unless somebody else is at it.
+    pub(crate) fn recorder(&self) -> Option<impl Drop + Send> {
+        self.recorder.try_lock().ok()
     }
 
     /// How many epochs and patterns the store has to take still.

@@ -348,9 +348,10 @@ impl<S: Store> Leaf<S> {
         self.record_some(BESIDE_A_CALL).await.map(drop)
     }
 
-    /// Writes at most `limit` of what the store has not recorded. Says how many are left. Others may be at it: nobody waits for
-    /// them, since a call that is held would keep them all.
+    /// Writes at most `limit` of what the store has not recorded. Says how many are left. If others are at it, nothing is left,
+    /// and nobody waits for them: a call that is held would keep all.
     pub(super) async fn record_some(&self, limit: usize) -> BackendResult<u64> {
+        let Some(_recorder) = self.epochs().recorder() else { return Ok(0) };
         let some = self.epochs().unrecorded(limit);
         if some.is_empty() {
             // Whoever invalidates what is left is at it.
