@@ -82,7 +82,7 @@ impl Epochs {
             unrecorded: AtomicUsize::new(0),
             patterns: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
-            recorder: tokio::sync::Mutex::default(),
+            recorder: tokio::sync::Mutex::new(()),
             listing: tokio::sync::Mutex::default(),
             table: RwLock::default(),
         }
@@ -370,9 +370,9 @@ impl Epochs {
         self.unrecorded.load(Ordering::Acquire) != 0
     }
 
-    /// The right to have the store record what it has not, unless somebody else is at it.
-    pub(crate) fn recorder(&self) -> Option<impl Drop + Send> {
-        self.recorder.try_lock().ok()
+    /// The right to have the store record what it has not.
+    pub(crate) async fn recorder(&self) -> impl Drop + Send {
+        self.recorder.lock().await
     }
 
     /// How many epochs and patterns the store has to take still.

@@ -348,10 +348,9 @@ impl<S: Store> Leaf<S> {
         self.record_some(BESIDE_A_CALL).await.map(drop)
     }
 
-    /// Writes at most `limit` of what the store has not recorded. Says how many are left. If others are at it, nothing is left,
-    /// and nobody waits for them: a call that is held would keep all.
+    /// Writes at most `limit` of what the store has not recorded. Says how many are left.
     pub(super) async fn record_some(&self, limit: usize) -> BackendResult<u64> {
-        let Some(_recorder) = self.epochs().recorder() else { return Ok(0) };
+        let _recorder = self.epochs().recorder().await;
         let some = self.epochs().unrecorded(limit);
         if some.is_empty() {
             // Whoever invalidates what is left is at it.
