@@ -37,6 +37,9 @@ pub(crate) use validity::Validity;
 /// Between two attempts to record what a store did not take.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Who has a store record what it has not is left alone for so long: a call that is held would keep others from it.
+const RECORDING: Duration = Duration::from_secs(2);
+
 /// So much longer than entries their scopes' records live: clocks differ.
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 
@@ -64,11 +67,26 @@ pub(crate) struct Epochs {
     patterns: AtomicUsize,
     /// Monotonic milliseconds before which it is not asked again to record them.
     not_before: AtomicU64,
-    /// One at a time has it record what it has not.
-    recorder: tokio::sync::Mutex<()>,
+    /// Until when somebody has it record what it has not, in monotonic milliseconds; 0 if nobody does.
+    recorder: AtomicU64,
+    /// The latest instant, in milliseconds since the epoch, at which an entry was made that was not over yet.
+    ahead: AtomicU64,
     /// A listing that looks for namespaces without entries. One at a time lists.
     listing: tokio::sync::Mutex<Progress>,
     table: RwLock<Table>,
+}
+
+/// One has a store record what it has not.
+pub(crate) struct Recorder<'e> {
+    until: u64,
+    of: &'e AtomicU64,
+}
+
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        // Unless it took too long, and another is at it.
+        let _ = self.of.compare_exchange(self.until, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
 }
 
 impl Epochs {
@@ -82,7 +100,8 @@ impl Epochs {
             unrecorded: AtomicUsize::new(0),
             patterns: AtomicUsize::new(0),
             not_before: AtomicU64::new(0),
-            recorder: tokio::sync::Mutex::new(()),
+            recorder: AtomicU64::new(0),
+            ahead: AtomicU64::new(0),
             listing: tokio::sync::Mutex::default(),
             table: RwLock::default(),
         }
@@ -370,9 +389,13 @@ impl Epochs {
         self.unrecorded.load(Ordering::Acquire) != 0
     }
 
-    /// The right to have the store record what it has not.
-    pub(crate) async fn recorder(&self) -> impl Drop + Send {
-        self.recorder.lock().await
+    /// The right to have the store record what it has not, unless somebody else is at it.
+    pub(crate) fn recorder(&self, now: Duration) -> Option<Recorder<'_>> {
+        let now = now.as_millis() as u64;
+        let (known, until) = (self.recorder.load(Ordering::Relaxed), now + RECORDING.as_millis() as u64);
+        let is_mine = known <= now
+            && self.recorder.compare_exchange(known, until, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        is_mine.then_some(Recorder { until, of: &self.recorder })
     }
 
     /// How many epochs and patterns the store has to take still.

@@ -61,7 +61,7 @@ impl Coherence {
     pub fn mark_dirty(&self, key: &CacheKey, ticket: &WriteTicket, clock: &dyn Clock) {
         let hash = key.process_hash();
         if let Some(number) = ticket.number(&self.queue, hash) {
-            self.dirty.mark_dirty(key, number, || clock.now());
+            self.dirty.mark_dirty(key, number, || self.epochs.made_until(clock));
             // What has been written later, or in another place of the expression, is not taken for failed.
             if self.queue.is_overtaken(hash, number) || ticket.is_done_in_a_place(&self.queue, hash) {
                 self.dirty.mark_clean(key, number);
@@ -103,7 +103,7 @@ impl Coherence {
 
     /// What the whole store has now is outdated, and what is written from now on is not.
     pub(crate) fn ignore_what_is_there(&self, clock: &dyn Clock) {
-        self.dirty.ignore_before(clock.now());
+        self.dirty.ignore_before(self.epochs.made_until(clock));
     }
 
     /// How many keys are dirty now.

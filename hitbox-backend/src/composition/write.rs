@@ -1,9 +1,10 @@
 //! Writes of a composition. One into two layers of memory is carried out at once; others complete when they are dropped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use hitbox_core::{BackendLabel, BoxFuture, CacheKey, ErrorKind};
+use hitbox_core::{BackendLabel, BoxFuture, CacheKey, ErrorKind, Timestamp};
 
 use super::attempts::{WriteAttempts, Written};
 use super::dirty::Progress;
@@ -172,7 +173,7 @@ impl Composition {
 
     /// Gives a write what its layers share: a ticket, and what has been encoded.
     fn begin(&self, write: &mut Write) {
-        let Write { key, content, options, .. } = write;
+        let Write { key, content, options, condition } = write;
         if !matches!(content, Content::Times(_)) {
             self.refill.forget(key);
         }
@@ -180,7 +181,9 @@ impl Composition {
             && value.created().is_none()
         {
             // All layers agree on when it was made.
-            value.set_created(self.layout.clock().now());
+            let now = self.layout.clock().now();
+            let may_be_first = matches!(condition, Condition::IfNewer(_)) && self.layout.is_dirty(key);
+            value.set_created(if may_be_first { self.made_after_dirty_copies(now) } else { now });
         }
         let at_once = self.layout.capabilities().answers_at_once;
         options.ticket.get_or_insert_with(|| {
@@ -189,6 +192,15 @@ impl Composition {
         if self.shares_encodings {
             options.encodings.get_or_insert_default();
         }
+    }
+
+    /// When an entry is made whose version may be lower than that of a copy that has outlived its removal: later than that copy,
+    /// even if it is of the same millisecond.
+    #[cold]
+    fn made_after_dirty_copies(&self, now: Timestamp) -> Timestamp {
+        let ahead = now + Duration::from_millis(1);
+        self.layout.leaves().iter().for_each(|leaf| leaf.handle().coherence().epochs.made_ahead(ahead));
+        ahead
     }
 
     /// The same write to both layers at once.

@@ -82,7 +82,7 @@ impl<S: Store> Leaf<S> {
 
     /// Whether an entry cannot be checked with what is known. Entries of a shared store are not checked with tokens that
     /// were asked for long ago.
-    pub(super) fn needs_epochs(&self, key: &CacheKey, value: &CacheValue<Raw>) -> bool {
+    pub(super) fn needs_epochs<T>(&self, key: &CacheKey, value: &CacheValue<T>) -> bool {
         let has_scopes = value.details().is_some_and(|details| !details.scopes.is_empty());
         let epochs = self.epochs();
         (epochs.home() == EpochHome::Shared && has_scopes)
@@ -348,9 +348,10 @@ impl<S: Store> Leaf<S> {
         self.record_some(BESIDE_A_CALL).await.map(drop)
     }
 
-    /// Writes at most `limit` of what the store has not recorded. Says how many are left.
+    /// Writes at most `limit` of what the store has not recorded. Says how many are left. If others are at it, nothing is left,
+    /// and nobody waits for them: a call that is held would keep all.
     pub(super) async fn record_some(&self, limit: usize) -> BackendResult<u64> {
-        let _recorder = self.epochs().recorder().await;
+        let Some(_recorder) = self.epochs().recorder(self.handle.clock().monotonic()) else { return Ok(0) };
         let some = self.epochs().unrecorded(limit);
         if some.is_empty() {
             // Whoever invalidates what is left is at it.

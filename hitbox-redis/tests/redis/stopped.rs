@@ -144,3 +144,46 @@ async fn case_c18_batches_are_cut_at_their_deadlines() {
         }
     }
 }
+
+/// A call that is held while it has the store record an invalidation keeps nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_held_beside_an_unrecorded_invalidation_hold_nobody() {
+    for holds_a_write in [false, true] {
+        let server = RedisServer::start();
+        let redis = open(&server);
+        redis.set(&key(1), tagged(1), &mut CacheContext::new()).await.expect("a write");
+        server.freeze();
+        // It is given up, and so its record is open.
+        let invalidation = async { redis.invalidate_tags(&["t1"]).await };
+        tokio::time::timeout(DEADLINE / 10, invalidation).await.expect_err("nobody answers");
+        let held = redis.clone();
+        let mut held = Box::pin(async move {
+            let mut context = CacheContext::new();
+            if holds_a_write {
+                held.set(&key(7), tagged(7), &mut context).await.map(drop)
+            } else {
+                held.get::<u64>(&key(7), &mut context).await.map(drop)
+            }
+        });
+        tokio::time::timeout(DEADLINE / 10, &mut held).await.expect_err("nobody answers");
+        server.thaw();
+        let started = Instant::now();
+        // Longer than the store is left alone with what it has not recorded.
+        while started.elapsed() < Duration::from_secs(1) {
+            let (other, mut context) = (key(2), CacheContext::new());
+            let read = redis.get::<u64>(&other, &mut context);
+            drop(tokio::time::timeout(DEADLINE * 3, read).await.expect("a read ends"));
+            let write = redis.set(&other, tagged(2), &mut context);
+            drop(tokio::time::timeout(DEADLINE * 3, write).await.expect("a write ends"));
+        }
+        let read = redis.get::<u64>(&key(2), &mut CacheContext::new()).await.expect("the server is back");
+        assert_eq!(read.map(CacheValue::into_data), Some(2));
+        // Others are told of the invalidation, though who was at it is held still.
+        while redis.layout().has_unrecorded() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it is not recorded");
+            drop(redis.get::<u64>(&key(2), &mut CacheContext::new()).await);
+            tokio::time::sleep(DEADLINE / 10).await;
+        }
+        drop(held);
+    }
+}

@@ -3,8 +3,8 @@
 //!
 //! `HITBOX_SEED` replays what is done (not the scheduling), `HITBOX_RUNS` sets how many histories there are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hitbox::backend::operation::{Condition, Write};
@@ -12,10 +12,10 @@ use hitbox::backend::{
     Backend, CacheBackend, Compose, CompositionPolicy, OffloadPool, RaceWritePolicy, RefillPolicy,
     SystemClock,
 };
-use hitbox::core::{CacheKey, CacheValue, ErrorKind, Offload};
+use hitbox::core::{BoxFuture, CacheKey, CacheValue, Clock, ErrorKind, Offload, Timestamp};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
-use hitbox::redis::RedisBackend;
+use hitbox::redis::{RedisBackend, RedisBuilder};
 use hitbox_testkit::broken::Rewrites;
 use hitbox_testkit::{Fault, Faults, Faulty, Operation, RedisServer, number_from, seed};
 use rand::rngs::StdRng;
@@ -32,8 +32,12 @@ fn moka() -> MokaBackend {
     MokaBackend::builder().build().expect("moka")
 }
 
+fn builder(server: &RedisServer) -> RedisBuilder {
+    RedisBackend::builder(&server.url()).deadline(Duration::from_secs(10))
+}
+
 fn redis(server: &RedisServer) -> RedisBackend {
-    RedisBackend::builder(&server.url()).deadline(Duration::from_secs(10)).build().expect("redis")
+    builder(server).build().expect("redis")
 }
 
 /// What has been acknowledged of each key, and the keys' names in this history.
@@ -174,18 +178,40 @@ async fn case_c10_no_shared_layer_goes_back() {
     }
 }
 
+/// The machine's clock, and a millisecond that does not end.
+#[derive(Debug)]
+struct OneMillisecond;
+
+impl Clock for OneMillisecond {
+    fn now(&self) -> Timestamp {
+        static NOW: LazyLock<Timestamp> = LazyLock::new(|| SystemClock.now());
+        *NOW
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        SystemClock.sleep(duration)
+    }
+}
+
 /// A removal that a shared layer has missed does not make what it has newer than what is written afterwards: versions begin
 /// anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_outlived_its_removal_is_older_whatever_its_version() {
     let (near, far) = (RedisServer::start(), RedisServer::start());
-    for (run, first, then, is_back) in [(0, 6, 1, true), (1, 6, 1, false), (2, 1, 1, true), (3, 1, 1, false)]
-    {
+    let clocks: [Arc<dyn Clock>; 2] = [Arc::new(OneMillisecond), Arc::new(SystemClock)];
+    let histories = [(6, 1, true), (6, 1, false), (1, 1, true), (1, 1, false)];
+    let runs = clocks.iter().flat_map(|clock| histories.map(|history| (clock, history)));
+    for (run, (clock, (first, then, is_back))) in runs.enumerate() {
         let faults = Faults::default();
-        let near = redis(&near);
+        let near = builder(&near).clock(clock.clone()).build().expect("redis");
+        let far = builder(&far).clock(clock.clone()).build().expect("redis");
         let faulty = Faulty::new(near.clone(), &faults, Arc::new(SystemClock));
-        let both = faulty.compose(redis(&far), pool());
-        let key = CacheKey::builder("removed").part("run", run).build();
+        let both = faulty.compose(far, pool());
+        let key = CacheKey::builder("removed").part("run", run as u64).build();
         let write =
             async |value: u64, version| both.set_if_newer(&key, CacheValue::new(value), version).await;
         write(100, first).await.expect("a write");

@@ -29,7 +29,7 @@ impl Epochs {
     /// Makes entries invalid whose keys match and that were made until now. If too many patterns are held, all entries are;
     /// the store has its record of that until `kept`.
     pub(crate) fn hold(&self, pattern: &KeyPattern, clock: &dyn Clock, kept: Timestamp) {
-        let until = clock.now();
+        let until = self.made_until(clock);
         let mut table = self.write();
         let known = table.patterns.iter().position(|(held, _)| held == pattern);
         match known {
@@ -45,6 +45,16 @@ impl Epochs {
         // What was found valid before has to be looked at again.
         self.latest.store(logical_clock::tick(), Ordering::Release);
         self.refresh(&table);
+    }
+
+    /// An entry is made at this instant, which is to come.
+    pub(crate) fn made_ahead(&self, at: Timestamp) {
+        self.ahead.fetch_max(at.as_millis(), Ordering::AcqRel);
+    }
+
+    /// Until when the entries that are there were made.
+    pub(crate) fn made_until(&self, clock: &dyn Clock) -> Timestamp {
+        clock.now().max(Timestamp::from_millis(self.ahead.load(Ordering::Acquire)))
     }
 
     fn end_all(&self, clock: &dyn Clock, kept: Timestamp) {
