@@ -4,23 +4,25 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, ErrorKind, Freshness, Operation,
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, Operation,
 };
 
 use crate::backend::Backend;
-use crate::coherence::LoadPermit;
+use crate::coherence::{LoadPermit, WriteTicket};
 use crate::completion::Batch;
-use crate::envelope::Raw;
-use crate::operation::{Content, Found, ReadOptions, TimeChange, Write, WriteOptions};
+use crate::envelope::{Chunks, ChunksBuilder, Raw};
+use crate::layout::Layout;
+use crate::operation::{BodyOrigin, Condition, Content, Found, ReadOptions, TimeChange, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::typed;
 
 /// The largest body that is collected in memory before it is stored, in bytes.
 pub const MAX_BUFFERED_BODY: u64 = 64 * 1024 * 1024;
 
-const CHUNK: usize = 64 * 1024;
+/// The most that a reader hands out at a time.
+const CHUNK: u64 = 64 * 1024;
 
 /// Takes a body by chunks. Nothing is visible before it is finished. Dropping it unfinished leaves nothing, as
 /// [`abort`](Self::abort) does.
@@ -74,7 +76,8 @@ pub trait BodyReader: Send {
     /// "to the end".
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] if the range starts behind the end of the body or of itself.
+    /// [`ErrorKind::Unsupported`] if the range starts behind its own end, or not within the body; a body without bytes can be
+    /// read from 0.
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()>;
 
     /// The next chunk; nothing at the end.
@@ -84,42 +87,53 @@ pub trait BodyReader: Send {
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>>;
 }
 
+/// Where a body comes from. It is as old as its load permit, which is taken now if the caller has none.
+pub(crate) fn claim(layout: &Layout, key: &CacheKey, options: &mut WriteOptions) -> BodyOrigin {
+    options.origin.take().unwrap_or_else(|| BodyOrigin::Load(Arc::new(layout.load_permit(key))))
+}
+
 /// Collects chunks and writes them as one value when the body ends.
 pub(crate) struct BufferedWriter<B> {
     backend: B,
     key: CacheKey,
     entry: CacheValue<()>,
     options: WriteOptions,
-    load: Arc<LoadPermit>,
-    body: BytesMut,
+    origin: BodyOrigin,
+    body: ChunksBuilder,
 }
 
 impl<B: Backend> BufferedWriter<B> {
-    /// Opens a writer. What it brings is as old as its load permit, which is taken now if the caller has none.
+    /// Opens a writer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if the body is known to be.
     pub(crate) fn open(
         backend: B,
         key: &CacheKey,
         entry: CacheValue<()>,
         mut options: WriteOptions,
-    ) -> Box<dyn BodyWriter> {
-        let load = options.load.take().unwrap_or_else(|| Arc::new(backend.layout().load_permit(key)));
-        Box::new(Self { backend, key: key.clone(), entry, options, load, body: BytesMut::new() })
+    ) -> BackendResult<Box<dyn BodyWriter>> {
+        check_size(options.refill().and_then(|refill| refill.len).unwrap_or(0))?;
+        let origin = claim(backend.layout(), key, &mut options);
+        let body = ChunksBuilder::default();
+        Ok(Box::new(Self { backend, key: key.clone(), entry, options, origin, body }))
     }
 
-    async fn end(self, content: impl FnOnce(CacheValue<()>, Bytes) -> Content + Send) -> Receipt {
-        let Self { backend, key, entry, mut options, load, body } = self;
+    async fn end(self, content: impl FnOnce(CacheValue<()>, Chunks) -> Content + Send) -> Receipt {
+        let Self { backend, key, entry, mut options, origin, body } = self;
         let layout = backend.layout();
-        let scopes = entry.details().map_or(&[][..], |details| &details.scopes);
-        let ticket = match &options.ticket {
-            Some(ticket) => Some(ticket.clone()),
-            None => (!layout.is_superseded(&key, scopes, &load)).then(|| load.begin()).flatten(),
+        let condition = match origin {
+            BodyOrigin::Refill(refill) => Condition::Refill(refill.permit.clone()),
+            BodyOrigin::Load(load) => {
+                let Some(ticket) = ticket_of(layout, &key, &entry, &options, &load) else {
+                    return Receipt::of_all(layout.paths(), &LeafOutcome::Superseded);
+                };
+                options.ticket = Some(ticket);
+                Condition::Always
+            }
         };
-        let Some(ticket) = ticket else {
-            return Receipt::of_all(layout.paths(), &LeafOutcome::Superseded);
-        };
-        options.ticket = Some(ticket);
-        let mut write = Write::new(key, CacheValue::new(Raw::live(Bytes::new()))).with_options(options);
-        write.content = content(entry, body.freeze());
+        let mut write = Write::not_admitted(key, options).with_condition(condition);
+        write.content = content(entry, body.finish());
         backend.write(Batch::one(write)).await.into_one().unwrap_or_default()
     }
 }
@@ -127,24 +141,15 @@ impl<B: Backend> BufferedWriter<B> {
 #[async_trait]
 impl<B: Backend> BodyWriter for BufferedWriter<B> {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
-        let size = self.body.len() as u64 + chunk.len() as u64;
-        if size > MAX_BUFFERED_BODY {
-            let error = BackendError::too_large("a buffered body", size, MAX_BUFFERED_BODY);
-            return Err(error.during(Operation::WriteBody));
-        }
-        self.body.extend_from_slice(&chunk);
+        check_size(self.body.len() + chunk.len() as u64)?;
+        self.body.push(chunk);
         Ok(())
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
-        let clock = self.backend.layout().clock().clone();
-        self.end(|entry, body| {
-            // The idle time begins when the body is there.
-            let entry =
-                TimeChange::read_at(clock.now(), entry.created()).apply(entry).unwrap_or_else(|same| same);
-            Content::Entry(entry.map(|()| Raw::live(body)))
-        })
-        .await
+        let (clock, origin) = (self.backend.layout().clock().clone(), self.origin.clone());
+        self.end(|entry, body| Content::Entry(ended(entry, &origin, &*clock).map(|()| Raw::chunks(body))))
+            .await
     }
 
     async fn abort(self: Box<Self>) {}
@@ -152,6 +157,14 @@ impl<B: Backend> BodyWriter for BufferedWriter<B> {
     async fn leave_out(self: Box<Self>) -> Receipt {
         self.end(|_, _| Content::NotAdmitted { version: None }).await
     }
+}
+
+fn check_size(size: u64) -> BackendResult<()> {
+    if size > MAX_BUFFERED_BODY {
+        let error = BackendError::too_large("a buffered body", size, MAX_BUFFERED_BODY);
+        return Err(error.during(Operation::WriteBody));
+    }
+    Ok(())
 }
 
 /// Takes a body that is not admitted.
@@ -180,6 +193,59 @@ impl BodyWriter for LeftOut {
     }
 }
 
+/// The part of a body of `len` bytes that a reader goes on with.
+///
+/// # Errors
+/// As [`BodyReader::seek`].
+pub(crate) fn part_of(range: Range<u64>, len: u64, label: BackendLabel) -> BackendResult<Range<u64>> {
+    let end = range.end.min(len);
+    if range.start > range.end || (range.start >= len && range.start > 0) {
+        let message = format!("{}..{} is no range of {len} bytes", range.start, range.end);
+        return Err(BackendError::new(ErrorKind::Unsupported, message).at(label).during(Operation::ReadBody));
+    }
+    Ok(range.start..end)
+}
+
+/// Notes that an entry with an idle time has been read by somebody who asked for its body.
+pub(crate) async fn note_read<B: Backend, T>(
+    backend: &B,
+    key: &CacheKey,
+    entry: &CacheValue<T>,
+    options: &ReadOptions,
+) {
+    let layout = backend.layout();
+    if !options.background
+        && let Some(change) = TimeChange::of_read(entry, || layout.clock().now())
+        && let Some(notes) = layout.note_read_later(key, change)
+    {
+        Box::pin(notes.make()).await;
+    }
+}
+
+/// The entry as it is when its body has ended: its idle time begins then, unless it is a copy.
+pub(crate) fn ended<T>(entry: CacheValue<T>, origin: &BodyOrigin, clock: &dyn Clock) -> CacheValue<T> {
+    if matches!(origin, BodyOrigin::Refill(_)) {
+        return entry;
+    }
+    TimeChange::read_at(clock.now(), entry.created()).apply(entry).unwrap_or_else(|same| same)
+}
+
+/// The ticket under which a body is stored; nothing if its key was written, or something that it carries was invalidated, since
+/// its writer was opened.
+pub(crate) fn ticket_of(
+    layout: &Layout,
+    key: &CacheKey,
+    entry: &CacheValue<()>,
+    options: &WriteOptions,
+    load: &LoadPermit,
+) -> Option<Arc<WriteTicket>> {
+    let scopes = entry.details().map_or(&[][..], |details| &details.scopes);
+    match &options.ticket {
+        Some(ticket) => Some(ticket.clone()),
+        None => (!layout.is_superseded(key, scopes, load)).then(|| load.begin()).flatten(),
+    }
+}
+
 /// Hands out a value that is in memory already.
 pub(crate) struct BufferedReader {
     entry: CacheValue<()>,
@@ -187,8 +253,8 @@ pub(crate) struct BufferedReader {
     freshness: Freshness,
     /// Held, since a live value is told from others by where it is.
     value: Raw,
-    body: Bytes,
-    at: Range<usize>,
+    body: Chunks,
+    at: Range<u64>,
 }
 
 impl BufferedReader {
@@ -201,17 +267,11 @@ impl BufferedReader {
         let Some((found, body)) = typed::read_by(backend, key, options.clone(), typed::body).await? else {
             return Ok(None);
         };
-        let layout = backend.layout();
-        if !options.background
-            && let Some(change) = TimeChange::of_read(&found.value, || layout.clock().now())
-            && let Some(notes) = layout.note_read_later(key, change)
-        {
-            Box::pin(notes.make()).await;
-        }
+        note_read(backend, key, &found.value, options).await;
         Ok(Some(Self::of(found, body)))
     }
 
-    fn of(found: Found, body: Bytes) -> Box<dyn BodyReader> {
+    fn of(found: Found, body: Chunks) -> Box<dyn BodyReader> {
         let (label, freshness) = (found.label, found.freshness);
         let (value, entry) = found.value.split();
         let at = 0..body.len();
@@ -238,29 +298,17 @@ impl BodyReader for BufferedReader {
     }
 
     fn len(&self) -> Option<u64> {
-        Some(self.body.len() as u64)
+        Some(self.body.len())
     }
 
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
-        let len = self.body.len() as u64;
-        let end = range.end.min(len);
-        if range.start > range.end || range.start > end || (range.start == end && range.start > 0) {
-            let message = format!("{}..{} is no range of {len} bytes", range.start, range.end);
-            return Err(BackendError::new(ErrorKind::Unsupported, message)
-                .at(self.label)
-                .during(Operation::ReadBody));
-        }
-        self.at = range.start as usize..end as usize;
+        self.at = part_of(range, self.body.len(), self.label)?;
         Ok(())
     }
 
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
-        if self.at.is_empty() {
-            return Ok(None);
-        }
-        let end = self.at.end.min(self.at.start + CHUNK);
-        let chunk = self.body.slice(self.at.start..end);
-        self.at.start = end;
-        Ok(Some(chunk))
+        let chunk = self.body.read(self.at.clone(), CHUNK);
+        self.at.start += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(chunk)
     }
 }

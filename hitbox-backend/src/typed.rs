@@ -6,7 +6,7 @@ use hitbox_core::{
 };
 
 use crate::backend::Backend;
-use crate::envelope::{Cacheable, Raw};
+use crate::envelope::{Cacheable, Chunks, Raw};
 use crate::layout::Notes;
 use crate::operation::{Answer, Found, LeafPosition, LeafSet, ReadOptions, TimeChange, TryRead};
 use crate::stats::Event;
@@ -151,10 +151,14 @@ pub(crate) async fn read_by<D, B: Backend + ?Sized>(
     Ok(None)
 }
 
-/// The bytes of a body with all that was found, for readers of bodies.
-pub(crate) fn body(found: Found) -> Result<(Found, bytes::Bytes), Undecodable> {
+/// The chunks of a body with all that was found, for readers of bodies.
+pub(crate) fn body(found: Found) -> Result<(Found, Chunks), Undecodable> {
+    if let Some(chunks) = found.value.data().as_chunks() {
+        let chunks = chunks.clone();
+        return Ok((found, chunks));
+    }
     match found.value.data().decode::<bytes::Bytes>() {
-        Ok(body) => Ok((found, body)),
+        Ok(body) => Ok((found, body.into())),
         Err(error) => Err(Undecodable::of(&found, error)),
     }
 }

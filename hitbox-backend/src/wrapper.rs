@@ -140,12 +140,19 @@ pub trait Wrapper: Send + Sync + Sized + 'static {
 pub struct Offer<'o> {
     entry: &'o CacheValue<()>,
     value: Option<&'o Raw>,
+    /// Bytes of a body, if they are known.
+    len: Option<u64>,
     is_refill: bool,
 }
 
 impl<'o> Offer<'o> {
     pub(crate) fn new(entry: &'o CacheValue<()>, value: Option<&'o Raw>, is_refill: bool) -> Self {
-        Self { entry, value, is_refill }
+        Self { entry, value, len: None, is_refill }
+    }
+
+    fn of_body(entry: &'o CacheValue<()>, options: &WriteOptions) -> Self {
+        let refill = options.refill();
+        Self { entry, value: None, len: refill.and_then(|refill| refill.len), is_refill: refill.is_some() }
     }
 
     /// The entry without its value.
@@ -153,9 +160,10 @@ impl<'o> Offer<'o> {
         self.entry
     }
 
-    /// Bytes of the value: as it is encoded, or else estimated. Nothing for a body that is still to come.
+    /// Bytes of the value: as it is encoded, or else estimated. Nothing for a body that is still to come, unless it is copied
+    /// from a lower layer.
     pub fn size(&self) -> Option<u64> {
-        let value = self.value?;
+        let Some(value) = self.value else { return self.len };
         Some(value.as_encoded().map_or_else(|| value.weight(), |encoded| encoded.bytes.len() as u64))
     }
 
@@ -410,7 +418,7 @@ pub mod forward {
         options: WriteOptions,
     ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
         let entry = wrapper.change(key, entry);
-        let is_admitted = wrapper.admits(key, &Offer::new(&entry, None, false));
+        let is_admitted = wrapper.admits(key, &Offer::of_body(&entry, &options));
         let call = move || match wrapper.keys() {
             None if is_admitted => wrapper.inner().open_writer(key, entry, options),
             mapping => {

@@ -245,16 +245,39 @@ impl Files {
 
     /// Writes a file that nobody sees yet.
     pub(crate) fn write_temporary(&self, bytes: &[u8]) -> BackendResult<Temporary> {
-        let folder = self.folder.join("tmp");
-        let failed = |e| io_error("write into", &folder, e);
-        let place = self.place();
-        let (name, mut file) = place.new_temporary().map_err(failed)?;
-        let temporary = Temporary { place, name, is_installed: false };
-        file.write_all(bytes).map_err(failed)?;
-        if self.durability == Durability::Sync {
-            file.sync_data().map_err(failed)?;
-        }
+        let mut temporary = self.new_temporary()?;
+        temporary.file.write_all(bytes).map_err(|e| self.not_written(e))?;
+        self.sync_temporary(&temporary)?;
         Ok(temporary)
+    }
+
+    /// Makes a file that nobody sees yet.
+    pub(crate) fn new_temporary(&self) -> BackendResult<Temporary> {
+        let place = self.place();
+        let (name, file) = place.new_temporary().map_err(|e| self.not_written(e))?;
+        Ok(Temporary { place, name, file, is_installed: false })
+    }
+
+    /// Writes into such a file.
+    pub(crate) fn write_into(&self, temporary: &Temporary, bytes: &[u8], at: u64) -> BackendResult<()> {
+        temporary.file.write_all_at(bytes, at).map_err(|e| self.not_written(e))
+    }
+
+    /// Before such a file is installed.
+    pub(crate) fn sync_temporary(&self, temporary: &Temporary) -> BackendResult<()> {
+        if self.durability == Durability::Sync {
+            temporary.file.sync_data().map_err(|e| self.not_written(e))?;
+        }
+        Ok(())
+    }
+
+    fn not_written(&self, error: io::Error) -> BackendError {
+        io_error("write into", &self.folder.join("tmp"), error)
+    }
+
+    /// The file of an object, to read parts of it; nothing if there is none.
+    pub(crate) fn open_object(&self, digest: Digest) -> BackendResult<Option<File>> {
+        self.file(digest).map_err(|e| io_error("open", &self.path(digest), e))
     }
 
     /// Puts a temporary file in the place of an object, and of whatever else has its name but a folder that is not
@@ -326,6 +349,7 @@ fn is_link(error: &io::Error) -> bool {
 pub(crate) struct Temporary {
     place: Arc<Place>,
     name: String,
+    file: File,
     is_installed: bool,
 }
 

@@ -74,9 +74,9 @@ impl Entry {
         space(self.bytes)
     }
 
-    /// The space that it takes if it is the record of a scope.
-    fn scope_space(&self) -> u64 {
-        if self.class == Class::Scope { self.space() } else { 0 }
+    /// The space that it takes if it is of this class.
+    fn space_as(&self, class: Class) -> u64 {
+        if self.class == class { self.space() } else { 0 }
     }
 
     /// One if it counts as an entry.
@@ -102,8 +102,12 @@ pub(crate) struct Index {
     under_way: HashMap<Digest, UnderWay>,
     /// What entries, and writes under way, take of the file system.
     space: u64,
+    /// The part of bodies that are being written.
+    body_space: u64,
     /// The part that records of scopes take.
     scope_space: u64,
+    /// The part of what is never put out.
+    pinned_space: u64,
     /// How many are users'.
     users: u64,
     sequence: u64,
@@ -182,7 +186,8 @@ impl Index {
         let sequence = entry.sequence;
         self.applied(digest, sequence);
         self.users += entry.of_users();
-        self.scope_space += entry.scope_space();
+        self.scope_space += entry.space_as(Class::Scope);
+        self.pinned_space += entry.space_as(Class::Pinned);
         match self.entries.insert(digest, entry) {
             Some(old) => self.free(&old),
             None => drop(self.order.insert(digest)),
@@ -216,7 +221,8 @@ impl Index {
 
     fn free(&mut self, entry: &Entry) {
         self.space -= entry.space();
-        self.scope_space -= entry.scope_space();
+        self.scope_space -= entry.space_as(Class::Scope);
+        self.pinned_space -= entry.space_as(Class::Pinned);
         self.users -= entry.of_users();
     }
 
@@ -231,6 +237,21 @@ impl Index {
         let evicted = self.evict_down_to(max.saturating_sub(space));
         self.space += space;
         evicted
+    }
+
+    /// The same for a body that goes on; nothing, and nobody is put out, if what is never put out leaves no room: other bodies
+    /// that are being written, and pinned records.
+    pub(crate) fn reserve_for_body(&mut self, space: u64, max: u64) -> Option<Vec<Digest>> {
+        if self.body_space.saturating_add(self.pinned_space).saturating_add(space) > max {
+            return None;
+        }
+        self.body_space += space;
+        Some(self.reserve(space, max))
+    }
+
+    /// A body is written, or has been given up.
+    pub(crate) fn ended_body(&mut self, space: u64) {
+        self.body_space -= space;
     }
 
     /// Puts entries out that take at least so much together, if there are as many. They have left the index.

@@ -39,6 +39,7 @@ pub fn entry(folder: &Path, key: &CacheKey, now: Timestamp) -> BackendResult<Opt
         Object::OtherKey => Ok(None),
         Object::Newer => Err(Uninspectable::Newer.into()),
         Object::Damaged => Err(Uninspectable::Damaged.into()),
+        Object::TooLong => Err(Uninspectable::TooLarge.into()),
     }
 }
 

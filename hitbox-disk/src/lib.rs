@@ -3,7 +3,9 @@
 #![warn(clippy::disallowed_methods)]
 
 mod backend;
+mod body;
 mod builder;
+mod calls;
 mod claim;
 mod error;
 mod files;
@@ -19,8 +21,10 @@ mod objects;
 mod pinned;
 mod place;
 mod recover;
+mod room;
 mod start;
 mod store;
+mod streams;
 mod trust;
 
 /// Whether bytes are the start of an object that this release understands. For fuzzing.

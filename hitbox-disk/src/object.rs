@@ -54,6 +54,8 @@ pub enum Object {
     Newer,
     /// Not what was written.
     Damaged,
+    /// A body that is not read as a whole.
+    TooLong,
 }
 
 /// The head of a file.

@@ -3,6 +3,7 @@
 //! Two locks: the index (short, never held over I/O), and one of the shelves (held over the rename or
 //! removal of one file, so that file and index change together).
 
+use std::fs::File;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -12,19 +13,21 @@ use std::task::Poll;
 use bytes::Bytes;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
 use hitbox_backend::envelope::wire;
-use hitbox_backend::store::{Occupancy, Page, TimeChange};
+use hitbox_backend::store::{Page, TimeChange};
 use tokio::sync::Notify;
 
-use crate::error::io_kind;
-use crate::files::Files;
+use crate::body::Examined;
+use crate::error::{io_error, io_kind};
+use crate::files::{Files, Temporary};
 use crate::index::{Digest, Entry, Index, space};
 use crate::object::{self, Object};
 use crate::pinned::Pinned;
+use crate::room::Reserved;
 use crate::start::{Start, class_of};
 
 const SHELVES: usize = 64;
 /// How often a write is tried again.
-const TRIES: u32 = 8;
+pub(crate) const TRIES: u32 = 8;
 
 #[derive(Debug)]
 pub(crate) struct Objects {
@@ -38,13 +41,13 @@ pub(crate) struct Objects {
     shelves: [Mutex<()>; SHELVES],
     /// Changes of objects in their place, by shelf: odd while one is made.
     changes: [AtomicU64; SHELVES],
-    max_bytes: u64,
-    evicted: AtomicU64,
-    expired: AtomicU64,
+    pub(crate) max_bytes: u64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) expired: AtomicU64,
     /// Where the next sweep goes on: one that was cut short must not look at the same entries again.
     swept_to: Mutex<Digest>,
     /// Objects that could not be removed.
-    left: AtomicU64,
+    pub(crate) left: AtomicU64,
 }
 
 /// A write or delete that has its place in the order; ends when dropped, whether it was carried out or not.
@@ -81,7 +84,8 @@ impl Objects {
             left: AtomicU64::new(left),
         };
         // The bound may be smaller than it was.
-        drop(store.make_room(0));
+        let evicted = store.index().reserve(0, max_bytes);
+        store.discard_evicted(&evicted);
         Ok(store)
     }
 
@@ -93,12 +97,12 @@ impl Objects {
         self.shelves[digest as usize % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changes_of(&self, digest: Digest) -> &AtomicU64 {
+    pub(crate) fn changes_of(&self, digest: Digest) -> &AtomicU64 {
         &self.changes[digest as usize % SHELVES]
     }
 
     /// Whether what has been read since `changes` were counted is no mix of what was and what is.
-    fn is_unchanged(&self, digest: Digest, changes: u64) -> bool {
+    pub(crate) fn is_unchanged(&self, digest: Digest, changes: u64) -> bool {
         fence(Ordering::Acquire);
         changes.is_multiple_of(2) && self.changes_of(digest).load(Ordering::Relaxed) == changes
     }
@@ -110,7 +114,7 @@ impl Objects {
     }
 
     /// Work that is no operation on a key, and must have ended before the folder is released.
-    fn work(self: &Arc<Self>) -> Operation {
+    pub(crate) fn work(self: &Arc<Self>) -> Operation {
         self.begin(0)
     }
 
@@ -165,28 +169,48 @@ impl Objects {
         }
     }
 
-    /// The object under this name.
-    pub(crate) fn read(&self, digest: Digest, key: &[u8]) -> BackendResult<Option<Object>> {
+    /// The file of a key, with what it is; nothing if there is none.
+    pub(crate) fn examine(
+        &self,
+        digest: Digest,
+        key: &[u8],
+    ) -> BackendResult<Option<(Entry, File, Examined)>> {
+        let Some(entry) = self.index().get(digest) else { return Ok(None) };
+        let Some(file) = self.files.open_object(digest)? else { return Ok(None) };
+        let examined = Examined::of(&file, key, entry.bytes);
+        let examined = examined.map_err(|e| io_error("look at", &self.files.path(digest), e))?;
+        Ok(Some((entry, file, examined)))
+    }
+
+    /// The object under this name. Of one whose file has more than so many bytes only its start is read.
+    fn look(&self, digest: Digest, key: &[u8], longest: u64) -> BackendResult<Option<Object>> {
+        if self.index().get(digest).is_some_and(|entry| entry.bytes > longest) {
+            return Ok(self.examine(digest, key)?.map(|(_, _, examined)| match examined {
+                Examined::Body { .. } => Object::TooLong,
+                Examined::Other(object) => object,
+            }));
+        }
+        Ok(self.files.read(digest)?.map(|file| object::decode(key, file)))
+    }
+
+    /// The object under this name, unless its file is longer than so many bytes.
+    pub(crate) fn read(&self, digest: Digest, key: &[u8], longest: u64) -> BackendResult<Option<Object>> {
         let Some(entry) = self.index().get(digest) else { return Ok(None) };
         let changes = self.changes_of(digest).load(Ordering::Acquire);
-        let mut file = self.files.read(digest)?;
-        if !self.is_unchanged(digest, changes) {
+        let mut object = self.look(digest, key, longest)?;
+        let is_sure = object.is_some() && (entry.bytes <= longest || object == Some(Object::TooLong));
+        if !is_sure || !self.is_unchanged(digest, changes) {
             let _shelf = self.shelf(digest);
-            file = self.files.read(digest)?;
-        }
-        let Some(file) = file else {
-            // Evicted or overwritten since; or somebody removed the file.
-            let _shelf = self.shelf(digest);
-            if self.files.read(digest)?.is_none() {
+            object = self.look(digest, key, longest)?;
+            if object.is_none() {
+                // Evicted or overwritten since; or somebody removed the file.
                 self.index().remove_if_same(digest, entry.sequence);
             }
-            return Ok(None);
-        };
-        let object = object::decode(key, file);
-        if matches!(object, Object::Record(_)) {
+        }
+        if matches!(object, Some(Object::Record(_))) {
             self.index().touch(digest);
         }
-        Ok(Some(object))
+        Ok(object)
     }
 
     /// Removes a damaged object, unless it has been overwritten: `record` is what was found, if it was a record.
@@ -195,16 +219,17 @@ impl Objects {
         digest: Digest,
         key: &[u8],
         record: Option<&[u8]>,
+        longest: u64,
     ) -> BackendResult<()> {
         let _work = self.work();
         self.hold()?;
         let _shelf = self.shelf(digest);
         let Some(entry) = self.index().get(digest) else { return Ok(()) };
-        let Some(file) = self.files.read(digest)? else { return Ok(()) };
-        let is_same = match object::decode(key, file) {
+        let Some(object) = self.look(digest, key, longest)? else { return Ok(()) };
+        let is_same = match object {
             Object::Record(found) => record.is_some_and(|record| found == record),
             Object::Damaged => true,
-            Object::OtherKey | Object::Newer => false,
+            Object::OtherKey | Object::Newer | Object::TooLong => false,
         };
         if is_same && self.index().remove_if_same(digest, entry.sequence) {
             self.pinned.forget(digest);
@@ -213,8 +238,20 @@ impl Objects {
         Ok(())
     }
 
+    /// Removes an object, unless another write than this one has made it.
+    pub(crate) fn remove_if_made_by(self: &Arc<Self>, digest: Digest, sequence: u64) -> BackendResult<()> {
+        let _work = self.work();
+        self.hold()?;
+        let _shelf = self.shelf(digest);
+        if self.index().remove_if_same(digest, sequence) {
+            self.pinned.forget(digest);
+            self.files.remove(digest)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn write(
-        &self,
+        self: &Arc<Self>,
         operation: &Operation,
         key: &[u8],
         record: &[u8],
@@ -239,12 +276,12 @@ impl Objects {
     }
 
     /// Before files are changed: makes sure that the folder is there, and is nobody else's.
-    fn hold(&self) -> BackendResult<()> {
+    pub(crate) fn hold(&self) -> BackendResult<()> {
         if self.files.hold()? { self.restore_pinned(None) } else { Ok(()) }
     }
 
     /// Whether a write that failed is worth another try, for which so much of others may be put out.
-    fn is_put_right(&self, error: &BackendError, space: u64) -> BackendResult<bool> {
+    pub(crate) fn is_put_right(&self, error: &BackendError, space: u64) -> BackendResult<bool> {
         match io_kind(error) {
             // The folder, or part of it, was removed.
             Some(io::ErrorKind::NotFound) => {
@@ -254,8 +291,7 @@ impl Objects {
             // Others than this store have filled the file system.
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 let evicted = self.index().put_out(space);
-                self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
-                self.discard(&evicted);
+                self.discard_evicted(&evicted);
                 Ok(!evicted.is_empty())
             }
             _ => Ok(false),
@@ -263,7 +299,7 @@ impl Objects {
     }
 
     fn try_write(
-        &self,
+        self: &Arc<Self>,
         operation: &Operation,
         file: &[u8],
         key: &[u8],
@@ -273,6 +309,19 @@ impl Objects {
         let bytes = file.len() as u64;
         let reserved = self.make_room(space(bytes));
         let temporary = self.files.write_temporary(file)?;
+        self.put_in_place(operation, temporary, key, value, reserved, (bytes, file))
+    }
+
+    /// Makes a file visible that has been written, of so many bytes; of those that are kept in memory too, with what is in it.
+    pub(crate) fn put_in_place(
+        &self,
+        operation: &Operation,
+        temporary: Temporary,
+        key: &[u8],
+        value: &CacheValue<()>,
+        reserved: Reserved,
+        (bytes, file): (u64, &[u8]),
+    ) -> BackendResult<()> {
         let Operation { digest, sequence, .. } = *operation;
         let shelf = self.shelf(digest);
         if self.index().is_superseded(digest, sequence) {
@@ -284,28 +333,10 @@ impl Objects {
         self.pinned.keep(digest, entry, file);
         reserved.keep();
         drop(shelf);
+        // Bodies that are being written may have left it less room than it was to have.
+        let evicted = self.index().reserve(0, self.max_bytes);
+        self.discard_evicted(&evicted);
         if made { self.restore_pinned(Some(digest)) } else { Ok(()) }
-    }
-
-    /// Puts entries out until there is so much room, and reserves it.
-    fn make_room(&self, space: u64) -> Reserved<'_> {
-        let evicted = self.index().reserve(space, self.max_bytes);
-        let reserved = Reserved { store: self, space };
-        self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
-        self.discard(&evicted);
-        reserved
-    }
-
-    /// Removes the files of entries that have left the index. One that cannot be removed must not keep others from
-    /// being written: it is left, and counted.
-    fn discard(&self, digests: &[Digest]) {
-        for digest in digests {
-            let _shelf = self.shelf(*digest);
-            if !self.holds(*digest) && !self.files.remove_or_leave(*digest) {
-                let left = 1 + self.left.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(left, "objects that cannot be removed take room beyond the bound");
-            }
-        }
     }
 
     /// Removes the entry, and says what it was.
@@ -431,16 +462,6 @@ impl Objects {
     }
 }
 
-impl Objects {
-    pub(crate) fn occupancy(&self) -> Occupancy {
-        let index = self.index();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Occupancy::new(index.users(), index.space())
-            .with_bounds(None, Some(self.max_bytes))
-            .with_dropped(count(&self.evicted), count(&self.expired))
-    }
-}
-
 /// A change of an object in its place; ends when dropped.
 struct Changing<'a>(&'a AtomicU64);
 
@@ -454,26 +475,5 @@ impl<'a> Changing<'a> {
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Release);
-    }
-}
-
-/// Room set aside for a write; given back unless the write keeps it.
-#[derive(Debug)]
-struct Reserved<'a> {
-    store: &'a Objects,
-    space: u64,
-}
-
-impl Reserved<'_> {
-    fn keep(mut self) {
-        self.space = 0;
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        if self.space > 0 {
-            self.store.index().release(self.space);
-        }
     }
 }

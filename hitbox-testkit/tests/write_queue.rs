@@ -22,7 +22,7 @@ use write_ticket::{QueueSet, WriteTicket};
 
 /// What the queue takes its primitives from.
 mod sync {
-    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
 }
 
 #[path = "../../hitbox-backend/src/coherence/write_queue.rs"]

@@ -5,11 +5,13 @@
 //! the stripe's lock. A permit that is taken while its key is being written ends with that write. What it brings may be
 //! shared until then, and is never stored.
 
+use std::sync::PoisonError;
+
 use hitbox_core::{CacheKey, Timestamp};
 use smallvec::SmallVec;
 
 use super::logical_clock::StartedAt;
-use super::sync::Arc;
+use super::sync::{Arc, Mutex, Weak};
 use super::write_queue::WriteQueue;
 use super::write_ticket::{QueueOf, QueueSet, WriteTicket};
 
@@ -18,6 +20,8 @@ pub struct LoadPermit {
     /// Each with the permit's number there, and its key as it is known there.
     stores: SmallVec<[(QueueOf, u64, CacheKey); 3]>,
     started: StartedAt,
+    /// The write that it was redeemed for, as long as somebody carries it out.
+    begun: Mutex<Weak<WriteTicket>>,
 }
 
 impl LoadPermit {
@@ -28,7 +32,11 @@ impl LoadPermit {
             (of, id, key)
         };
         let started = StartedAt::load(now);
-        Self { stores: queues.0.into_iter().zip(keys).map(permit).collect(), started }
+        Self {
+            stores: queues.0.into_iter().zip(keys).map(permit).collect(),
+            started,
+            begun: Mutex::default(),
+        }
     }
 
     /// When it was taken.
@@ -43,9 +51,12 @@ impl LoadPermit {
     }
 
     /// Begins the write that the permit is for, unless another write came first. That ends all other permits to the
-    /// key; this one stays current until the write ends.
+    /// key; this one stays current until the write ends. Whoever shares the permit is given the same ticket until then.
     pub fn begin(&self) -> Option<Arc<WriteTicket>> {
-        WriteTicket::begin_permitted(self)
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = begun.upgrade().or_else(|| WriteTicket::begin_permitted(self))?;
+        *begun = Arc::downgrade(&ticket);
+        Some(ticket)
     }
 
     pub(super) fn stores(&self) -> &[(QueueOf, u64, CacheKey)] {

@@ -17,7 +17,7 @@ pub(crate) mod write_ticket;
 
 /// The primitives that the queue is built on; schedule exploration puts others in their place.
 pub(crate) mod sync {
-    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 }
 
 use std::sync::{Arc, OnceLock};

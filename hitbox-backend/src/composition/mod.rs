@@ -7,12 +7,14 @@ mod builder;
 mod dirty;
 mod finish;
 mod layer;
+mod open_body;
 pub mod policy;
 mod read;
 mod receipts;
 mod refill;
 mod remove;
 mod state;
+mod tee;
 mod whole;
 mod winner;
 mod write;
@@ -35,7 +37,7 @@ use crate::operation::{
     WriteOptions,
 };
 use crate::receipt::{Receipt, Receipts};
-use crate::stream::{BodyReader, BodyWriter, BufferedReader, BufferedWriter};
+use crate::stream::{BodyReader, BodyWriter};
 use state::Composition;
 
 /// L1 over L2. Cloning shares everything.
@@ -98,7 +100,7 @@ impl Backend for CompositionBackend {
         key: &'a CacheKey,
         options: &'a ReadOptions,
     ) -> Completion<'a, BackendResult<Option<Box<dyn BodyReader>>>> {
-        Completion::later(BufferedReader::open(self, key, options))
+        Completion::later(self.0.open_by_policy(key, options))
     }
 
     fn open_writer<'a>(
@@ -107,7 +109,7 @@ impl Backend for CompositionBackend {
         entry: CacheValue<()>,
         options: WriteOptions,
     ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
-        Completion::Done(Ok(BufferedWriter::open(self.clone(), key, entry, options)))
+        Completion::later(self.0.open_tee(key, entry, options))
     }
 
     fn adopt(&self, placement: &Placement) -> Arc<dyn Backend> {

@@ -68,7 +68,7 @@ impl Composition {
     }
 
     /// The layers of a nest leave it to the outermost to bring dirty copies up to date.
-    fn for_layers(self: &Arc<Self>, key: &CacheKey, options: &ReadOptions) -> ReadOptions {
+    pub(super) fn for_layers(self: &Arc<Self>, key: &CacheKey, options: &ReadOptions) -> ReadOptions {
         if options.reconcile && self.layout.has_dirty() {
             self.reconcile(key);
         }
@@ -239,14 +239,20 @@ impl TryAttempts for TryRun<'_> {
 
 /// An attempt of a read that may go on when the read has been answered. What it finds then is not served.
 #[derive(Debug, Default)]
-struct Detachment(Mutex<(Option<Spare>, bool)>);
+pub(super) struct Detachment(Mutex<(Option<Spare>, bool)>);
 
 impl Detachment {
     fn lock(&self) -> MutexGuard<'_, (Option<Spare>, bool)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self, composition: &Composition, key: &CacheKey, options: &ReadOptions, answer: &Answer) {
+    pub(super) fn ended(
+        &self,
+        composition: &Composition,
+        key: &CacheKey,
+        options: &ReadOptions,
+        answer: &Answer,
+    ) {
         let Ok(Some(found)) = answer else { return };
         let spare = composition.spare(found);
         let is_left = {
@@ -260,7 +266,7 @@ impl Detachment {
     }
 
     /// The read was answered without it.
-    fn left_behind(&self, composition: &Composition, key: &CacheKey, options: &ReadOptions) {
+    pub(super) fn left_behind(&self, composition: &Composition, key: &CacheKey, options: &ReadOptions) {
         let spare = {
             let mut state = self.lock();
             state.1 = true;

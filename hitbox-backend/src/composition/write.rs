@@ -245,7 +245,7 @@ impl Composition {
     }
 
     /// The receipt of a write. If it counts as done, the copies of layers that have not got it by now are dirty.
-    fn written(&self, written: Written, progress: &Progress, write: &Write) -> Receipt {
+    pub(super) fn written(&self, written: Written, progress: &Progress, write: &Write) -> Receipt {
         let written = self.with_open_layers(written, progress);
         let needs = self.blueprint.policy.write.needs();
         let receipt = receipts::join_writes(written, needs, &self.blueprint.required);
@@ -307,7 +307,7 @@ impl Composition {
 
     /// A leaf that does not take the new value, for good, loses the older one before the write is answered: other
     /// processes, and this one after a restart, know nothing of dirty keys. If it cannot, the key stays dirty there.
-    async fn remove_refused(&self, key: &CacheKey, options: &WriteOptions, receipt: &Receipt) {
+    pub(super) async fn remove_refused(&self, key: &CacheKey, options: &WriteOptions, receipt: &Receipt) {
         if receipt.stored() == 0 || receipt.stored() as usize == receipt.leaves().len() {
             return;
         }
@@ -409,11 +409,11 @@ impl WriteAttempts for WriteRun<'_> {
 }
 
 /// A write that was begun and given up: nobody knows whether its layer has it.
-struct UnknownOutcome<'a> {
-    composition: &'a Composition,
-    key: &'a CacheKey,
-    layer: Layer,
-    options: &'a WriteOptions,
+pub(super) struct UnknownOutcome<'a> {
+    pub(super) composition: &'a Composition,
+    pub(super) key: &'a CacheKey,
+    pub(super) layer: Layer,
+    pub(super) options: &'a WriteOptions,
 }
 
 impl Drop for UnknownOutcome<'_> {

@@ -117,6 +117,8 @@ pub enum Unusable {
     Damaged,
     /// They are not ours, or need a newer release, another schema or another build. They are left as they are.
     Foreign,
+    /// A body that is larger than what the leaf hands out as a whole. It is left as it is, and can be read by chunks.
+    TooLarge,
 }
 
 /// What a store of bytes has under a key.

@@ -7,6 +7,7 @@
 
 pub(crate) mod attributes;
 mod cacheable;
+mod chunks;
 mod deferred;
 mod encoded;
 pub(crate) mod inspect;
@@ -25,6 +26,8 @@ use crate::codec::{Codec, Format};
 use crate::leaf::LeafHandle;
 
 pub use cacheable::{Cacheable, Live};
+use chunks::ChunksCell;
+pub(crate) use chunks::{Chunks, ChunksBuilder};
 pub use deferred::DeferredDrops;
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};
@@ -53,6 +56,17 @@ impl Raw {
     /// takes.
     pub fn encoded(encoded: Encoded, origin: Option<LeafHandle>) -> Self {
         Self(Arc::new(EncodedCell::new(encoded, origin)))
+    }
+
+    /// An envelope around a body that came by chunks. It is a value too, as bytes, which puts the chunks together.
+    pub(crate) fn chunks(body: Chunks) -> Self {
+        Self(Arc::new(ChunksCell(body)))
+    }
+
+    /// The chunks of a body that came by chunks.
+    pub(crate) fn as_chunks(&self) -> Option<&Chunks> {
+        let content: &dyn Any = &*self.0;
+        content.downcast_ref::<ChunksCell>().map(|cell| &cell.0)
     }
 
     /// An entry that a store of bytes has: the bytes that [`to_record`](Self::to_record) made. The leaf finds out what
@@ -138,8 +152,10 @@ impl Raw {
         if !self.0.type_tag(format).fits(T::type_tag(format)) {
             return Err(live::another_type::<T>());
         }
-        let (format, bytes) = self.0.encode(format)?;
-        T::decode(format, &bytes)
+        match self.0.encode(format)? {
+            (Format::Opaque, bytes) => live::decode_opaque(&bytes),
+            (format, bytes) => T::decode(format, &bytes),
+        }
     }
 
     /// The bytes of the value: as they are if it is encoded already, else made with `codec`, once per

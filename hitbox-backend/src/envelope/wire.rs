@@ -29,6 +29,8 @@
 //! Parsing is total: any input gives a record or a reason, without a panic. The payload is a slice of the input, and
 //! what the attributes allocate is bounded by their own bound.
 
+mod framing;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -36,6 +38,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hitbox_core::{CacheKey, CacheValue, Details, Lifetime, Priority, RecordKind, Scope, Timestamp};
 use twox_hash::{XxHash3_64, XxHash3_128};
+
+pub(crate) use framing::{BodyHead, body_frame, body_head};
+pub use framing::{Framing, encode_body_start, is_start_damaged, payload_len, trailer_len, verifies_chunk};
 
 use super::attributes::{self, Reader};
 use super::{Encoded, Raw};
@@ -100,6 +105,8 @@ pub enum Other {
     Codec,
     /// The record of another key.
     Key,
+    /// A body that is larger than a value may be.
+    TooLarge,
 }
 
 /// The digest of a key that stands in its records.
@@ -109,9 +116,17 @@ pub fn key_digest(key: &CacheKey) -> u128 {
 
 /// The stored form of an entry whose payload is encoded.
 pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec<u8> {
+    let behind = encoded.bytes.len() + framing::trailer_len(encoded.bytes.len() as u64) as usize;
+    let mut out = encode_start(key, value, encoded, behind);
+    out.extend_from_slice(&encoded.bytes);
+    append_trailer(&mut out, encoded.identity, &encoded.bytes);
+    out
+}
+
+/// Header and attributes of the stored form, with room for as much behind them.
+fn encode_start(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded, behind: usize) -> Vec<u8> {
     let attributes = value.details().map(attributes::encode).unwrap_or_default();
-    let trailer = (encoded.bytes.len().div_ceil(CHUNK_BYTES) + 1) * 8;
-    let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + encoded.bytes.len() + trailer);
+    let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + behind);
     let lifetime = value.lifetime();
     let details = value.details();
     let millis = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
@@ -153,15 +168,11 @@ pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec
     out.extend_from_slice(&attributes);
     let checksum = header_checksum(&out, &attributes);
     out[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
-    out.extend_from_slice(&encoded.bytes);
-    append_trailer(&mut out, encoded.identity, &encoded.bytes);
     out
 }
 
 fn append_trailer(out: &mut Vec<u8>, identity: u64, payload: &[u8]) {
-    for chunk in payload.chunks(CHUNK_BYTES) {
-        out.extend_from_slice(&XxHash3_64::oneshot_with_seed(identity, chunk).to_le_bytes());
-    }
+    framing::append_checksums(out, identity, payload);
     out.extend_from_slice(&(payload.len() as u64).to_le_bytes());
 }
 
@@ -191,29 +202,26 @@ pub fn decode(key: &CacheKey, bytes: &Bytes, own: &Codec, origin: Option<&LeafHa
     if !head.is_header_intact(bytes) || !head.verifies(bytes, &payload) {
         return Record::Damaged;
     }
-    if head.flags & !KNOWN_FLAGS != 0 || head.attributes_len > MAX_ATTRIBUTES_BYTES {
-        return Record::Other(Other::Newer);
-    }
-    if head.digest != key_digest(key) {
-        return Record::Other(Other::Key);
-    }
-    let Some(kind) = kind_of(head.kind) else { return Record::Other(Other::Newer) };
-    if head.schema != schema_under(key, own.schema) {
-        return Record::Other(Other::Schema);
-    }
-    let Some(format) = Format::with_id(head.format, own.format) else {
-        return Record::Other(Other::Codec);
-    };
-    let Some((scopes, metadata)) = attributes::decode(&bytes[attributes]) else {
-        return Record::Damaged;
+    let said = match head.said_to(key, own, &bytes[attributes]) {
+        Ok(said) => said,
+        Err(refused) => return refused,
     };
     let payload = bytes.slice(payload);
-    let mut encoded = Encoded::new(format, payload).with_schema(head.schema);
+    let mut encoded = Encoded::new(said.format, payload).with_schema(head.schema);
     (encoded.identity, encoded.type_tag) = (head.identity, TypeTag::from_wire(head.type_tag));
     if head.compressor != COMPRESSOR_NONE {
         (encoded.compressor, encoded.plain_len) = (head.compressor, head.plain_len);
     }
+    let Said { kind, scopes, metadata, .. } = said;
     Record::Value(head.entry(Raw::encoded(encoded, origin.cloned()), kind, scopes, metadata))
+}
+
+/// What a record says to a leaf whose header and attributes are what was written.
+struct Said {
+    format: Format,
+    kind: RecordKind,
+    scopes: Vec<Scope>,
+    metadata: BTreeMap<String, Bytes>,
 }
 
 /// What a record says without its payload: enough of its start to hold header and attributes, or `Err` with the bytes
@@ -346,12 +354,29 @@ impl Head {
         })
     }
 
+    /// What the record says to a leaf with this codec. It is intact.
+    fn said_to(&self, key: &CacheKey, own: &Codec, attributes: &[u8]) -> Result<Said, Record> {
+        if self.flags & !KNOWN_FLAGS != 0 || self.attributes_len > MAX_ATTRIBUTES_BYTES {
+            return Err(Record::Other(Other::Newer));
+        }
+        if self.digest != key_digest(key) {
+            return Err(Record::Other(Other::Key));
+        }
+        let Some(kind) = kind_of(self.kind) else { return Err(Record::Other(Other::Newer)) };
+        if self.schema != schema_under(key, own.schema) {
+            return Err(Record::Other(Other::Schema));
+        }
+        let format = Format::with_id(self.format, own.format).ok_or(Record::Other(Other::Codec))?;
+        let (scopes, metadata) = attributes::decode(attributes).ok_or(Record::Damaged)?;
+        Ok(Said { format, kind, scopes, metadata })
+    }
+
     /// Where attributes and payload are in a whole record.
     pub(super) fn parts(&self, record: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
         let payload_at = usize::try_from(self.attributes_len).ok()?.checked_add(HEADER_BYTES)?;
         let body = record.get(payload_at..)?;
         let len = usize::try_from(u64::from_le_bytes(*body.last_chunk::<8>()?)).ok()?;
-        let trailer = len.div_ceil(CHUNK_BYTES).checked_mul(8)?.checked_add(8)?;
+        let trailer = usize::try_from(framing::trailer_len(len as u64)).ok()?;
         let is_whole = len.checked_add(trailer) == Some(body.len());
         is_whole.then(|| (HEADER_BYTES..payload_at, payload_at..payload_at + len))
     }
@@ -367,7 +392,7 @@ impl Head {
     pub(super) fn verifies(&self, record: &[u8], payload: &Range<usize>) -> bool {
         let sums = record[payload.end..].chunks_exact(8);
         let mut chunks = record[payload.clone()].chunks(CHUNK_BYTES).zip(sums);
-        chunks.all(|(chunk, sum)| XxHash3_64::oneshot_with_seed(self.identity, chunk).to_le_bytes() == sum)
+        chunks.all(|(chunk, sum)| verifies_chunk(self.identity, chunk, sum))
     }
 
     /// The entry around some data.

@@ -20,6 +20,13 @@ fn is_value<T>(entry: &CacheValue<T>) -> bool {
     entry.details().is_none_or(|details| details.kind == RecordKind::Value)
 }
 
+fn with_metadata<T>(entry: CacheValue<T>, metadata: &BTreeMap<String, Bytes>) -> CacheValue<T> {
+    let mut details = entry.details().cloned().unwrap_or_default();
+    details.metadata.clone_from(metadata);
+    let epoch = entry.namespace_epoch();
+    entry.with_details(details).with_namespace_epoch(epoch)
+}
+
 impl<S: Store> Leaf<S> {
     /// Other metadata for what is stored; nothing where nothing is.
     pub(super) async fn replace_metadata(
@@ -41,13 +48,17 @@ impl<S: Store> Leaf<S> {
         metadata: &BTreeMap<String, Bytes>,
         _turn: Turn<'_>,
     ) -> Receipt {
-        let change = |stored: CacheValue<Raw>| {
-            let mut details = stored.details().cloned().unwrap_or_default();
-            details.metadata.clone_from(metadata);
-            let epoch = stored.namespace_epoch();
-            Ok(stored.with_details(details).with_namespace_epoch(epoch))
-        };
-        self.rewrite(key, change, Some(Event::Write)).await
+        if self.handle.coherence().is_dirty(key) {
+            return self.handle.line(LeafOutcome::Absent);
+        }
+        match self.rewrite_body(key, |stored| with_metadata(stored, metadata)).await {
+            Ok(Some(receipt)) => receipt,
+            Ok(None) => {
+                let change = |stored| Ok(with_metadata(stored, metadata));
+                self.rewrite(key, change, Some(Event::Write)).await
+            }
+            Err(error) => self.handle.refuse(error),
+        }
     }
 
     /// Other times for what is stored; nothing where nothing is.

@@ -6,6 +6,7 @@ use hitbox_core::{CacheKey, CacheValue, Freshness, ReadMode, RecordKind, Timesta
 
 use super::health::Side;
 use super::{Leaf, LeafHandle};
+use crate::codec::COMPRESSOR_NONE;
 use crate::coherence::epochs::{Held, Validity};
 use crate::envelope::wire::{self, Record};
 use crate::envelope::{Raw, Unusable};
@@ -108,10 +109,13 @@ impl LeafHandle {
             Some(Ok(bytes)) => wire::decode(key, bytes, self.codec(), Some(self)),
             Some(Err(Unusable::Damaged)) => Record::Damaged,
             Some(Err(Unusable::Foreign)) => Record::Other(wire::Other::Foreign),
+            Some(Err(Unusable::TooLarge)) => Record::Other(wire::Other::TooLarge),
         };
         match record {
             Record::Value(value) if self.claims_too_much(&value) => Parsed::Nothing { damaged: true },
+            Record::Value(value) if self.is_too_large(&value) => Parsed::Nothing { damaged: false },
             Record::Value(value) => Parsed::Value(value),
+            Record::Other(wire::Other::TooLarge) => Parsed::Nothing { damaged: false },
             Record::Other(reason) => {
                 self.count(Event::Foreign, 1);
                 tracing::debug!(backend = %self.path(), ?reason, "a stored record is of no use here");
@@ -127,9 +131,16 @@ impl LeafHandle {
         value.data().as_encoded().is_some_and(|encoded| encoded.schema != own)
     }
 
-    /// A record that says its value is larger than this leaf takes is none that was written here: nothing is made room
+    /// A record that says its value will be larger than this leaf takes is none that was written here: nothing is made room
     /// for.
     fn claims_too_much(&self, value: &CacheValue<Raw>) -> bool {
+        let is_packed =
+            value.data().as_encoded().is_some_and(|encoded| encoded.compressor != COMPRESSOR_NONE);
+        is_packed && self.is_too_large(value)
+    }
+
+    /// It may have come by chunks.
+    fn is_too_large(&self, value: &CacheValue<Raw>) -> bool {
         value.data().as_encoded().is_some_and(|encoded| encoded.plain_len > self.limits().value_bytes)
     }
 

@@ -5,11 +5,11 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Details, Er
 use super::Leaf;
 use super::check::Parsed;
 use super::turn::Turn;
-use crate::envelope::Raw;
+use crate::envelope::{Chunks, Raw, Unusable};
 use crate::operation::{Condition, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
-use crate::store::{Conditional, Store, StoreCondition};
+use crate::store::{Conditional, Peek, Store, StoreCondition};
 
 /// A stored entry changes so often in between before the write is given up.
 const MAX_CONFLICTS: usize = 16;
@@ -40,6 +40,19 @@ impl<S: Store> Leaf<S> {
         Ok(self.still_counts(key, &stored).await?.then_some(stored))
     }
 
+    /// The same to be compared with: without a body that is not read as a whole.
+    async fn entry_to_compare(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        let Some(stored) = self.store.read(key).await? else { return Ok(None) };
+        let stored = if let Some(Err(Unusable::TooLarge)) = stored.data().as_stored() {
+            let Peek::Entry(body) = self.store.peek(key).await? else { return Ok(None) };
+            body.map(|()| Raw::chunks(Chunks::default()))
+        } else {
+            let Parsed::Value(stored) = self.handle.parse(key, stored) else { return Ok(None) };
+            stored
+        };
+        Ok(self.still_counts(key, &stored).await?.then_some(stored))
+    }
+
     /// Stores an entry on a condition. It is the turn of the caller.
     pub(super) async fn store_if(
         &self,
@@ -66,7 +79,7 @@ impl<S: Store> Leaf<S> {
             let message = "what is stored is not known: the last write failed here";
             return Err(BackendError::new(ErrorKind::Io, message));
         }
-        let stored = self.stored_entry(key).await?;
+        let stored = self.entry_to_compare(key).await?;
         match (condition, stored) {
             (Condition::IfNewer(attempted), Some(stored)) => {
                 match stored.details().and_then(|details| details.version) {

@@ -18,6 +18,7 @@ mod read;
 mod refill;
 mod remove;
 mod setters;
+mod streams;
 mod turn;
 mod write;
 
@@ -38,7 +39,7 @@ use crate::operation::{
 };
 use crate::receipt::{Receipt, Receipts};
 use crate::store::Store;
-use crate::stream::{BodyReader, BodyWriter, BufferedReader, BufferedWriter};
+use crate::stream::{BodyReader, BodyWriter};
 
 pub use handle::LeafHandle;
 pub(crate) use handle::LeafState;
@@ -176,7 +177,7 @@ impl<S: Store> Backend for Leaf<S> {
         key: &'a CacheKey,
         options: &'a ReadOptions,
     ) -> Completion<'a, BackendResult<Option<Box<dyn BodyReader>>>> {
-        Completion::later(BufferedReader::open(self, key, options))
+        Completion::later(self.open_stored_body(key, options))
     }
 
     fn open_writer<'a>(
@@ -185,7 +186,7 @@ impl<S: Store> Backend for Leaf<S> {
         entry: CacheValue<()>,
         options: WriteOptions,
     ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
-        Completion::Done(Ok(BufferedWriter::open(self.clone(), key, entry, options)))
+        Completion::later(self.open_body_writer(key, entry, options))
     }
 
     fn adopt(&self, placement: &Placement) -> Arc<dyn Backend> {

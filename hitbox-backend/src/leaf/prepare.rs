@@ -17,7 +17,7 @@ pub(super) fn bytes_of(value: &CacheValue<Raw>) -> u64 {
 
 impl LeafHandle {
     /// The entry is over already: there is nothing to store.
-    pub(super) fn is_gone(&self, value: &CacheValue<Raw>) -> bool {
+    pub(super) fn is_gone<T>(&self, value: &CacheValue<T>) -> bool {
         value.drop_at().is_some_and(|end| end <= self.clock().now())
     }
 

@@ -14,4 +14,6 @@ pub use maintenance::{Maintained, Maintenance};
 pub(crate) use read::status_of;
 pub use read::{Answer, Answers, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, TryRead};
 pub(crate) use write::LastWrites;
-pub use write::{Condition, Content, Reach, Removal, TimeChange, Write, WriteOptions};
+pub use write::{
+    BodyOrigin, BodyRefill, Condition, Content, Reach, Removal, TimeChange, Write, WriteOptions,
+};

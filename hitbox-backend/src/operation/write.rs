@@ -170,8 +170,27 @@ pub struct WriteOptions {
     pub encodings: Option<Arc<Encodings>>,
     /// Leaves that are left as they are.
     pub skip: LeafSet,
-    /// The load whose value is written; for bodies that are written by chunks.
-    pub load: Option<Arc<LoadPermit>>,
+    /// Where it comes from; for bodies that are written by chunks.
+    pub origin: Option<BodyOrigin>,
+}
+
+/// Where a body that is written by chunks comes from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum BodyOrigin {
+    /// A load: it is as old as its permit.
+    Load(Arc<LoadPermit>),
+    /// A lower layer.
+    Refill(Arc<BodyRefill>),
+}
+
+/// A body that is copied from a lower layer.
+#[derive(Debug)]
+pub struct BodyRefill {
+    /// It is stored if nothing was written since the permit was taken.
+    pub permit: Arc<RefillPermit>,
+    /// Bytes in the body, if that is known.
+    pub len: Option<u64>,
 }
 
 impl WriteOptions {
@@ -189,7 +208,22 @@ impl WriteOptions {
     /// The write of this load.
     #[must_use]
     pub fn with_load(self, load: Arc<LoadPermit>) -> Self {
-        Self { load: Some(load), ..self }
+        Self { origin: Some(BodyOrigin::Load(load)), ..self }
+    }
+}
+
+impl WriteOptions {
+    /// A body of so many bytes, if that is known, which is copied from a lower layer.
+    pub(crate) fn of_refill(permit: Arc<RefillPermit>, len: Option<u64>) -> Self {
+        Self { origin: Some(BodyOrigin::Refill(Arc::new(BodyRefill { permit, len }))), ..Self::default() }
+    }
+
+    /// The refill whose body is written.
+    pub(crate) fn refill(&self) -> Option<&BodyRefill> {
+        match &self.origin {
+            Some(BodyOrigin::Refill(refill)) => Some(refill),
+            _ => None,
+        }
     }
 }
 
@@ -211,6 +245,12 @@ impl Write {
     pub fn times(key: CacheKey, change: TimeChange) -> Self {
         let (content, condition) = (Content::Times(change), Condition::Always);
         Self { key, content, condition, options: WriteOptions::default() }
+    }
+
+    /// Nothing, since what came is not admitted: what was there is removed.
+    pub(crate) fn not_admitted(key: CacheKey, options: WriteOptions) -> Self {
+        let content = Content::NotAdmitted { version: None };
+        Self { key, content, condition: Condition::Always, options }
     }
 
     /// The same on a condition.

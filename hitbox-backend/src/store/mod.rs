@@ -4,6 +4,7 @@
 //! A store keeps entries and knows nothing of labels, codecs, counters, order or epochs: its [`Leaf`](crate::Leaf)
 //! brings them.
 
+mod body;
 pub mod memory;
 
 use std::task::Poll;
@@ -11,6 +12,8 @@ use std::task::Poll;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
+
+pub use body::{StoreReader, StoreWriter, StoredBody};
 
 pub use crate::capability::Capabilities;
 pub use crate::envelope::{Encoded, Raw, Unusable};
@@ -168,6 +171,29 @@ pub trait Store: Send + Sync + 'static {
         }
         self.write(key, value).await?;
         Ok(came)
+    }
+
+    /// Begins to take a body by chunks. `entry` is as its leaf would write it if the body were empty. A store that answers with
+    /// nothing, as by default, is given bodies as a whole, when they have ended.
+    ///
+    /// # Errors
+    /// If the store cannot take a body now.
+    async fn begin_body(
+        &self,
+        key: &CacheKey,
+        entry: &CacheValue<Raw>,
+    ) -> BackendResult<Option<Box<dyn StoreWriter>>> {
+        let _ = (key, entry);
+        Ok(None)
+    }
+
+    /// Opens the stored entry, whatever its age, to hand out its body by chunks. Stores that take bodies by chunks do it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    async fn open_body(&self, key: &CacheKey) -> BackendResult<StoredBody> {
+        let _ = key;
+        Ok(StoredBody::Unsupported)
     }
 
     /// Removes a record that the leaf found damaged, unless it has been overwritten since.

@@ -11,7 +11,7 @@ use hitbox_testkit::{number_from, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::store::{Store, block_on, delete, get, set};
+use crate::store::{Store, block_on, delete, get, set, write_body};
 use crate::{Verdict, rejected};
 
 const TASKS: u64 = 3;
@@ -63,10 +63,11 @@ pub(crate) fn write_until_killed(arguments: &[String]) -> ExitCode {
                     let deletes = random.random_range(0..100) < workload.deletes;
                     let what = if deletes { "delete" } else { "write" };
                     say(&format!("begin {what} {key} {sequence}\n"));
-                    let done = if deletes {
-                        delete(&*store, key).await
-                    } else {
-                        set(&*store, key, body(key, sequence, workload.max_len)).await
+                    let body = || body(key, sequence, workload.max_len);
+                    let done = match random.random_range(0..2) {
+                        _ if deletes => delete(&*store, key).await,
+                        0 => set(&*store, key, body()).await,
+                        _ => write_body(&*store, key, body()).await,
                     };
                     done.expect("the operation succeeds");
                     say(&format!("end {what} {key} {sequence}\n"));
@@ -121,6 +122,12 @@ impl Known {
     /// Compares the folder with what is known, which afterwards is what was found.
     async fn check(&mut self, store: Store, folder: &Path, max_len: usize) -> Verdict {
         let open = store.open(folder, 1 << 30).await;
+        if store == Store::Disk {
+            let left = std::fs::read_dir(folder.join("tmp")).expect("the folder of unfinished files").count();
+            if left > 0 {
+                return Err(format!("{left} unfinished files are left"));
+            }
+        }
         for key in 0..TASKS * KEYS_PER_TASK {
             let found = match get(&*open, key).await? {
                 None => State::Absent,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hitbox_backend::operation::WriteOptions;
 use hitbox_backend::{Backend, CacheBackend};
 use hitbox_core::{CacheContext, CacheKey, CacheValue};
 use hitbox_disk::DiskBackend;
@@ -52,6 +53,17 @@ pub(crate) fn block_on<T>(check: impl Future<Output = T>) -> T {
 
 pub(crate) fn key(number: u64) -> CacheKey {
     CacheKey::builder("k").part("n", number).build()
+}
+
+/// Writes by chunks.
+pub(crate) async fn write_body(store: &dyn Backend, number: u64, bytes: Bytes) -> Result<(), String> {
+    let failed = |error| format!("the body of key {number} cannot be written: {error}");
+    let opened = store.open_writer(&key(number), CacheValue::new(()), WriteOptions::default()).await;
+    let mut writer = opened.map_err(failed)?;
+    for chunk in bytes.chunks(10_000) {
+        writer.chunk(bytes.slice_ref(chunk)).await.map_err(failed)?;
+    }
+    writer.finish().await.into_result().map(drop).map_err(failed)
 }
 
 pub(crate) async fn set(store: &dyn Backend, number: u64, bytes: Bytes) -> Result<(), String> {

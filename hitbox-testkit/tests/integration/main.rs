@@ -4,6 +4,7 @@
 mod allocations;
 mod background;
 mod behaviours;
+mod bodies;
 mod book;
 mod bound;
 mod cases;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hitbox_backend::operation::WriteOptions;
 use hitbox_backend::operation::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
-use hitbox_backend::{Backend, LeafOutcome, ReadOptions};
+use hitbox_backend::{Backend, CacheBackend, LeafOutcome, ReadOptions};
 use hitbox_core::{CacheKey, CacheValue, Details, ErrorKind, Freshness};
 use hitbox_testkit::World;
 
@@ -104,4 +104,29 @@ async fn a_body_over_the_buffer_is_refused() {
     }
     let refused = writer.chunk(Bytes::from_static(b"x")).await.expect_err("one more");
     assert_eq!(refused.exceeded(), Some((MAX_BUFFERED_BODY + 1, MAX_BUFFERED_BODY)));
+}
+
+/// Memory hands out the chunks that it was given, and puts them together for who wants one value.
+#[tokio::test]
+async fn memory_shares_the_chunks_of_a_body() {
+    let leaf = crate::common::moka(World::new()).await;
+    let (cache, key): (Arc<dyn Backend>, _) = (Arc::new(leaf), CacheKey::new("body"));
+    let chunks: Vec<Bytes> = (0..10_u8).map(|n| Bytes::from(vec![n; 50_000])).collect();
+    let mut writer = create(&*cache, &key, CacheValue::new(())).await;
+    for chunk in &chunks {
+        writer.chunk(chunk.clone()).await.expect("a chunk");
+    }
+    assert!(writer.finish().await.is_ok());
+    let mut reader = open(&*cache, &key).await.expect("the body");
+    for chunk in &chunks {
+        let read = reader.chunk().await.expect("a chunk").expect("it goes on");
+        assert_eq!((read.as_ptr(), read.len()), (chunk.as_ptr(), chunk.len()), "it is shared");
+    }
+    assert!(reader.chunk().await.expect("the end").is_none());
+    let value = cache.get_one::<Bytes>(&key).await.expect("a read").expect("a value");
+    assert!(value.into_data() == chunks.concat());
+    let bytes = cache.get_one::<Vec<u8>>(&key).await.expect("a read").expect("a value");
+    assert!(bytes.into_data() == chunks.concat());
+    // It is no value of another type.
+    assert!(cache.get_one::<String>(&key).await.expect("a read").is_none());
 }

@@ -85,6 +85,8 @@ pub enum Uninspectable {
     Newer,
     /// They were a record, and its header has been changed or cut.
     Damaged,
+    /// A body that is larger than a value may be.
+    TooLarge,
 }
 
 impl Display for Uninspectable {
@@ -93,6 +95,7 @@ impl Display for Uninspectable {
             Self::Foreign => "these bytes are no cache entry: they do not start like one",
             Self::Newer => "a newer release wrote this entry",
             Self::Damaged => "the header of this entry is damaged, or the entry is cut off",
+            Self::TooLarge => "this entry is a body that is larger than a value may be: it is read by chunks",
         })
     }
 }
@@ -148,6 +151,7 @@ impl Inspection {
             (Some(Ok(record)), _) => Self::of(record, now),
             (Some(Err(super::Unusable::Damaged)), _) => Err(Uninspectable::Damaged),
             (Some(Err(super::Unusable::Foreign)), _) => Err(Uninspectable::Foreign),
+            (Some(Err(super::Unusable::TooLarge)), _) => Err(Uninspectable::TooLarge),
             (None, Some(encoded)) => Self::of(&wire::encode(key, &answer, encoded).into(), now),
             (None, None) => {
                 Ok(Self { entry: answer.map(drop), stored: None, at: now, payload: Bytes::new() })

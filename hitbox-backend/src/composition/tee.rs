@@ -1,0 +1,359 @@
+//! A body on its way into both layers of a composition. The writer feeds them within the calls of who writes, and by no task: a task
+//! that waits for tasks of the pool that it is in may wait for ever. When the body ends, the layers commit as the policy of writes says.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::{Either, join, select};
+use hitbox_core::{BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, ErrorKind};
+
+use super::dirty::Progress;
+use super::state::Composition;
+use super::write::UnknownOutcome;
+use super::{Layer, Pair, Requirement, WriteAttempts, receipts};
+use crate::backend::Backend;
+use crate::coherence::WriteTicket;
+use crate::completion::{Batch, Completion};
+use crate::operation::{BodyOrigin, Write, WriteOptions};
+use crate::receipt::{LeafOutcome, Receipt};
+use crate::stream::{self, BodyWriter};
+
+/// Bytes that a layer may be behind the other.
+const QUEUE: usize = 1024 * 1024;
+/// How long the other layer waits for one that is so far behind and takes nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+type Writer = Box<dyn BodyWriter>;
+
+/// A layer that is given a body.
+enum Feed {
+    /// It waits for more.
+    Idle(Writer),
+    /// It takes a chunk of so many bytes.
+    Busy(usize, BoxFuture<'static, (Writer, BackendResult<()>)>),
+    /// It is given no more, and has nothing of the body.
+    Failed(BackendError),
+}
+
+struct LayerFeed {
+    feed: Feed,
+    queue: VecDeque<Bytes>,
+    /// Bytes that it has not taken.
+    behind: usize,
+    /// Chunks that it has taken.
+    taken: u64,
+}
+
+impl LayerFeed {
+    fn new(opened: BackendResult<Writer>) -> Self {
+        let feed = opened.map_or_else(Feed::Failed, Feed::Idle);
+        Self { feed, queue: VecDeque::new(), behind: 0, taken: 0 }
+    }
+
+    const fn error(&self) -> Option<&BackendError> {
+        match &self.feed {
+            Feed::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn fail(&mut self, error: BackendError) {
+        self.feed = Feed::Failed(error);
+        self.queue = VecDeque::new();
+        self.behind = 0;
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        if self.error().is_none() {
+            self.behind += chunk.len();
+            self.queue.push_back(chunk);
+        }
+    }
+
+    /// Feeds the layer until it is behind by no more than so many bytes, or has failed.
+    fn poll_feed(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<()> {
+        loop {
+            match &mut self.feed {
+                Feed::Failed(_) => return Poll::Ready(()),
+                Feed::Busy(len, work) => match work.as_mut().poll(cx) {
+                    Poll::Pending if self.behind <= limit => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready((writer, Ok(()))) => {
+                        (self.behind, self.taken) = (self.behind - *len, self.taken + 1);
+                        self.feed = Feed::Idle(writer);
+                    }
+                    Poll::Ready((_, Err(error))) => self.fail(error),
+                },
+                Feed::Idle(_) => {
+                    let Some(chunk) = self.queue.pop_front() else { return Poll::Ready(()) };
+                    let idle = mem::replace(&mut self.feed, Feed::Failed(closed()));
+                    let Feed::Idle(mut writer) = idle else { return Poll::Ready(()) };
+                    let len = chunk.len();
+                    self.feed = Feed::Busy(
+                        len,
+                        Box::pin(async move {
+                            let taken = writer.chunk(chunk).await;
+                            (writer, taken)
+                        }),
+                    );
+                }
+            }
+        }
+    }
+
+    /// What is left of it when all has been taken.
+    fn into_end(self) -> Result<Writer, BackendError> {
+        match self.feed {
+            Feed::Idle(writer) => Ok(writer),
+            Feed::Busy(..) => Err(closed()),
+            Feed::Failed(error) => Err(error),
+        }
+    }
+}
+
+fn closed() -> BackendError {
+    BackendError::new(ErrorKind::Closed, "the body was given up")
+}
+
+/// A body on its way into both layers.
+pub(super) struct Tee {
+    composition: Arc<Composition>,
+    key: CacheKey,
+    entry: CacheValue<()>,
+    options: WriteOptions,
+    origin: BodyOrigin,
+    layers: Pair<LayerFeed>,
+}
+
+impl Composition {
+    pub(super) async fn open_tee(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        mut entry: CacheValue<()>,
+        mut options: WriteOptions,
+    ) -> BackendResult<Writer> {
+        if entry.created().is_none() {
+            // All layers agree on when it was made.
+            entry.set_created(self.layout.clock().now());
+        }
+        // Layers redeem the same permit.
+        let origin = stream::claim(&self.layout, key, &mut options);
+        let of_layer = || WriteOptions { origin: Some(origin.clone()), ..options.clone() };
+        let Pair { l1, l2 } = &self.layers;
+        let (l1, l2) = join(
+            l1.open_writer(key, entry.clone(), of_layer()),
+            l2.open_writer(key, entry.clone(), of_layer()),
+        )
+        .await;
+        let layers = Pair { l1: LayerFeed::new(l1), l2: LayerFeed::new(l2) };
+        let (composition, key) = (self.clone(), key.clone());
+        let tee = Tee { composition, key, entry, options, origin, layers };
+        tee.check()?;
+        Ok(Box::new(tee))
+    }
+}
+
+impl Composition {
+    /// The receipt of a layer that has done nothing, whatever its error says.
+    fn not_stored(&self, layer: Layer, error: BackendError) -> Receipt {
+        let outcome = match LeafOutcome::of_error(error) {
+            LeafOutcome::Unknown(error) => LeafOutcome::Failed(error),
+            outcome => outcome,
+        };
+        Receipt::of_all(self.layers[layer].layout().paths(), &outcome)
+    }
+}
+
+impl Tee {
+    /// Fails if the body can be stored nowhere, or a required layer has failed.
+    fn check(&self) -> BackendResult<()> {
+        let required = &self.composition.blueprint.required;
+        for layer in Layer::BOTH {
+            if let Some(error) = self.layers[layer].error()
+                && required[layer] == Requirement::Required
+            {
+                return Err(BackendError::required_layer(error.clone()));
+            }
+        }
+        match (self.layers.l1.error(), self.layers.l2.error()) {
+            (Some(l1), Some(l2)) => Err(BackendError::all_layers(vec![l1.clone(), l2.clone()])),
+            _ => Ok(()),
+        }
+    }
+
+    /// Feeds both layers until each is behind by no more than so many bytes. One that takes nothing for too long while the
+    /// other waits for it is given up, unless it is required.
+    async fn feed(&mut self, limit: usize) -> BackendResult<()> {
+        let clock = self.composition.layout.clock().clone();
+        loop {
+            let before = Pair { l1: self.layers.l1.taken, l2: self.layers.l2.taken };
+            let layers = &mut self.layers;
+            let both = poll_fn(|cx| {
+                let l1 = layers.l1.poll_feed(cx, limit);
+                let l2 = layers.l2.poll_feed(cx, limit);
+                if l1.is_ready() && l2.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+            });
+            if let Either::Left(_) = select(both, clock.sleep(PATIENCE)).await {
+                return self.check();
+            }
+            for layer in Layer::BOTH {
+                let (other, feed) = (self.layers[layer.other()].behind <= limit, &self.layers[layer]);
+                let stands_still = feed.behind > limit && feed.taken == before[layer];
+                let is_required = self.composition.blueprint.required[layer] == Requirement::Required;
+                if stands_still && other && !is_required && self.layers[layer.other()].error().is_none() {
+                    let message = format!("the layer took nothing of a body for {} ms", PATIENCE.as_millis());
+                    self.layers[layer].fail(BackendError::new(ErrorKind::Timeout, message));
+                }
+            }
+        }
+    }
+
+    /// The ticket under which all layers commit; nothing if the body was overtaken, or is a copy.
+    fn ticket(&self) -> Option<Arc<WriteTicket>> {
+        let BodyOrigin::Load(load) = &self.origin else { return None };
+        stream::ticket_of(&self.composition.layout, &self.key, &self.entry, &self.options, load)
+    }
+
+    /// A copy is stored where nothing was written meanwhile, whatever the policy of writes.
+    async fn finish_refill(self) -> Receipt {
+        let Self { composition, layers, .. } = self;
+        let finish = |layer: Layer, feed: LayerFeed| {
+            let composition = composition.clone();
+            async move {
+                match feed.into_end() {
+                    Ok(writer) => writer.finish().await,
+                    Err(error) => composition.not_stored(layer, error),
+                }
+            }
+        };
+        let (l1, l2) = join(finish(Layer::L1, layers.l1), finish(Layer::L2, layers.l2)).await;
+        receipts::join_removes(l1, l2)
+    }
+
+    /// Ends what the layers have been given.
+    async fn give_up(self) {
+        let ends = [self.layers.l1, self.layers.l2].map(LayerFeed::into_end);
+        for writer in ends.into_iter().flatten() {
+            writer.abort().await;
+        }
+    }
+}
+
+#[async_trait]
+impl BodyWriter for Tee {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        self.check()?;
+        self.layers.l1.push(chunk.clone());
+        self.layers.l2.push(chunk);
+        self.feed(QUEUE).await
+    }
+
+    async fn finish(mut self: Box<Self>) -> Receipt {
+        let fed = self.feed(0).await;
+        let paths = || self.composition.layout.paths();
+        if let Err(error) = fed {
+            let receipt = Receipt::of_all(paths(), &LeafOutcome::Failed(error));
+            self.give_up().await;
+            return receipt;
+        }
+        if let BodyOrigin::Refill(_) = self.origin {
+            return self.finish_refill().await;
+        }
+        let Some(ticket) = self.ticket() else {
+            let receipt = Receipt::of_all(paths(), &LeafOutcome::Superseded);
+            self.give_up().await;
+            return receipt;
+        };
+        let Self { composition, key, mut options, origin, layers, .. } = *self;
+        options.ticket = Some(ticket);
+        composition.refill.forget(&key);
+        let ends = Pair { l1: end_of(layers.l1), l2: end_of(layers.l2) };
+        let keys = Batch::one((key.clone(), options.clone()));
+        let this = composition.clone();
+        let work = async move {
+            // Layers redeem the permit while they commit.
+            let _origin = origin;
+            let progress = Arc::new(Progress::default());
+            let write = Write::not_admitted(key, options);
+            let run = Run { composition: &this, write: &write, progress: &progress, ends: Arc::new(ends) };
+            let written = this.blueprint.policy.write.write(&run, &*this.offload).await;
+            let receipt = this.written(written, &progress, &write);
+            this.remove_refused(&write.key, &write.options, &receipt).await;
+            receipt
+        };
+        composition.completing(keys, work).await
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.give_up().await;
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        let (ticket, is_refill) = (self.ticket(), matches!(self.origin, BodyOrigin::Refill(_)));
+        let (composition, key) = (self.composition.clone(), self.key.clone());
+        let mut options = self.options.clone();
+        self.give_up().await;
+        if ticket.is_none() {
+            let outcome = if is_refill { LeafOutcome::NotAdmitted } else { LeafOutcome::Superseded };
+            return Receipt::of_all(composition.layout.paths(), &outcome);
+        }
+        options.ticket = ticket;
+        let write = Batch::one(Write::not_admitted(key, options));
+        composition.write_entries(write).await.into_one().unwrap_or_default()
+    }
+}
+
+/// A layer's part of the end of a body, which is asked for once.
+type End = Mutex<Option<Result<Writer, BackendError>>>;
+
+fn end_of(feed: LayerFeed) -> End {
+    Mutex::new(Some(feed.into_end()))
+}
+
+/// The commits of one body, as policies see them.
+struct Run<'a> {
+    composition: &'a Arc<Composition>,
+    write: &'a Write,
+    progress: &'a Arc<Progress>,
+    ends: Arc<Pair<End>>,
+}
+
+impl Run<'_> {
+    fn commit(&self, layer: Layer) -> BoxFuture<'static, Receipt> {
+        let (composition, progress, ends) =
+            (self.composition.clone(), self.progress.clone(), self.ends.clone());
+        let Write { key, options, .. } = self.write.clone();
+        progress.begin(layer);
+        Box::pin(async move {
+            let end = ends[layer].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let receipt = match end.unwrap_or_else(|| Err(closed())) {
+                Ok(writer) => {
+                    let unknown =
+                        UnknownOutcome { composition: &composition, key: &key, layer, options: &options };
+                    let receipt = writer.finish().await;
+                    mem::forget(unknown);
+                    receipt
+                }
+                Err(error) => composition.not_stored(layer, error),
+            };
+            composition.settle(&progress, layer, &key, &options, &receipt);
+            receipt
+        })
+    }
+}
+
+impl WriteAttempts for Run<'_> {
+    fn write(&self, layer: Layer) -> Completion<'_, Receipt> {
+        Completion::Later(self.commit(layer))
+    }
+
+    fn detach(&self, layer: Layer) -> BoxFuture<'static, Receipt> {
+        self.commit(layer)
+    }
+}

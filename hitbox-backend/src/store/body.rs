@@ -1,0 +1,63 @@
+//! Bodies of stores that take and hand them out by chunks.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hitbox_core::{BackendResult, CacheValue};
+
+use crate::envelope::Raw;
+
+/// A body on its way into a store. Nothing of it is under its key before it is committed. Dropped, it leaves nothing; nor does a
+/// process that dies.
+///
+/// # Cancellation
+/// A dropped future of `chunk` leaves the writer of no use. One of `commit` may or may not have stored the entry.
+#[async_trait]
+pub trait StoreWriter: Send {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// If they cannot be kept; the writer is of no use then.
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()>;
+
+    /// Ends the body, and replaces all that is under the key with it, in one step. The entry is the one that the writer was
+    /// opened with, with other times and with the epochs of its tags.
+    ///
+    /// # Errors
+    /// If it is not certain that the entry is stored.
+    async fn commit(self: Box<Self>, entry: CacheValue<Raw>) -> BackendResult<()>;
+
+    /// Gives the body up, and waits until nothing of it is left.
+    async fn abort(self: Box<Self>);
+}
+
+/// A body in a store. It stays what it is, whatever happens to its key.
+#[async_trait]
+pub trait StoreReader: Send + Sync {
+    /// Header and attributes of its record: see the [wire format](crate::envelope::wire).
+    fn start(&self) -> &[u8];
+
+    /// Bytes in the body, if it is stored as it came.
+    fn body_len(&self) -> u64;
+
+    /// The bytes from `at` on, which is before the end: as many as the store has at hand, at least one and at most `limit`.
+    ///
+    /// # Errors
+    /// [`Codec`](hitbox_core::ErrorKind::Codec) if they are not what was written; others if they cannot be read.
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes>;
+
+    /// Removes the body, which is damaged, unless its key has something else by now.
+    ///
+    /// # Errors
+    /// If it is not certain that it is gone.
+    async fn discard(&self) -> BackendResult<()>;
+}
+
+/// What a store answers that is asked for a body.
+pub enum StoredBody {
+    /// There is one; or an entry that is no body, which its start tells.
+    There(Box<dyn StoreReader>),
+    /// There is nothing under the key.
+    Absent,
+    /// The store hands out entries as a whole.
+    Unsupported,
+}

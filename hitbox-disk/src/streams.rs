@@ -1,0 +1,203 @@
+//! Bodies by chunks, for those who may not block.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
+use hitbox_backend::store::{Raw, StoreReader, StoreWriter, StoredBody};
+
+use crate::body::{StoredFile, WrittenBody};
+use crate::calls::{Calls, drop_elsewhere};
+use crate::store::digest;
+
+/// Bytes that go to a thread together, and come from one: whole chunks.
+const TOGETHER: usize = 4 * CHUNK_BYTES;
+
+/// The record of a body without its payload.
+fn start_of(key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<(Vec<u8>, u64)> {
+    match entry.data().as_encoded() {
+        Some(frame) => Ok((wire::encode_body_start(key, entry, frame), frame.identity)),
+        None => Err(BackendError::new(ErrorKind::Codec, "a live value reached a store of bytes")),
+    }
+}
+
+/// A body that calls on several threads may have, one after the other; nothing once it has failed, or was given up.
+type Shared = Arc<Mutex<Option<WrittenBody>>>;
+
+fn lock(body: &Shared) -> MutexGuard<'_, Option<WrittenBody>> {
+    body.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn given_up() -> BackendError {
+    BackendError::new(ErrorKind::Closed, "the body was given up when one of its chunks failed")
+}
+
+/// A body on its way to the disk.
+pub(crate) struct DiskWriter {
+    calls: Calls,
+    key: CacheKey,
+    /// Nothing once it is another's to end.
+    body: Option<Shared>,
+    /// What has come and is not a whole part yet.
+    rest: Vec<u8>,
+    /// Bytes that have come.
+    len: u64,
+    /// A chunk has failed, or was given up before it was written.
+    is_broken: bool,
+}
+
+impl Drop for DiskWriter {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            drop_elsewhere(body);
+        }
+    }
+}
+
+impl DiskWriter {
+    pub(crate) async fn begin(calls: &Calls, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<Self> {
+        let (start, identity) = start_of(key, entry)?;
+        let (encoded, open) = (key.clone(), calls.begin_body()?);
+        let begin = calls
+            .run(move |store| WrittenBody::begin(store, encoded.as_encoded(), start.len(), identity, open));
+        let body = Some(Arc::new(Mutex::new(Some(begin.await?))));
+        Ok(Self { calls: calls.clone(), key: key.clone(), body, rest: Vec::new(), len: 0, is_broken: false })
+    }
+
+    fn shared(&self) -> BackendResult<Shared> {
+        self.body.clone().filter(|_| !self.is_broken).ok_or_else(given_up)
+    }
+
+    /// Has what has come written.
+    async fn flush(&mut self) -> BackendResult<()> {
+        let (shared, bytes) = (self.shared()?, mem::take(&mut self.rest));
+        self.is_broken = true;
+        let writing = self.calls.begin_writing(bytes.len()).await;
+        let put = self.calls.run(move |_| {
+            let _writing = writing;
+            let mut body = lock(&shared);
+            let put = body.as_mut().ok_or_else(given_up)?.put(&bytes);
+            if put.is_err() {
+                *body = None;
+            }
+            put.map(|()| bytes)
+        });
+        self.rest = put.await?;
+        self.rest.clear();
+        self.is_broken = false;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl StoreWriter for DiskWriter {
+    async fn chunk(&mut self, mut chunk: Bytes) -> BackendResult<()> {
+        self.shared()?;
+        let max = self.calls.objects.max_bytes;
+        self.len = self.len.saturating_add(chunk.len() as u64);
+        if self.len > max {
+            // Nobody is put out for it.
+            self.is_broken = true;
+            return Err(BackendError::too_large("a body", self.len, max));
+        }
+        while chunk.has_remaining() {
+            let more = chunk.len().min(TOGETHER - self.rest.len());
+            self.rest.extend_from_slice(&chunk[..more]);
+            chunk.advance(more);
+            if self.rest.len() == TOGETHER {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>, entry: CacheValue<Raw>) -> BackendResult<()> {
+        let (start, _) = start_of(&self.key, &entry)?;
+        let (shared, rest, entry) = (self.shared()?, mem::take(&mut self.rest), entry.map(drop));
+        let operation = self.calls.objects.begin(digest(&self.key));
+        let writing = self.calls.begin_writing(rest.len()).await;
+        let commit = self.calls.run(move |_| {
+            let _writing = writing;
+            let mut body = lock(&shared).take().ok_or_else(given_up)?;
+            body.put(&rest)?;
+            body.commit(&operation, &start, &entry)
+        });
+        let committed = commit.await;
+        self.body = None;
+        committed
+    }
+
+    /// Waits for a chunk whose caller has left, too.
+    async fn abort(mut self: Box<Self>) {
+        let Some(shared) = self.body.clone() else { return };
+        let dropped = self.calls.run(move |_| {
+            drop(lock(&shared).take());
+            Ok(())
+        });
+        match dropped.await {
+            Ok(()) => self.body = None,
+            Err(error) => tracing::debug!(%error, "a body was given up, and its file is removed later"),
+        }
+    }
+}
+
+/// A body on the disk.
+pub(crate) struct DiskReader {
+    calls: Calls,
+    file: Arc<StoredFile>,
+}
+
+impl Drop for DiskReader {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.file) == 1 && self.file.is_gone() {
+            drop_elsewhere(self.file.clone());
+        }
+    }
+}
+
+impl DiskReader {
+    /// Opens the body of a key, unless its file has at most `whole` bytes: that is read as cheaply as a part of it.
+    pub(crate) async fn open(calls: &Calls, key: &CacheKey, whole: u64) -> BackendResult<StoredBody> {
+        let (wanted, digest) = (key.clone(), digest(key));
+        let entry = calls.objects.index().get(digest);
+        match entry {
+            None => return Ok(StoredBody::Absent),
+            Some(entry) if entry.bytes <= whole => return Ok(StoredBody::Unsupported),
+            Some(_) => {}
+        }
+        let file = calls.run(move |store| StoredFile::open(store, digest, wanted.as_encoded())).await?;
+        Ok(match file {
+            Some(file) => StoredBody::There(Box::new(Self { calls: calls.clone(), file: Arc::new(file) })),
+            // Its file is gone, which is put right where entries are read as a whole.
+            None => StoredBody::Unsupported,
+        })
+    }
+}
+
+#[async_trait]
+impl StoreReader for DiskReader {
+    fn start(&self) -> &[u8] {
+        &self.file.start
+    }
+
+    fn body_len(&self) -> u64 {
+        self.file.len
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        let (chunk, together) = (CHUNK_BYTES as u64, TOGETHER as u64);
+        let first = at / chunk;
+        let end = at.saturating_add(limit).min(first * chunk + together).min(self.file.len);
+        let (file, chunks) = (self.file.clone(), first..end.div_ceil(chunk));
+        let bytes = Bytes::from(self.calls.run(move |_| file.read(chunks)).await?);
+        Ok(bytes.slice((at - first * chunk) as usize..(end - first * chunk) as usize))
+    }
+
+    async fn discard(&self) -> BackendResult<()> {
+        let file = self.file.clone();
+        self.calls.run(move |_| file.discard()).await
+    }
+}

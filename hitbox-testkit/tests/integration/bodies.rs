@@ -1,0 +1,456 @@
+//! Bodies through compositions: what one layer's trouble means for the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hitbox_backend::operation::{
+    BodyReader, BodyWriter, Completion, LeafSet, MAX_BUFFERED_BODY, WriteOptions,
+};
+use hitbox_backend::policy::{
+    Loser, ParallelReadPolicy, RaceReadPolicy, SequentialReadPolicy, SequentialWritePolicy,
+};
+use hitbox_backend::wrap::{AdmissionRule, Wrapper, forward};
+use hitbox_backend::{
+    Backend, CacheBackend, Compose, CompositionBackend, Layer, LeafOutcome, LeafStatistics, OffloadPool,
+    ReadOptions, Receipt, RefillPolicy, Requirement, Wrap,
+};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Details, ErrorKind, Limits, Scope};
+use hitbox_disk::DiskBackend;
+use hitbox_moka::MokaBackend;
+use tokio::sync::Semaphore;
+
+/// A backend whose bodies are in trouble.
+#[derive(Clone)]
+struct Troubled {
+    inner: Arc<dyn Backend>,
+    trouble: Trouble,
+}
+
+#[derive(Clone)]
+enum Trouble {
+    /// It takes so many chunks, and then never answers.
+    HangsAfter(usize),
+    /// It takes so many chunks, and then fails.
+    FailsAfter(usize),
+    /// Its commits wait for a permit.
+    Commits(Arc<Semaphore>),
+}
+
+impl Wrapper for Troubled {
+    type Inner = dyn Backend;
+
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        Arc::new(Self { inner, trouble: self.trouble.clone() })
+    }
+
+    fn open_writer<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        entry: CacheValue<()>,
+        options: WriteOptions,
+    ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
+        forward::open_writer(self, key, entry, options).map(|opened| {
+            let (writer, trouble) = (opened?, self.trouble.clone());
+            Ok(Box::new(TroubledWriter { writer, trouble, taken: 0 }) as Box<dyn BodyWriter>)
+        })
+    }
+}
+
+struct TroubledWriter {
+    writer: Box<dyn BodyWriter>,
+    trouble: Trouble,
+    taken: usize,
+}
+
+#[async_trait]
+impl BodyWriter for TroubledWriter {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        self.taken += 1;
+        match self.trouble {
+            Trouble::HangsAfter(chunks) if self.taken > chunks => std::future::pending().await,
+            Trouble::FailsAfter(chunks) if self.taken > chunks => {
+                Err(BackendError::new(ErrorKind::Io, "no room"))
+            }
+            _ => self.writer.chunk(chunk).await,
+        }
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        if let Trouble::Commits(gate) = &self.trouble {
+            gate.acquire().await.expect("the gate").forget();
+        }
+        self.writer.finish().await
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.writer.abort().await;
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.writer.leave_out().await
+    }
+}
+
+fn key() -> CacheKey {
+    CacheKey::new("body")
+}
+
+fn memory() -> MokaBackend {
+    MokaBackend::builder().build().expect("moka")
+}
+
+async fn disk(folder: &tempfile::TempDir) -> DiskBackend {
+    DiskBackend::builder(folder.path()).open().await.expect("disk")
+}
+
+/// Ten chunks are too many for a value of this one.
+async fn disk_of_short_values(folder: &tempfile::TempDir) -> DiskBackend {
+    let limits = Limits { value_bytes: 500_000, ..Limits::DEFAULT };
+    DiskBackend::builder(folder.path()).limits(limits).open().await.expect("disk")
+}
+
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// Bodies that are being written into a folder.
+fn under_way(folder: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(folder.path().join("tmp")).expect("a folder").count()
+}
+
+/// Memory over disk, one of which is in trouble.
+async fn troubled(folder: &tempfile::TempDir, upper: bool, trouble: Trouble) -> CompositionBackend {
+    let pool = OffloadPool::new();
+    let around = |inner: Arc<dyn Backend>| Troubled { inner, trouble };
+    if upper {
+        around(Arc::new(memory())).compose(disk(folder).await, pool.shared())
+    } else {
+        memory().compose(around(Arc::new(disk(folder).await)), pool.shared())
+    }
+}
+
+async fn create(cache: &dyn Backend) -> Box<dyn BodyWriter> {
+    create_of(cache, CacheValue::new(())).await
+}
+
+async fn create_of(cache: &dyn Backend, entry: CacheValue<()>) -> Box<dyn BodyWriter> {
+    cache.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer")
+}
+
+/// Those of the upper leaf.
+fn statistics(cache: &dyn Backend) -> LeafStatistics {
+    cache.layout().statistics().into_iter().next().expect("a leaf")
+}
+
+async fn open(cache: &dyn Backend) -> Option<Box<dyn BodyReader>> {
+    cache.open_reader(&key(), &ReadOptions::default()).await.expect("a reader")
+}
+
+fn chunk(number: usize) -> Bytes {
+    (0..100_000_usize).map(|at| (at * 31 + number * 7) as u8).collect::<Vec<u8>>().into()
+}
+
+async fn put(writer: &mut dyn BodyWriter, chunks: usize) -> BackendResult<()> {
+    for number in 0..chunks {
+        writer.chunk(chunk(number)).await?;
+    }
+    Ok(())
+}
+
+async fn compare(cache: &dyn Backend, chunks: usize, label: &str) {
+    let mut reader = open(cache).await.expect("the body");
+    assert_eq!(reader.label().as_str(), label);
+    let mut body = Vec::new();
+    while let Some(part) = reader.chunk().await.expect("a chunk") {
+        body.extend_from_slice(&part);
+    }
+    let whole: Vec<u8> = (0..chunks).flat_map(|number| chunk(number).to_vec()).collect();
+    assert!(body == whole, "{} bytes of {}", body.len(), whole.len());
+}
+
+fn outcomes(receipt: &Receipt) -> Vec<&LeafOutcome> {
+    receipt.leaves().iter().map(|line| &line.outcome).collect()
+}
+
+/// A body that is larger than memory collects is stored below, and read from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_one_layer_cannot_take_is_in_the_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = memory().compose(disk(&folder).await, OffloadPool::new().shared());
+    cache.set_one(&key(), CacheValue::new(7_u64)).await.expect("an older value");
+    let mut writer = create(&cache).await;
+    let chunks = MAX_BUFFERED_BODY as usize / 100_000 + 10;
+    put(&mut *writer, chunks).await.expect("chunks");
+    let receipt = writer.finish().await;
+    assert!(receipt.is_ok(), "{receipt:?}");
+    assert!(matches!(outcomes(&receipt)[..], [LeafOutcome::Refused(_), LeafOutcome::Stored]), "{receipt:?}");
+    compare(&cache, chunks, "composition.disk").await;
+}
+
+/// A layer that fails, or takes nothing for a second, does not keep the other from the body; and what it had before is not
+/// served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_02_trouble_of_a_layer_is_its_own() {
+    for (upper, label) in [(true, "composition.disk"), (false, "composition.moka")] {
+        for trouble in
+            [Trouble::FailsAfter(0), Trouble::FailsAfter(20), Trouble::HangsAfter(0), Trouble::HangsAfter(20)]
+        {
+            let folder = tempfile::tempdir().expect("a folder");
+            let cache = troubled(&folder, upper, trouble).await;
+            cache.set_one(&key(), CacheValue::new(7_u64)).await.expect("an older value");
+            let mut writer = create(&cache).await;
+            put(&mut *writer, 40).await.expect("chunks");
+            let receipt = writer.finish().await;
+            assert!(receipt.is_ok() && receipt.stored() == 1, "{receipt:?}");
+            compare(&cache, 40, label).await;
+            assert!(cache.get_one::<u64>(&key()).await.expect("a read").is_none(), "the older value");
+        }
+    }
+}
+
+/// If a required layer fails the whole fails, and nothing is left; and so it does if both do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_02_a_required_layer_fails_the_body() {
+    for (fails, expected) in [(false, ErrorKind::RequiredLayer), (true, ErrorKind::AllLayers)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let below = troubled(&folder, false, Trouble::FailsAfter(5)).await;
+        let cache = if fails {
+            let above = Troubled { inner: Arc::new(memory()), trouble: Trouble::FailsAfter(1) };
+            let failing = Troubled { inner: Arc::new(memory()), trouble: Trouble::FailsAfter(3) };
+            above.compose(failing, OffloadPool::new().shared())
+        } else {
+            below.with_requirement(Layer::L2, Requirement::Required)
+        };
+        let mut writer = create(&cache).await;
+        let failed = put(&mut *writer, 100).await.expect_err("it fails");
+        assert_eq!(failed.kind(), expected);
+        let receipt = writer.finish().await;
+        assert!(!receipt.is_ok() && receipt.stored() == 0, "{receipt:?}");
+        assert!(open(&cache).await.is_none(), "something is left");
+        assert!(fails || under_way(&folder) == 0, "a file is left");
+    }
+}
+
+/// What is above can be read before the layer below has committed, and a commit goes on if its caller leaves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_02_the_upper_layer_is_readable_first() {
+    for in_order in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gate = Arc::new(Semaphore::new(0));
+        let cache = troubled(&folder, false, Trouble::Commits(gate.clone())).await;
+        let cache = if in_order { cache.with_write(SequentialWritePolicy::new()) } else { cache };
+        let mut writer = create(&cache).await;
+        put(&mut *writer, 10).await.expect("chunks");
+        let left = tokio::time::timeout(Duration::from_millis(50), writer.finish()).await;
+        left.expect_err("the layer below waits");
+        compare(&cache, 10, "composition.moka").await;
+        gate.add_permits(1);
+        let below = cache.layout().leaves()[1].path();
+        let options = ReadOptions::default().skipping(LeafSet::of(cache.layout().leaves()[0].position()));
+        let is_there = async || cache.open_reader(&key(), &options).await.expect("a reader").is_some();
+        until("it is not committed", is_there).await;
+        assert_eq!(below.as_str(), "composition.disk");
+    }
+}
+
+/// Whatever was written or invalidated since the writer was opened wins in every layer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stream_07_what_came_in_between_wins_in_all_layers() {
+    let mut details = Details::default();
+    details.scopes.push(Scope::tag("red"));
+    let entry = CacheValue::new(()).with_details(details);
+    for between in 0..4 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let nest = memory().compose(disk(&folder).await, OffloadPool::new().shared()).namespace("n");
+        let cache = memory().compose(nest, OffloadPool::new().shared());
+        let opened = cache.open_writer(&key(), entry.clone(), WriteOptions::default()).await;
+        let mut writer = opened.expect("a writer");
+        put(&mut *writer, 10).await.expect("chunks");
+        let mut left = None;
+        match between {
+            0 => drop(cache.invalidate_tags(&["red"]).await.expect("an invalidation")),
+            1 => drop(cache.delete_one(&key()).await.expect("a removal")),
+            2 => {
+                cache.set_one(&key(), CacheValue::new(7_u64)).await.expect("a write");
+                left = Some(7);
+            }
+            _ => {
+                let mut other = cache
+                    .open_writer(&key(), entry.clone(), WriteOptions::default())
+                    .await
+                    .expect("a writer");
+                other.chunk(Bytes::from_static(b"other")).await.expect("a chunk");
+                assert!(other.finish().await.is_ok());
+            }
+        }
+        let receipt = writer.finish().await;
+        assert!(outcomes(&receipt).iter().all(|line| matches!(line, LeafOutcome::Superseded)), "{receipt:?}");
+        if between == 3 {
+            let mut reader = open(&cache).await.expect("the other body");
+            assert_eq!(reader.chunk().await.expect("a chunk").as_deref(), Some(&b"other"[..]));
+        } else {
+            let found = cache.get_one::<u64>(&key()).await.expect("a read").map(CacheValue::into_data);
+            assert_eq!(found, left, "{between}");
+        }
+    }
+}
+
+/// A body that was found below fills the layer above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_fills_the_layer_above() {
+    for policy in [RefillPolicy::Awaited, RefillPolicy::Always] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (above, below) = (memory(), disk(&folder).await);
+        let mut writer = create(&below).await;
+        put(&mut *writer, 10).await.expect("chunks");
+        assert!(writer.finish().await.is_ok());
+        let cache = above.clone().compose(below, OffloadPool::new().shared()).with_refill(policy);
+        compare(&cache, 10, "composition.disk").await;
+        if policy == RefillPolicy::Always {
+            until("it is not filled", async || open(&above).await.is_some()).await;
+        }
+        compare(&cache, 10, "composition.moka").await;
+    }
+}
+
+/// The policy of reads chooses the layer, also for bodies that no layer reads as one value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_read_by_every_policy() {
+    let race = |loser| RaceReadPolicy { loser };
+    for policy in 0..4 {
+        let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+        let (above, below) =
+            (disk_of_short_values(&folders[0]).await, disk_of_short_values(&folders[1]).await);
+        let pool = OffloadPool::new();
+        let cache = above.clone().compose(below.clone(), pool.shared());
+        let cache = match policy {
+            0 => cache.with_read(SequentialReadPolicy),
+            1 => cache.with_read(ParallelReadPolicy),
+            2 => cache.with_read(race(Loser::Drop)),
+            _ => cache.with_read(race(Loser::Finish)),
+        };
+        for (layer, label, chunks) in [(&below, "composition.disk2", 10), (&above, "composition.disk", 11)] {
+            let mut writer = create(layer).await;
+            put(&mut *writer, chunks).await.expect("chunks");
+            assert!(writer.finish().await.is_ok());
+            let mut reader = open(&cache).await.expect("the body");
+            // In a race either may be first.
+            assert!(policy >= 2 || reader.label().as_str() == label, "{policy}: {}", reader.label());
+            let expected = if reader.label().as_str() == "composition.disk" { 11 } else { 10 };
+            assert_eq!(reader.len(), Some(expected * 100_000), "{policy}: {}", reader.label());
+            let mut len = 0;
+            while let Some(part) = reader.chunk().await.expect("a chunk") {
+                len += part.len() as u64;
+            }
+            assert_eq!(Some(len), reader.len());
+        }
+        // A copy that lives longer wins where both are asked.
+        let entry = CacheValue::new(()).ttl(Duration::from_secs(1_000));
+        let mut writer = create_of(&above, entry).await;
+        put(&mut *writer, 1).await.expect("chunks");
+        assert!(writer.finish().await.is_ok());
+        let label = open(&cache).await.expect("the body").label();
+        let expected = if policy == 1 { "composition.disk2" } else { "composition.disk" };
+        assert!(policy >= 2 || label.as_str() == expected, "{policy}: {label}");
+        for layer in [&above, &below] {
+            layer.delete_one(&key()).await.expect("a removal");
+        }
+        assert!(open(&cache).await.is_none());
+    }
+}
+
+/// A refill copies a body by chunks, whatever its size, and leaves out what a rule of admission keeps out or what was removed
+/// meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refill_of_a_body_streams() {
+    let entry = || {
+        let mut details = Details::default();
+        details.scopes.push(Scope::tag("red"));
+        details.metadata.insert("etag".to_owned(), Bytes::from_static(b"one"));
+        CacheValue::new(()).with_details(details).ttl(Duration::from_secs(1_000))
+    };
+    let store = async |layer: &DiskBackend| {
+        let mut writer = create_of(layer, entry()).await;
+        put(&mut *writer, 10).await.expect("chunks");
+        assert!(writer.finish().await.is_ok());
+        open(layer).await.expect("the body").entry().clone()
+    };
+    for limit in [999_999, 1_000_000] {
+        let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+        let (above, below) =
+            (disk_of_short_values(&folders[0]).await, disk_of_short_values(&folders[1]).await);
+        let stored = store(&below).await;
+        let admitted = above.clone().admission(AdmissionRule::UpTo(limit));
+        let cache = admitted.compose(below, OffloadPool::new().shared()).with_refill(RefillPolicy::Awaited);
+        compare(&cache, 10, "composition.disk2").await;
+        let refilled = open(&above).await;
+        assert_eq!(refilled.is_some(), limit == 1_000_000, "{limit}");
+        if let Some(reader) = refilled {
+            let copy = reader.entry();
+            assert_eq!((copy.lifetime(), copy.created()), (stored.lifetime(), stored.created()));
+            let metadata = |entry: &CacheValue<()>| entry.details().map(|details| details.metadata.clone());
+            assert_eq!(metadata(copy), metadata(&stored));
+            compare(&cache, 10, "composition.disk").await;
+            cache.invalidate_tags(&["red"]).await.expect("an invalidation");
+            assert!(open(&above).await.is_none() && open(&cache).await.is_none());
+        }
+    }
+    for is_invalidated in [false, true] {
+        let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+        let (above, below) =
+            (disk_of_short_values(&folders[0]).await, disk_of_short_values(&folders[1]).await);
+        store(&below).await;
+        let gate = Arc::new(Semaphore::new(0));
+        let gated = Troubled { inner: Arc::new(above.clone()), trouble: Trouble::Commits(gate.clone()) };
+        let pool = OffloadPool::new();
+        let cache = gated.compose(below, pool.shared()).with_refill(RefillPolicy::Always);
+        compare(&cache, 10, "composition.disk2").await;
+        // It has its copy of what is below.
+        until("no refill", async || under_way(&folders[0]) == 1).await;
+        if is_invalidated {
+            cache.invalidate_tags(&["red"]).await.expect("an invalidation");
+        } else {
+            cache.delete_one(&key()).await.expect("a removal");
+        }
+        gate.add_permits(1);
+        until("the refill goes on", async || statistics(&cache).refills_superseded > 0).await;
+        assert!(open(&above).await.is_none() && open(&cache).await.is_none());
+        assert_eq!(under_way(&folders[0]), 0, "a file is left");
+    }
+}
+
+/// A nest is filled as a layer is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refill_of_a_body_reaches_the_layers_of_a_nest() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let (upper, middle, below) = (memory(), disk(&folders[0]).await, disk_of_short_values(&folders[1]).await);
+    let pool = OffloadPool::new();
+    let nest = upper.clone().compose(middle.clone(), pool.shared());
+    let mut writer = create(&below).await;
+    let chunks = MAX_BUFFERED_BODY as usize / 100_000 + 10;
+    put(&mut *writer, chunks).await.expect("chunks");
+    assert!(writer.finish().await.is_ok());
+    let cache = nest.compose(below.clone(), pool.shared()).with_refill(RefillPolicy::Awaited);
+    compare(&cache, chunks, "composition.disk").await;
+    // It is larger than memory collects.
+    assert!(open(&upper).await.is_none());
+    compare(&cache, chunks, "composition.composition.disk").await;
+    cache.delete_one(&key()).await.expect("a removal");
+    let mut writer = create(&below).await;
+    put(&mut *writer, 10).await.expect("chunks");
+    assert!(writer.finish().await.is_ok());
+    compare(&cache, 10, "composition.disk").await;
+    compare(&middle, 10, "disk").await;
+    compare(&cache, 10, "composition.composition.moka").await;
+}
