@@ -6,6 +6,7 @@ use hitbox_backend::core::{BackendError, BackendResult, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::objects::Objects;
+use crate::stored::OpenFiles;
 
 /// Calls that wait for a thread, or that the disk keeps waiting, also those whose callers have left. More wait before they
 /// begin, with their callers.
@@ -44,6 +45,7 @@ pub(crate) struct Calls {
     calls: Arc<Semaphore>,
     written: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    pub(crate) open_files: OpenFiles,
 }
 
 /// Bytes that are being written, which others have to wait for.
@@ -62,6 +64,7 @@ impl Calls {
             calls: semaphore(MAX_CALLS),
             written: semaphore(MAX_WRITTEN as usize),
             bodies: semaphore(MAX_BODIES),
+            open_files: OpenFiles::default(),
         }
     }
 

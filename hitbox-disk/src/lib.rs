@@ -3,7 +3,6 @@
 #![warn(clippy::disallowed_methods)]
 
 mod backend;
-mod body;
 mod builder;
 mod calls;
 mod claim;
@@ -24,8 +23,11 @@ mod recover;
 mod room;
 mod start;
 mod store;
+mod stored;
 mod streams;
 mod trust;
+mod window;
+mod written;
 
 /// Whether bytes are the start of an object that this release understands. For fuzzing.
 #[cfg(fuzzing)]

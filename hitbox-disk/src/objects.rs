@@ -16,7 +16,6 @@ use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{Page, TimeChange};
 use tokio::sync::Notify;
 
-use crate::body::Examined;
 use crate::error::{io_error, io_kind};
 use crate::files::{Files, Temporary};
 use crate::index::{Digest, Entry, Index, space};
@@ -24,6 +23,7 @@ use crate::object::{self, Object};
 use crate::pinned::Pinned;
 use crate::room::Reserved;
 use crate::start::{Start, class_of};
+use crate::stored::Examined;
 
 const SHELVES: usize = 64;
 /// How often a write is tried again.

@@ -1,6 +1,7 @@
 //! Bodies by chunks, for those who may not block.
 
 use std::mem;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,9 +10,11 @@ use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Er
 use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
 use hitbox_backend::store::{Raw, StoreReader, StoreWriter, StoredBody};
 
-use crate::body::{StoredFile, WrittenBody};
 use crate::calls::{Calls, drop_elsewhere};
 use crate::store::digest;
+use crate::stored::StoredFile;
+use crate::window::{Bringing, Look};
+use crate::written::WrittenBody;
 
 /// Bytes that go to a thread together, and come from one: whole chunks.
 const TOGETHER: usize = 4 * CHUNK_BYTES;
@@ -147,6 +150,8 @@ impl StoreWriter for DiskWriter {
 /// A body on the disk.
 pub(crate) struct DiskReader {
     calls: Calls,
+    /// Header and attributes of its record.
+    start: Vec<u8>,
     file: Arc<StoredFile>,
 }
 
@@ -168,9 +173,11 @@ impl DiskReader {
             Some(entry) if entry.bytes <= whole => return Ok(StoredBody::Unsupported),
             Some(_) => {}
         }
-        let file = calls.run(move |store| StoredFile::open(store, digest, wanted.as_encoded())).await?;
-        Ok(match file {
-            Some(file) => StoredBody::There(Box::new(Self { calls: calls.clone(), file: Arc::new(file) })),
+        let files = calls.open_files.clone();
+        let opened =
+            calls.run(move |store| StoredFile::open(store, &files, digest, wanted.as_encoded())).await?;
+        Ok(match opened {
+            Some((file, start)) => StoredBody::There(Box::new(Self { calls: calls.clone(), start, file })),
             // Its file is gone, which is put right where entries are read as a whole.
             None => StoredBody::Unsupported,
         })
@@ -180,7 +187,7 @@ impl DiskReader {
 #[async_trait]
 impl StoreReader for DiskReader {
     fn start(&self) -> &[u8] {
-        &self.file.start
+        &self.start
     }
 
     fn body_len(&self) -> u64 {
@@ -191,9 +198,29 @@ impl StoreReader for DiskReader {
         let (chunk, together) = (CHUNK_BYTES as u64, TOGETHER as u64);
         let first = at / chunk;
         let end = at.saturating_add(limit).min(first * chunk + together).min(self.file.len);
-        let (file, chunks) = (self.file.clone(), first..end.div_ceil(chunk));
-        let bytes = Bytes::from(self.calls.run(move |_| file.read(chunks)).await?);
-        Ok(bytes.slice((at - first * chunk) as usize..(end - first * chunk) as usize))
+        let part = |first: u64, bytes: &Bytes| {
+            let from = first * chunk;
+            let end = (end - from).min(bytes.len() as u64);
+            bytes.slice((at - from) as usize..end as usize)
+        };
+        loop {
+            let mut came = pin!(self.file.window.came());
+            came.as_mut().enable();
+            match self.file.window.look(first..end.div_ceil(chunk)) {
+                Look::There(first, bytes) => return Ok(part(first, &bytes)),
+                Look::Coming => came.await,
+                Look::Missing(chunks) => {
+                    let file = self.file.clone();
+                    let bringing = Bringing::new(file.window.clone(), chunks.clone());
+                    let read = self.calls.run(move |_| {
+                        let bytes = Bytes::from(file.read(chunks)?);
+                        bringing.brought(&bytes);
+                        Ok(bytes)
+                    });
+                    return Ok(part(first, &read.await?));
+                }
+            }
+        }
     }
 
     async fn discard(&self) -> BackendResult<()> {

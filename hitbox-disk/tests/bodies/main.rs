@@ -331,3 +331,24 @@ async fn a_body_whose_folder_is_gone_is_not_stored() {
     let other = builder(&folder).open().await.expect("it was released");
     compare(&mut *open(&other, 1).await.expect("the body of before"), 1, 0, MIB as u64).await;
 }
+
+/// Each at its own pace, some over parts of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_share_a_body_find_all_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = builder(&folder).open().await.expect("disk");
+    let len = 8 * MIB as u64 + 12_345;
+    store(&disk, 1, len as usize).await;
+    let read = |number: u64| {
+        let disk = disk.clone();
+        tokio::spawn(async move {
+            let mut reader = open(&disk, 1).await.expect("the body");
+            let (start, end) = if number < 8 { (0, len) } else { (number * 100_001, len - number * 99_999) };
+            reader.seek(start..end).expect("a range");
+            compare(&mut *reader, 1, start, end).await;
+        })
+    };
+    for reader in (0..16).map(read).collect::<Vec<_>>() {
+        reader.await.expect("a reader");
+    }
+}

@@ -1,119 +1,22 @@
-//! Bodies in files: written from the front, with room left for what is known at the end, and read by chunks. Everything here
-//! blocks.
+//! Bodies that are there, read by chunks. Everything here blocks.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use hitbox_backend::core::{BackendError, BackendResult, CacheValue, ErrorKind};
-use hitbox_backend::envelope::wire::{self, CHUNK_BYTES, Framing};
+use hitbox_backend::core::{BackendError, BackendResult, ErrorKind};
+use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
 
-use crate::calls::OpenBody;
 use crate::error::io_error;
-use crate::files::Temporary;
 use crate::index::Digest;
 use crate::object::{self, Object};
-use crate::objects::{Objects, Operation, TRIES};
-use crate::room::Reserved;
+use crate::objects::Objects;
 use crate::start::{Look, Start};
-
-/// A body that is being written into a file that nobody sees yet.
-pub(crate) struct WrittenBody {
-    store: Arc<Objects>,
-    key: Vec<u8>,
-    temporary: Temporary,
-    /// Where the payload begins in the file.
-    payload_at: u64,
-    framing: Framing,
-    reserved: Reserved,
-    _open: OpenBody,
-}
-
-impl WrittenBody {
-    /// Begins the body of a key whose record has so many bytes of header and attributes, and this identity.
-    pub(crate) fn begin(
-        store: &Arc<Objects>,
-        key: &[u8],
-        start_len: usize,
-        identity: u64,
-        open: OpenBody,
-    ) -> BackendResult<Self> {
-        let _work = store.work();
-        store.hold()?;
-        let mut tries = 0;
-        let temporary = loop {
-            match store.files.new_temporary() {
-                Err(error) if tries < TRIES && store.is_put_right(&error, 0)? => tries += 1,
-                made => break made?,
-            }
-        };
-        let payload_at = object::file_len(key, &[]) + start_len as u64;
-        let (store, framing) = (store.clone(), Framing::new(identity));
-        let mut reserved = Reserved::for_body(store.clone());
-        reserved.grow(payload_at + wire::trailer_len(0))?;
-        Ok(Self { store, key: key.to_owned(), temporary, payload_at, framing, reserved, _open: open })
-    }
-
-    /// Appends whole chunks, or the end.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> BackendResult<()> {
-        // The folder is nobody else's before this has ended: entries may be put out for it.
-        let _work = self.store.work();
-        self.store.hold()?;
-        let at = self.payload_at + self.framing.payload_len();
-        let payload = self.framing.payload_len() + bytes.len() as u64;
-        self.reserved.grow(self.payload_at + payload + wire::trailer_len(payload))?;
-        self.write(bytes, at)?;
-        self.framing.add(bytes);
-        Ok(())
-    }
-
-    /// Writes into the file; others are put out if the file system is full.
-    fn write(&self, bytes: &[u8], at: u64) -> BackendResult<()> {
-        let mut tries = 0;
-        loop {
-            match self.store.files.write_into(&self.temporary, bytes, at) {
-                Err(error)
-                    if tries < TRIES && self.store.is_put_right(&error, (bytes.len() as u64) << tries)? =>
-                {
-                    tries += 1
-                }
-                written => return written,
-            }
-        }
-    }
-
-    /// Makes the body visible: `start` are header and attributes of its record.
-    pub(crate) fn commit(
-        self,
-        operation: &Operation,
-        start: &[u8],
-        entry: &CacheValue<()>,
-    ) -> BackendResult<()> {
-        // It may have been closed since, and be somebody else's.
-        self.store.hold()?;
-        let before = object::encode(&self.key, start);
-        if before.len() as u64 != self.payload_at {
-            // It would overwrite the body, or leave a gap.
-            let message = "the tags or the metadata of a body have changed since it began";
-            return Err(BackendError::new(ErrorKind::Conflict, message));
-        }
-        self.write(&before, 0)?;
-        let (end, behind) = (self.payload_at + self.framing.payload_len(), self.framing.trailer());
-        self.write(&behind, end)?;
-        let Self { store, key, temporary, reserved, .. } = self;
-        store.files.sync_temporary(&temporary)?;
-        let bytes = end + behind.len() as u64;
-        let stored = store.put_in_place(operation, temporary, &key, entry, reserved, (bytes, &before));
-        if let Err(error) = &stored {
-            // This body is lost with its folder; the next one finds it made again.
-            store.is_put_right(error, 0)?;
-        }
-        stored
-    }
-}
+use crate::window::{Kept, Window};
 
 /// What a file is, as far as it can be told without its payload.
 pub(crate) enum Examined {
@@ -170,30 +73,73 @@ fn read_some_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(read)
 }
 
+/// The files of bodies that are being read, which all who read one share.
+#[derive(Clone, Default)]
+pub(crate) struct OpenFiles(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    files: Mutex<HashMap<Digest, Weak<StoredFile>>>,
+    kept: Kept,
+}
+
+impl OpenFiles {
+    fn files(&self) -> MutexGuard<'_, HashMap<Digest, Weak<StoredFile>>> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A body that is there, or was when it was opened.
 pub(crate) struct StoredFile {
     store: Arc<Objects>,
+    open: OpenFiles,
     digest: Digest,
     /// The write that made it.
     sequence: u64,
     file: File,
-    /// Header and attributes of its record.
-    pub(crate) start: Vec<u8>,
     identity: u64,
     payload_at: u64,
     pub(crate) len: u64,
+    pub(crate) window: Arc<Window>,
+}
+
+impl Drop for StoredFile {
+    fn drop(&mut self) {
+        let mut files = self.open.files();
+        if files.get(&self.digest).is_some_and(|file| file.strong_count() == 0) {
+            files.remove(&self.digest);
+        }
+    }
 }
 
 impl StoredFile {
-    /// Opens the body of a key; nothing if there is none, or what is there has to be looked at where entries are read as a
-    /// whole.
-    pub(crate) fn open(store: &Arc<Objects>, digest: Digest, key: &[u8]) -> BackendResult<Option<Self>> {
-        let look = || -> BackendResult<Option<Self>> {
+    /// Opens the body of a key, with header and attributes of its record; nothing if there is none, or what is there has to be
+    /// looked at where entries are read as a whole.
+    pub(crate) fn open(
+        store: &Arc<Objects>,
+        open: &OpenFiles,
+        digest: Digest,
+        key: &[u8],
+    ) -> BackendResult<Option<(Arc<Self>, Vec<u8>)>> {
+        let look = || -> BackendResult<Option<(Arc<Self>, Vec<u8>)>> {
             let Some((entry, file, examined)) = store.examine(digest, key)? else { return Ok(None) };
             let Examined::Body { start, payload_at, len } = examined else { return Ok(None) };
-            let (store, sequence) = (store.clone(), entry.sequence);
-            let identity = wire::identity_of(&start).unwrap_or(0);
-            Ok(Some(Self { store, digest, sequence, file, start, identity, payload_at, len }))
+            let (sequence, identity) = (entry.sequence, wire::identity_of(&start).unwrap_or(0));
+            // Dropped after the lock: the last of those who read it gives its place back.
+            let other;
+            let mut files = open.files();
+            other = files.get(&digest).and_then(Weak::upgrade);
+            if let Some(other) = &other
+                && (other.sequence, other.identity) == (sequence, identity)
+            {
+                return Ok(Some((other.clone(), start)));
+            }
+            let (store, window) = (store.clone(), Arc::new(Window::new(&open.0.kept)));
+            let open = open.clone();
+            let opened =
+                Arc::new(Self { store, open, digest, sequence, file, identity, payload_at, len, window });
+            files.insert(digest, Arc::downgrade(&opened));
+            Ok(Some((opened, start)))
         };
         let changes = store.changes_of(digest).load(Ordering::Acquire);
         let mut found = look()?;
