@@ -21,6 +21,7 @@ chapters! {
     invalidation "../../docs/src/invalidation.md"
     recovery "../../docs/src/recovery.md"
     background "../../docs/src/background.md"
+    bodies "../../docs/src/bodies.md"
     cached "../../docs/src/cached.md"
     choose_settings "../../docs/src/choose-settings.md"
     migrate "../../docs/src/migrate.md"

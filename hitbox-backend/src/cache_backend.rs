@@ -14,12 +14,13 @@ use hitbox_core::{
 };
 
 use crate::backend::Backend;
+use crate::body::{Body, BodySink};
 use crate::completion::{Batch, Completion};
 use crate::envelope::Cacheable;
 use crate::layout::Notes;
 use crate::operation::{
     Condition, Invalidation, InvalidationTarget, LeafSet, Maintenance, ReadOptions, Removal, TimeChange,
-    Write, status_of,
+    Write, WriteOptions, status_of,
 };
 use crate::receipt::{DeleteStatus, Receipt, Receipts};
 use crate::stats::{EntryCount, Statistics};
@@ -359,6 +360,32 @@ pub trait CacheBackend: Backend {
         metadata: BTreeMap<String, Bytes>,
     ) -> impl Future<Output = BackendResult<Receipt>> + Send {
         async move { write_one(self, Write::metadata(key.clone(), metadata)).await }
+    }
+
+    /// Opens the body under a key, if a layer has one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancellation
+    /// As [`get`](Self::get).
+    fn open_body(&self, key: &CacheKey) -> impl Future<Output = BackendResult<Option<Body>>> + Send {
+        async move { Ok(self.open_reader(key, &ReadOptions::NORMAL).await?.map(Body::from)) }
+    }
+
+    /// Begins a body that is stored under a key with this entry.
+    ///
+    /// # Errors
+    /// If no layer, or not each required one, takes it.
+    ///
+    /// # Cancellation
+    /// Leaves nothing.
+    fn write_body(
+        &self,
+        key: &CacheKey,
+        entry: CacheValue<()>,
+    ) -> impl Future<Output = BackendResult<BodySink>> + Send {
+        async move { Ok(self.open_writer(key, entry, WriteOptions::default()).await?.into()) }
     }
 
     /// Drops entries whose time is over, at most about `limit` of them in each leaf, and does pending maintenance.

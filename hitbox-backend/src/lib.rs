@@ -3,6 +3,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod backend;
+mod body;
 mod cache_backend;
 mod capability;
 mod clock;
@@ -34,6 +35,7 @@ mod wrapper;
 pub use hitbox_core as core;
 
 pub use backend::Backend;
+pub use body::{Body, BodySink};
 pub use cache_backend::CacheBackend;
 pub use capability::Capabilities;
 pub use clock::SystemClock;

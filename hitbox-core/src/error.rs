@@ -167,6 +167,19 @@ struct Inner {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
+/// For those who read bodies as sources of bytes.
+impl From<BackendError> for std::io::Error {
+    fn from(error: BackendError) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Timeout => std::io::ErrorKind::TimedOut,
+            ErrorKind::Codec => std::io::ErrorKind::InvalidData,
+            ErrorKind::Unsupported => std::io::ErrorKind::Unsupported,
+            _ => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl BackendError {
     /// An error of this kind; `message` is for people, in lower case, without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hitbox_backend::{Backend, Cacheable, DeleteStatus, Receipt};
+use hitbox_backend::{Backend, BodySink, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
 use crate::cache::Cache;
@@ -222,6 +222,15 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     pub async fn insert(self, value: V) -> BackendResult<Receipt> {
         let key = self.cache.key(&self.key);
         self.cache.shared.insert(&key, value, self.call.lifetime, self.call.options).await
+    }
+
+    /// Begins a body.
+    ///
+    /// # Errors
+    /// As [`Cache::write_body`].
+    pub async fn write_body(self) -> BackendResult<BodySink> {
+        let key = self.cache.key(&self.key);
+        self.cache.shared.write_body(&key, self.call.lifetime, self.call.options).await
     }
 
     /// Stores a value under a version, if the stored one has a lower version or none.

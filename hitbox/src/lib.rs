@@ -6,6 +6,7 @@ mod advisor;
 mod batch;
 #[cfg(feature = "macros")]
 mod blocking;
+mod body;
 mod builder;
 mod cache;
 mod call;
@@ -47,7 +48,7 @@ pub use hitbox_quick as quick;
 #[cfg(feature = "redis")]
 pub use hitbox_redis as redis;
 
-pub use hitbox_backend::{Cacheable, Compose, Live, OffloadPool, RefillPolicy, Wrap};
+pub use hitbox_backend::{Body, BodySink, Cacheable, Compose, Live, OffloadPool, RefillPolicy, Wrap};
 #[cfg(feature = "macros")]
 pub use hitbox_macros::{ToKey, cached};
 

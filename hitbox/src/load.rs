@@ -388,6 +388,19 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         now: Timestamp,
         options: EntryOptions,
     ) -> CacheValue<Raw> {
+        let mut details = self.details(now, options);
+        let raw = match value {
+            Some(value) => Raw::live(value),
+            None => {
+                details.kind = RecordKind::Absent;
+                Raw::live(())
+            }
+        };
+        CacheValue::new(raw).with_lifetime(lifetime).with_created(Some(now)).with_details(details)
+    }
+
+    /// What an entry that is written now says of itself.
+    pub(crate) fn details(&self, now: Timestamp, options: EntryOptions) -> Details {
         let mut details = Details::default();
         let EntryOptions { load_time, version, priority, metadata, scopes, absolute_end } = options;
         (details.load_time, details.version) = (load_time, version);
@@ -398,14 +411,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             details.idle = Some(idle);
             details.touched = Some(now);
         }
-        let raw = match value {
-            Some(value) => Raw::live(value),
-            None => {
-                details.kind = RecordKind::Absent;
-                Raw::live(())
-            }
-        };
-        CacheValue::new(raw).with_lifetime(lifetime).with_created(Some(now)).with_details(details)
+        details
     }
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod batches;
+mod bodies;
 mod cached;
 mod cases;
 mod conveniences;

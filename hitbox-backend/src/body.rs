@@ -1,0 +1,177 @@
+//! Bodies for users: to be read as a stream, or by those who read bytes, and stored from such.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+
+use bytes::Bytes;
+use futures_util::io::AsyncBufRead;
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use hitbox_core::{BackendError, BackendResult, ErrorKind, Operation};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::receipt::Receipt;
+use crate::stream::{BodyReader, BodyWriter};
+
+/// Bytes that are read of a source at a time.
+const PART: usize = 64 * 1024;
+
+/// A body to read: by chunks, as a stream, or as a source of bytes. What it is stands in its [entry](BodyReader::entry).
+///
+/// It stays what it is when its key is written or removed meanwhile.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> hitbox_core::BackendResult<()> {
+/// # use hitbox_backend::{CacheBackend, IntoBackend, doc::Map};
+/// # use hitbox_core::{CacheKey, CacheValue};
+/// # use bytes::Bytes;
+/// use futures_util::TryStreamExt;
+///
+/// # let cache = Map::default().into_backend();
+/// # let key = CacheKey::new("film");
+/// # let film = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"two reels"))]);
+/// # cache.write_body(&key, CacheValue::new(())).await?.store(film).await?;
+/// let mut body = cache.open_body(&key).await?.expect("it was stored");
+/// body.seek(4..u64::MAX)?;
+/// let rest: Vec<Bytes> = body.into_stream().try_collect().await?;
+/// assert_eq!(rest.concat(), b"reels");
+/// # Ok(()) }
+/// ```
+pub struct Body(Box<dyn BodyReader>);
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("label", &self.label()).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl From<Box<dyn BodyReader>> for Body {
+    fn from(reader: Box<dyn BodyReader>) -> Self {
+        Self(reader)
+    }
+}
+
+impl Deref for Body {
+    type Target = dyn BodyReader;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl DerefMut for Body {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut *self.0
+    }
+}
+
+impl Body {
+    /// What is left of it as a stream. An error is its last item.
+    pub fn into_stream(self) -> impl Stream<Item = BackendResult<Bytes>> + Send + Unpin + 'static {
+        let next = |mut reader: Box<dyn BodyReader>| async move {
+            let chunk = reader.chunk().await?;
+            Ok(chunk.map(|chunk| (chunk, reader)))
+        };
+        stream::try_unfold(self.0, next).boxed()
+    }
+
+    /// What is left of it, for those who read with the traits of `futures`.
+    pub fn into_async_read(self) -> impl AsyncBufRead + Send + Unpin + 'static {
+        self.into_stream().map_err(io::Error::from).into_async_read()
+    }
+
+    /// What is left of it, for those who read with the traits of `tokio`.
+    pub fn into_tokio_read(self) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {
+        StreamReader::new(self.into_stream())
+    }
+}
+
+/// A body to store. Nothing of it is visible before it is finished; dropped, it leaves nothing.
+///
+/// What was written to its key, or invalidated, since it was opened wins over it.
+pub struct BodySink(Box<dyn BodyWriter>);
+
+impl fmt::Debug for BodySink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodySink").finish_non_exhaustive()
+    }
+}
+
+impl From<Box<dyn BodyWriter>> for BodySink {
+    fn from(writer: Box<dyn BodyWriter>) -> Self {
+        Self(writer)
+    }
+}
+
+impl BodySink {
+    /// Takes the next chunk.
+    ///
+    /// # Errors
+    /// If it cannot be stored; the body is lost then.
+    ///
+    /// # Cancellation
+    /// A dropped future loses the body.
+    pub async fn chunk(&mut self, chunk: impl Into<Bytes> + Send) -> BackendResult<()> {
+        self.0.chunk(chunk.into()).await
+    }
+
+    /// Ends the body and makes it visible.
+    ///
+    /// # Errors
+    /// As a write. Nothing is an error that was written or invalidated meanwhile: then all layers say "superseded".
+    ///
+    /// # Cancellation
+    /// A dropped future leaves what a dropped write leaves.
+    pub async fn finish(self) -> BackendResult<Receipt> {
+        self.0.finish().await.into_result()
+    }
+
+    /// Gives the body up, and waits until nothing of it is left.
+    pub async fn abort(self) {
+        self.0.abort().await;
+    }
+
+    /// Stores all that a stream brings.
+    ///
+    /// # Errors
+    /// Those of layers; of the kind [`Io`](ErrorKind::Io), with its own as the source, if the stream fails. Nothing of the body
+    /// is left then.
+    ///
+    /// # Cancellation
+    /// A dropped future leaves nothing, unless the stream had ended: then it leaves what a dropped write leaves.
+    pub async fn store<S, E>(mut self, source: S) -> BackendResult<Receipt>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut source = std::pin::pin!(source);
+        loop {
+            let taken = match source.next().await {
+                None => return self.finish().await,
+                Some(Ok(chunk)) => self.0.chunk(chunk).await,
+                Some(Err(error)) => Err(source_failed(error.into())),
+            };
+            if let Err(error) = taken {
+                self.abort().await;
+                return Err(error);
+            }
+        }
+    }
+
+    /// Stores all that is read from a source of `tokio`.
+    ///
+    /// # Errors
+    /// As [`store`](Self::store).
+    ///
+    /// # Cancellation
+    /// As [`store`](Self::store).
+    pub async fn store_from(self, source: impl tokio::io::AsyncRead + Send) -> BackendResult<Receipt> {
+        self.store(ReaderStream::with_capacity(source, PART)).await
+    }
+}
+
+fn source_failed(error: Box<dyn Error + Send + Sync>) -> BackendError {
+    let failed = BackendError::new(ErrorKind::Io, "the source of a body failed");
+    failed.with_source(error).during(Operation::WriteBody)
+}
