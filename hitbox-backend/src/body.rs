@@ -4,13 +4,17 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::io::AsyncBufRead;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
-use hitbox_core::{BackendError, BackendResult, ErrorKind, Operation};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Operation};
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use crate::coherence::LoadPermit;
+use crate::in_flight::{Follower, InFlightBody};
+use crate::layout::Layout;
 use crate::receipt::Receipt;
 use crate::stream::{BodyReader, BodyWriter};
 
@@ -52,6 +56,12 @@ impl From<Box<dyn BodyReader>> for Body {
     }
 }
 
+impl From<Follower> for Body {
+    fn from(follower: Follower) -> Self {
+        Self(Box::new(follower))
+    }
+}
+
 impl Deref for Body {
     type Target = dyn BodyReader;
 
@@ -87,10 +97,14 @@ impl Body {
     }
 }
 
-/// A body to store. Nothing of it is visible before it is finished; dropped, it leaves nothing.
+/// A body to store. Nothing of it is stored before it is finished; dropped, it leaves nothing. It can be
+/// [followed](Self::follow) meanwhile.
 ///
 /// What was written to its key, or invalidated, since it was opened wins over it.
-pub struct BodySink(Box<dyn BodyWriter>);
+pub struct BodySink {
+    writer: Box<dyn BodyWriter>,
+    in_flight: InFlightBody,
+}
 
 impl fmt::Debug for BodySink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,13 +112,26 @@ impl fmt::Debug for BodySink {
     }
 }
 
-impl From<Box<dyn BodyWriter>> for BodySink {
-    fn from(writer: Box<dyn BodyWriter>) -> Self {
-        Self(writer)
-    }
-}
-
 impl BodySink {
+    /// A body that is loaded under a permit, and what writes it.
+    #[doc(hidden)]
+    pub fn new(
+        layout: &Layout,
+        key: &CacheKey,
+        entry: CacheValue<()>,
+        permit: Arc<LoadPermit>,
+        writer: Box<dyn BodyWriter>,
+    ) -> Self {
+        let in_flight = InFlightBody::begin(layout, key, entry, permit, writer.written());
+        Self { writer, in_flight: in_flight.listed() }
+    }
+
+    /// A reader of this very body, whatever else is written under its key: it waits for what has not come yet, and fails if the
+    /// body is given up. It keeps nobody waiting. Up to 2 MiB are held for it; what is older it reads from a layer.
+    pub fn follow(&self) -> Body {
+        Body(Box::new(self.in_flight.follow()))
+    }
+
     /// Takes the next chunk.
     ///
     /// # Errors
@@ -113,7 +140,14 @@ impl BodySink {
     /// # Cancellation
     /// A dropped future loses the body.
     pub async fn chunk(&mut self, chunk: impl Into<Bytes> + Send) -> BackendResult<()> {
-        self.0.chunk(chunk.into()).await
+        let chunk = chunk.into();
+        self.in_flight.push(chunk.clone());
+        let taken = self.writer.chunk(chunk).await;
+        match &taken {
+            Ok(()) => self.in_flight.has_been_written(),
+            Err(error) => self.in_flight.abort(error.clone()),
+        }
+        taken
     }
 
     /// Ends the body and makes it visible.
@@ -124,12 +158,15 @@ impl BodySink {
     /// # Cancellation
     /// A dropped future leaves what a dropped write leaves.
     pub async fn finish(self) -> BackendResult<Receipt> {
-        self.0.finish().await.into_result()
+        self.in_flight.complete();
+        self.writer.finish().await.into_result()
     }
 
     /// Gives the body up, and waits until nothing of it is left.
     pub async fn abort(self) {
-        self.0.abort().await;
+        let Self { writer, in_flight } = self;
+        drop(in_flight);
+        writer.abort().await;
     }
 
     /// Stores all that a stream brings.
@@ -149,10 +186,11 @@ impl BodySink {
         loop {
             let taken = match source.next().await {
                 None => return self.finish().await,
-                Some(Ok(chunk)) => self.0.chunk(chunk).await,
+                Some(Ok(chunk)) => self.chunk(chunk).await,
                 Some(Err(error)) => Err(source_failed(error.into())),
             };
             if let Err(error) = taken {
+                self.in_flight.abort(error.clone());
                 self.abort().await;
                 return Err(error);
             }
@@ -171,7 +209,8 @@ impl BodySink {
     }
 }
 
-fn source_failed(error: Box<dyn Error + Send + Sync>) -> BackendError {
+/// A source of a body has failed.
+pub fn source_failed(error: Box<dyn Error + Send + Sync>) -> BackendError {
     let failed = BackendError::new(ErrorKind::Io, "the source of a body failed");
     failed.with_source(error).during(Operation::WriteBody)
 }

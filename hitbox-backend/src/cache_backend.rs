@@ -385,7 +385,20 @@ pub trait CacheBackend: Backend {
         key: &CacheKey,
         entry: CacheValue<()>,
     ) -> impl Future<Output = BackendResult<BodySink>> + Send {
-        async move { Ok(self.open_writer(key, entry, WriteOptions::default()).await?.into()) }
+        async move {
+            let permit = Arc::new(self.layout().load_permit(key));
+            let options = WriteOptions::default().with_load(permit.clone());
+            let writer = self.open_writer(key, entry.clone(), options).await?;
+            Ok(BodySink::new(self.layout(), key, entry, permit, writer))
+        }
+    }
+
+    /// Follows the body that is being written under a key through this backend or a clone of it, from its beginning: the last that
+    /// was begun. Nothing if there is none, or the key was written, or something that it carries was invalidated, since it began.
+    ///
+    /// See [`BodySink::follow`].
+    fn follow_body(&self, key: &CacheKey) -> Option<Body> {
+        self.layout().follow(key).map(Body::from)
     }
 
     /// Drops entries whose time is over, at most about `limit` of them in each leaf, and does pending maintenance.

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::capability::Capabilities;
 use crate::clock::SystemClock;
 use crate::coherence::{LoadPermit, QueueSet, RefillPermit, WriteKind, WriteTicket};
+use crate::in_flight::InFlightBodies;
 use crate::leaf::LeafHandle;
 use crate::operation::{LeafPosition, LeafSet, ReadOptions, TimeChange};
 use crate::stats::LeafStatistics;
@@ -31,6 +32,8 @@ struct Inner {
     unanswered: AtomicU64,
     /// What the composition with this number leaves for later.
     offload: Option<(u64, Arc<dyn Offload>)>,
+    /// Bodies that are being written through it.
+    in_flight: InFlightBodies,
 }
 
 /// One leaf of an expression.
@@ -107,14 +110,15 @@ impl Layout {
         let first = leaves.first().map(|leaf| leaf.handle.clock().clone());
         let clock = first.unwrap_or_else(|| Arc::new(SystemClock));
 
-        let unanswered = AtomicU64::new(0);
-        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered, offload: None }))
+        let (unanswered, in_flight) = (AtomicU64::new(0), InFlightBodies::default());
+        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered, offload: None, in_flight }))
     }
 
     fn with_offload(self, offload: Option<(u64, Arc<dyn Offload>)>) -> Self {
         let Inner { leaves, capabilities, set, clock, .. } = &*self.0;
         let (leaves, clock, unanswered) = (leaves.clone(), clock.clone(), AtomicU64::new(0));
-        Self(Arc::new(Inner { leaves, capabilities: *capabilities, set: *set, clock, unanswered, offload }))
+        let (capabilities, set, in_flight) = (*capabilities, *set, InFlightBodies::default());
+        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered, offload, in_flight }))
     }
 
     pub(crate) fn of_leaf(handle: LeafHandle, capabilities: Capabilities) -> Self {
@@ -226,6 +230,10 @@ impl Layout {
             queues.add(&leaf.handle.coherence().queue, leaf.hash_of(key));
         }
         queues
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlightBodies {
+        &self.0.in_flight
     }
 
     /// Begins a write or delete of a key in all leaves.

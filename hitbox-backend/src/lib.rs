@@ -14,6 +14,8 @@ mod composition;
 #[doc(hidden)]
 pub mod doc;
 pub mod envelope;
+mod feed;
+mod in_flight;
 mod into;
 mod jitter;
 mod key_format;
@@ -61,7 +63,10 @@ pub use wrap::Wrap;
 /// What the other crates of the framework need, and nobody else.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::body::source_failed;
     pub use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
+    pub use crate::feed::{BodyFeed, PATIENCE, QUEUE, took_nothing};
+    pub use crate::in_flight::{Follower, InFlightBody};
     pub use crate::layout::Notes;
     pub use crate::reconcile::{Reconciler, Reconciles, bring_up_to_date};
     pub use crate::stats::{Event, Striped};

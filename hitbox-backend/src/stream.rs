@@ -1,7 +1,7 @@
 //! Bodies by chunks.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,10 +12,12 @@ use hitbox_core::{
 use crate::backend::Backend;
 use crate::coherence::{LoadPermit, WriteTicket};
 use crate::completion::Batch;
-use crate::envelope::{Chunks, ChunksBuilder, Raw};
+use crate::envelope::{Chunks, GrowingChunks, Raw};
+use crate::feed;
 use crate::layout::Layout;
 use crate::operation::{BodyOrigin, Condition, Content, Found, ReadOptions, TimeChange, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
+use crate::store::WrittenPart;
 use crate::typed;
 
 /// The largest body that is collected in memory before it is stored, in bytes.
@@ -37,6 +39,10 @@ pub trait BodyWriter: Send {
     /// # Errors
     /// If it cannot be stored; the writer is of no use then.
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()>;
+
+    /// What has been written so far, for those who read it while more comes; nothing if no layer can read it. Asked before the
+    /// first chunk.
+    fn written(&self) -> Option<Arc<dyn WrittenPart>>;
 
     /// Ends the body and makes the entry visible, unless its key was written or something that it carries was
     /// invalidated since the writer was opened. The receipt has a line per leaf.
@@ -99,7 +105,54 @@ pub(crate) struct BufferedWriter<B> {
     entry: CacheValue<()>,
     options: WriteOptions,
     origin: BodyOrigin,
-    body: ChunksBuilder,
+    body: Arc<Collected>,
+}
+
+/// What has been collected of a body.
+struct Collected(Mutex<Collecting>);
+
+enum Collecting {
+    Growing(GrowingChunks),
+    Ended(Chunks),
+    GivenUp,
+}
+
+impl Collected {
+    fn lock(&self) -> MutexGuard<'_, Collecting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it for all who read it.
+    fn end(&self) -> Chunks {
+        let mut collecting = self.lock();
+        let chunks = match std::mem::replace(&mut *collecting, Collecting::GivenUp) {
+            Collecting::Growing(growing) => growing.finish(),
+            Collecting::Ended(chunks) => chunks,
+            Collecting::GivenUp => return Chunks::default(),
+        };
+        *collecting = Collecting::Ended(chunks.clone());
+        chunks
+    }
+}
+
+#[async_trait]
+impl WrittenPart for Collected {
+    fn readable(&self) -> Option<u64> {
+        match &*self.lock() {
+            Collecting::Growing(growing) => Some(growing.len()),
+            Collecting::Ended(chunks) => Some(chunks.len()),
+            Collecting::GivenUp => None,
+        }
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        let part = match &*self.lock() {
+            Collecting::Growing(growing) => growing.read(at..u64::MAX, limit),
+            Collecting::Ended(chunks) => chunks.read(at..chunks.len(), limit),
+            Collecting::GivenUp => None,
+        };
+        part.ok_or_else(feed::given_up)
+    }
 }
 
 impl<B: Backend> BufferedWriter<B> {
@@ -115,7 +168,7 @@ impl<B: Backend> BufferedWriter<B> {
     ) -> BackendResult<Box<dyn BodyWriter>> {
         check_size(options.refill().and_then(|refill| refill.len).unwrap_or(0))?;
         let origin = claim(backend.layout(), key, &mut options);
-        let body = ChunksBuilder::default();
+        let body = Arc::new(Collected(Mutex::new(Collecting::Growing(GrowingChunks::default()))));
         Ok(Box::new(Self { backend, key: key.clone(), entry, options, origin, body }))
     }
 
@@ -133,7 +186,7 @@ impl<B: Backend> BufferedWriter<B> {
             }
         };
         let mut write = Write::not_admitted(key, options).with_condition(condition);
-        write.content = content(entry, body.finish());
+        write.content = content(entry, body.end());
         backend.write(Batch::one(write)).await.into_one().unwrap_or_default()
     }
 }
@@ -141,9 +194,20 @@ impl<B: Backend> BufferedWriter<B> {
 #[async_trait]
 impl<B: Backend> BodyWriter for BufferedWriter<B> {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
-        check_size(self.body.len() + chunk.len() as u64)?;
-        self.body.push(chunk);
+        let mut body = self.body.lock();
+        let Collecting::Growing(growing) = &mut *body else {
+            return Err(feed::given_up());
+        };
+        if let Err(error) = check_size(growing.len() + chunk.len() as u64) {
+            *body = Collecting::GivenUp;
+            return Err(error);
+        }
+        growing.push(chunk);
         Ok(())
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        Some(self.body.clone())
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
@@ -152,9 +216,12 @@ impl<B: Backend> BodyWriter for BufferedWriter<B> {
             .await
     }
 
-    async fn abort(self: Box<Self>) {}
+    async fn abort(self: Box<Self>) {
+        *self.body.lock() = Collecting::GivenUp;
+    }
 
     async fn leave_out(self: Box<Self>) -> Receipt {
+        *self.body.lock() = Collecting::GivenUp;
         self.end(|_, _| Content::NotAdmitted { version: None }).await
     }
 }
@@ -178,6 +245,10 @@ struct LeftOut(Box<dyn BodyWriter>);
 impl BodyWriter for LeftOut {
     async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
         Ok(())
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        None
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -245,8 +245,8 @@ impl Files {
 
     /// Writes a file that nobody sees yet.
     pub(crate) fn write_temporary(&self, bytes: &[u8]) -> BackendResult<Temporary> {
-        let mut temporary = self.new_temporary()?;
-        temporary.file.write_all(bytes).map_err(|e| self.not_written(e))?;
+        let temporary = self.new_temporary()?;
+        (&*temporary.file).write_all(bytes).map_err(|e| self.not_written(e))?;
         self.sync_temporary(&temporary)?;
         Ok(temporary)
     }
@@ -255,7 +255,7 @@ impl Files {
     pub(crate) fn new_temporary(&self) -> BackendResult<Temporary> {
         let place = self.place();
         let (name, file) = place.new_temporary().map_err(|e| self.not_written(e))?;
-        Ok(Temporary { place, name, file, is_installed: false })
+        Ok(Temporary { place, name, file: Arc::new(file), is_installed: false })
     }
 
     /// Writes into such a file.
@@ -349,7 +349,7 @@ fn is_link(error: &io::Error) -> bool {
 pub(crate) struct Temporary {
     place: Arc<Place>,
     name: String,
-    file: File,
+    pub(crate) file: Arc<File>,
     is_installed: bool,
 }
 

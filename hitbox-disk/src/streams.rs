@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
-use hitbox_backend::store::{Raw, StoreReader, StoreWriter, StoredBody};
+use hitbox_backend::store::{Raw, StoreReader, StoreWriter, StoredBody, WrittenPart};
 
 use crate::calls::{Calls, drop_elsewhere};
 use crate::store::digest;
 use crate::stored::StoredFile;
 use crate::window::{Bringing, Look};
-use crate::written::WrittenBody;
+use crate::written::{WrittenBody, WrittenFile};
 
 /// Bytes that go to a thread together, and come from one: whole chunks.
 const TOGETHER: usize = 4 * CHUNK_BYTES;
@@ -117,6 +117,11 @@ impl StoreWriter for DiskWriter {
         Ok(())
     }
 
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        let file = lock(self.body.as_ref()?).as_ref()?.file();
+        Some(Arc::new(DiskPart { calls: self.calls.clone(), file }))
+    }
+
     async fn commit(mut self: Box<Self>, entry: CacheValue<Raw>) -> BackendResult<()> {
         let (start, _) = start_of(&self.key, &entry)?;
         let (shared, rest, entry) = (self.shared()?, mem::take(&mut self.rest), entry.map(drop));
@@ -144,6 +149,33 @@ impl StoreWriter for DiskWriter {
             Ok(()) => self.body = None,
             Err(error) => tracing::debug!(%error, "a body was given up, and its file is removed later"),
         }
+    }
+}
+
+/// What is on the disk of a body that is being written.
+struct DiskPart {
+    calls: Calls,
+    file: WrittenFile,
+}
+
+impl Drop for DiskPart {
+    fn drop(&mut self) {
+        if self.file.is_unnamed() {
+            drop_elsewhere(self.file.clone());
+        }
+    }
+}
+
+#[async_trait]
+impl WrittenPart for DiskPart {
+    fn readable(&self) -> Option<u64> {
+        Some(self.file.readable())
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        let len = limit.min(self.file.readable().saturating_sub(at)).min(TOGETHER as u64) as usize;
+        let file = self.file.clone();
+        self.calls.run(move |_| file.read(at, len).map(Bytes::from)).await
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) fn lockable(at: &File, name: &str, path: &Path, new: bool) -> Backend
 
 /// Makes a file that was not there.
 pub(crate) fn new_file(at: &File, name: &str) -> io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | CAREFUL;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | CAREFUL;
     let file = File::from(openat(at, name, flags, Mode::from_raw_mode(FILE_MODE))?);
     set_mode(&file, FILE_MODE)?;
     Ok(file)

@@ -1,6 +1,9 @@
 //! Bodies on their way into files: written from the front, with room left for what is known at the end. Everything here blocks.
 
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hitbox_backend::core::{BackendError, BackendResult, CacheValue, ErrorKind};
 use hitbox_backend::envelope::wire::{self, Framing};
@@ -19,8 +22,39 @@ pub(crate) struct WrittenBody {
     /// Where the payload begins in the file.
     payload_at: u64,
     framing: Framing,
+    /// Bytes of the payload that are in the file.
+    readable: Arc<AtomicU64>,
     reserved: Reserved,
     _open: OpenBody,
+}
+
+/// What is in the file of a body that is being written. Its payload never changes once it is there.
+#[derive(Clone)]
+pub(crate) struct WrittenFile {
+    file: Arc<File>,
+    payload_at: u64,
+    readable: Arc<AtomicU64>,
+}
+
+impl WrittenFile {
+    pub(crate) fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    /// Some of the payload, which is there.
+    pub(crate) fn read(&self, at: u64, len: usize) -> BackendResult<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let failed = |error| {
+            BackendError::new(ErrorKind::Io, "a body that is being written cannot be read").with_source(error)
+        };
+        self.file.read_exact_at(&mut bytes, self.payload_at + at).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    /// Whether the file has no name, and goes when it is closed.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
 }
 
 impl WrittenBody {
@@ -45,7 +79,22 @@ impl WrittenBody {
         let (store, framing) = (store.clone(), Framing::new(identity));
         let mut reserved = Reserved::for_body(store.clone());
         reserved.grow(payload_at + wire::trailer_len(0))?;
-        Ok(Self { store, key: key.to_owned(), temporary, payload_at, framing, reserved, _open: open })
+        let readable = Arc::default();
+        Ok(Self {
+            readable,
+            store,
+            key: key.to_owned(),
+            temporary,
+            payload_at,
+            framing,
+            reserved,
+            _open: open,
+        })
+    }
+
+    pub(crate) fn file(&self) -> WrittenFile {
+        let (file, readable) = (self.temporary.file.clone(), self.readable.clone());
+        WrittenFile { file, payload_at: self.payload_at, readable }
     }
 
     /// Appends whole chunks, or the end.
@@ -58,6 +107,7 @@ impl WrittenBody {
         self.reserved.grow(self.payload_at + payload + wire::trailer_len(payload))?;
         self.write(bytes, at)?;
         self.framing.add(bytes);
+        self.readable.store(payload, Ordering::Release);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{Answers, LeafSet, Removal, TryRead, Write, WriteOptions};
-use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts};
+use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts, WrittenPart};
 use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{Backend, IntoBackend, LeafOutcome, ReadOptions, Receipt};
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
@@ -286,6 +286,10 @@ struct FaultyWriter {
 impl BodyWriter for FaultyWriter {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         self.writer.chunk(chunk).await
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        self.writer.written()
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

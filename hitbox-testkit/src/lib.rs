@@ -11,6 +11,7 @@ mod seed;
 mod server;
 mod subject;
 pub mod suite;
+mod troubled;
 mod unsteady;
 
 pub use faulty::{Fault, Faults, Faulty, Operation};
@@ -22,4 +23,5 @@ pub use server::RedisServer;
 pub use subject::{
     Composer, Exception, Factory, Setup, Subject, Subjects, World, factory, left_nest, pair, right_nest,
 };
+pub use troubled::{Trouble, Troubled};
 pub use unsteady::{Unsteady, dawdle, random_policy};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{Answers, Removal, TryRead, Write, WriteOptions};
-use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts};
+use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts, WrittenPart};
 use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{Backend, IntoBackend, ReadOptions, Receipt};
 use hitbox_core::{BackendResult, CacheKey, CacheValue};
@@ -159,6 +159,10 @@ struct RecordedWriter {
 impl BodyWriter for RecordedWriter {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         self.writer.chunk(chunk).await
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        self.writer.written()
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::Stream;
 use hitbox_backend::internal::LoadPermit;
-use hitbox_backend::operation::{BodyWriter, WriteOptions};
-use hitbox_backend::{Backend, Body, BodySink, Cacheable, Receipt};
+use hitbox_backend::operation::{BodyWriter, WriteOptions, WrittenPart};
+use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, Receipt};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Lifetime};
 
 use crate::cache::Cache;
 use crate::entry_options::EntryOptions;
+use crate::error::{BoxError, LoadError};
 use crate::events::CacheEvent;
 use crate::key::ToKey;
 use crate::settings::LifetimeOverride;
@@ -36,6 +38,84 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             None => shared.events.tell(|| CacheEvent::Miss { key: &key }),
         }
         Ok(body.map(Body::from))
+    }
+
+    /// Follows the body that is being written under a key, by this cache or another over the same backend, from its beginning. Nothing
+    /// if there is none, or the key was written, or something that the body carries was invalidated, since it began.
+    ///
+    /// What follows a body keeps nobody waiting: up to 2 MiB are held for it, and what is older it reads from a layer. It fails if the
+    /// body is given up.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use hitbox::{Cache, moka::MokaBackend};
+    /// # let films: Cache<()> = Cache::builder(MokaBackend::builder().build()?).name("films").build()?;
+    /// let mut sink = films.write_body("metropolis").await?;
+    /// sink.chunk("first reel").await?;
+    ///
+    /// // Elsewhere, while it is being written.
+    /// assert!(films.open_body("metropolis").await?.is_none());
+    /// let mut film = films.follow_body("metropolis").expect("it is being written");
+    /// assert_eq!(film.chunk().await?.as_deref(), Some(&b"first reel"[..]));
+    ///
+    /// sink.finish().await?;
+    /// assert!(film.chunk().await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    pub fn follow_body(&self, key: impl ToKey) -> Option<Body> {
+        self.shared.backend.follow_body(&self.key(&key))
+    }
+
+    /// The body under a key, loaded if no layer has it. The source is read once for all who ask for it meanwhile, and each gets all of
+    /// it, from its beginning, as it comes: nobody waits until it is stored, and a layer that is slow or broken delays nobody.
+    ///
+    /// The loader brings a stream of chunks; who has a source of tokio's traits makes one with `tokio_util::io::ReaderStream`. Life, tags and
+    /// metadata are set by [`entry`](Self::entry), or by the loader of
+    /// [`get_or_load_stream_with`](crate::Entry::get_or_load_stream_with).
+    ///
+    /// The load goes no faster than the call that leads it reads, as long as that takes something each second. Others who follow are not
+    /// waited for: up to 2 MiB are held for them, and what is older they read from a layer that has it. If none can be read, as where the
+    /// body outgrows what memory takes, those who are further behind fail; the call that leads does not. The load is cancelled once nobody reads
+    /// ([`finish_abandoned`](crate::CacheBuilder::finish_abandoned)).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use hitbox::{Cache, moka::MokaBackend};
+    /// # use bytes::Bytes;
+    /// use futures_util::TryStreamExt;
+    ///
+    /// # async fn fetch() -> std::io::Result<impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send> {
+    /// #     Ok(futures_util::stream::iter([Ok(Bytes::from_static(b"first reel, ")), Ok(Bytes::from_static(b"second reel"))]))
+    /// # }
+    /// # let films: Cache<()> = Cache::builder(MokaBackend::builder().build()?).name("films").build()?;
+    /// let film = films.get_or_load_stream("metropolis", || fetch()).await?;
+    /// let reels: Vec<Bytes> = film.into_stream().try_collect().await?;
+    /// assert_eq!(reels.concat(), b"first reel, second reel");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`LoadError`], if the loader fails before it brings a stream and no older body may be served instead, or the time is up. An error of the
+    /// stream is one of the body, for all who read it.
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Cancellation
+    /// Who leaves takes nothing from others.
+    pub async fn get_or_load_stream<L, F, S, E, D>(
+        &self,
+        key: impl ToKey,
+        loader: L,
+    ) -> Result<Body, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<S, E>> + Send + 'static,
+        S: Stream<Item = Result<Bytes, D>> + Send + 'static,
+        E: Into<BoxError>,
+        D: Into<BoxError>,
+    {
+        Ok(self.entry(key).get_or_load_stream(loader).await?.value)
     }
 
     /// Begins a body. It is stored as [`insert`](Self::insert) stores a value, when it is finished; what was written or
@@ -93,10 +173,20 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let entry = CacheValue::new(()).with_lifetime(lifetime).with_created(Some(now));
         let entry = entry.with_details(self.details(now, options));
         let permit = Arc::new(self.backend.layout().load_permit(key));
+        let writer = self.open_recorded(key, entry.clone(), permit.clone()).await?;
+        Ok(BodySink::new(self.backend.layout(), key, entry, permit, writer))
+    }
+
+    /// A writer whose layers are brought up to date if they miss what it brings.
+    pub(crate) async fn open_recorded(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        entry: CacheValue<()>,
+        permit: Arc<LoadPermit>,
+    ) -> BackendResult<Box<dyn BodyWriter>> {
         let of_load = WriteOptions::default().with_load(permit.clone());
         let writer = self.backend.open_writer(key, entry, of_load).await?;
-        let recorded = RecordedWriter { shared: self.clone(), key: key.clone(), permit, writer };
-        Ok((Box::new(recorded) as Box<dyn BodyWriter>).into())
+        Ok(Box::new(RecordedWriter { shared: self.clone(), key: key.clone(), permit, writer }))
     }
 }
 
@@ -112,6 +202,10 @@ struct RecordedWriter<V: Cacheable, B: Backend + ?Sized> {
 impl<V: Cacheable, B: Backend + ?Sized> BodyWriter for RecordedWriter<V, B> {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         self.writer.chunk(chunk).await
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        self.writer.written()
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -236,6 +236,7 @@ impl<V: Cacheable> CacheBuilder<V, ()> {
             clock,
             offload,
             flights: Arc::default(),
+            streams: Arc::default(),
             throttle: Default::default(),
             reconciler: Default::default(),
             events,

@@ -250,7 +250,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         // Other caches may stand over the same layers.
         let total = &mut layers.total;
         (total.hits, total.stale_hits, total.misses) = (counted.hits, counted.stale_hits, counted.misses);
-        let (recovering, loading) = (self.shared.dirty_keys(), self.shared.flights.len() as u64);
+        let (recovering, loading) = (self.shared.dirty_keys(), self.shared.loads_under_way());
         CacheStatistics { recovering, loading, layers, ..counted }
     }
 

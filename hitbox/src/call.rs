@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hitbox_backend::{Backend, BodySink, Cacheable, DeleteStatus, Receipt};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use hitbox_backend::{Backend, Body, BodySink, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
 use crate::cache::Cache;
@@ -10,6 +12,7 @@ use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::key::ToKey;
 use crate::load::{Loader, LoaderFn};
+use crate::load_stream::Source;
 use crate::loaded::{Load, Loaded};
 use crate::response::Response;
 use crate::settings::LifetimeOverride;
@@ -213,6 +216,42 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         let key = self.cache.key(&self.key);
         let loader = || Loader::Scoped(plain(async { loader().await.map(Loaded::from) }));
         self.cache.shared.get_or_load(&key, &self.call, true, loader).await
+    }
+
+    /// The body, loaded if need be.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_stream`].
+    pub async fn get_or_load_stream<L, F, S, E, D>(self, loader: L) -> Result<Response<Body>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<S, E>> + Send + 'static,
+        S: Stream<Item = Result<Bytes, D>> + Send + 'static,
+        E: Into<BoxError>,
+        D: Into<BoxError>,
+    {
+        self.get_or_load_stream_with(|| async { loader().await.map(Loaded::new) }).await
+    }
+
+    /// The same with a loader that says how long its body is good, or that there is none, which is not remembered. It cannot say "not
+    /// modified".
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_stream`]; of kind [`Absent`](LoadErrorKind::Absent) if the loader says so.
+    pub async fn get_or_load_stream_with<L, F, S, E, D>(self, loader: L) -> Result<Response<Body>, LoadError>
+    where
+        L: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<Loaded<S>, E>> + Send + 'static,
+        S: Stream<Item = Result<Bytes, D>> + Send + 'static,
+        E: Into<BoxError>,
+        D: Into<BoxError>,
+    {
+        let key = self.cache.key(&self.key);
+        let loader = Box::pin(async {
+            let loaded = loader().await.map_err(Into::into)?;
+            Ok(loaded.map(|source| Box::pin(source.map(|chunk| chunk.map_err(Into::into))) as Source))
+        });
+        self.cache.shared.get_or_load_stream(&key, &self.call, loader).await
     }
 
     /// Stores a value.

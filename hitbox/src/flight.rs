@@ -5,6 +5,7 @@
 //! of the key has returned never waits for a load that began before it.
 
 use std::any::Any;
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::hash::BuildHasherDefault;
@@ -27,20 +28,26 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 type Table<E> = HashMap<CacheKey, Arc<Flight<E>>, BuildHasherDefault<KeyHasher>>;
 
 /// The flights of one cache. `E` is how they end.
-pub(crate) struct Flights<E> {
+pub(crate) struct Flights<E: FlightEnd> {
     shards: Box<[Shard<E>]>,
     /// Told when a flight has ended.
     ended: Notify,
 }
 
-struct Shard<E> {
+struct Shard<E: FlightEnd> {
     flights: Mutex<Table<E>>,
     /// How many are complete or given up.
     completions: AtomicU64,
 }
 
+/// How flights of one kind end.
+pub(crate) trait FlightEnd: Clone {
+    /// What has the permit of their loads.
+    type Permit: Borrow<LoadPermit> + From<LoadPermit> + Send + Sync;
+}
+
 /// A load under way.
-pub(crate) struct Flight<E> {
+pub(crate) struct Flight<E: FlightEnd> {
     /// A [`Phase`].
     phase: AtomicU8,
     /// Told when the phase changes, and when nobody waits any more.
@@ -50,7 +57,7 @@ pub(crate) struct Flight<E> {
     /// What it has brought. It is known before it is stored.
     result: OnceLock<E>,
     pub(crate) id: LoadId,
-    pub(crate) permit: LoadPermit,
+    permit: E::Permit,
     /// The last invalidation when it began.
     last_invalidation: u64,
     interest: Mutex<Interest>,
@@ -110,12 +117,12 @@ pub(crate) enum Joins {
 }
 
 /// The part of a call in a flight.
-pub(crate) enum Role<E: Clone> {
+pub(crate) enum Role<E: FlightEnd> {
     Leader(LoadCompletion<E>, Waiting<E>),
     Waiter(Waiting<E>),
 }
 
-impl<E: Clone> Default for Flights<E> {
+impl<E: FlightEnd> Default for Flights<E> {
     fn default() -> Self {
         let shard = |_| Shard { flights: Mutex::default(), completions: AtomicU64::new(0) };
         Self { shards: (0..SHARDS).map(shard).collect(), ended: Notify::new() }
@@ -127,7 +134,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<E: Clone> Flights<E> {
+impl<E: FlightEnd> Flights<E> {
     fn shard(&self, key: &CacheKey) -> &Shard<E> {
         &self.shards[(key.process_hash() >> 40) as usize % SHARDS]
     }
@@ -217,7 +224,7 @@ impl<E: Clone> Flights<E> {
             within_call: WithinCall::default(),
             result: OnceLock::new(),
             id: LoadId::next(),
-            permit: permit(),
+            permit: permit().into(),
             last_invalidation,
             interest: Mutex::new(Interest { waiting: 1, ..Interest::default() }),
             panic: Mutex::default(),
@@ -234,9 +241,19 @@ impl<E: Clone> Flights<E> {
     }
 }
 
-impl<E: Clone> Flight<E> {
+impl<E: FlightEnd> Flight<E> {
+    /// The right to store what it brings.
+    pub(crate) fn permit(&self) -> &LoadPermit {
+        self.permit.borrow()
+    }
+
+    /// The same, with who else has it.
+    pub(crate) fn shared_permit(&self) -> &E::Permit {
+        &self.permit
+    }
+
     fn may_be_joined(&self) -> bool {
-        self.permit.is_current() && !lock(&self.interest).cancelled
+        self.permit().is_current() && !lock(&self.interest).cancelled
     }
 
     /// It goes on when nobody waits any more.
@@ -337,16 +354,16 @@ impl<E: Clone> Flight<E> {
 }
 
 /// Somebody who waits for a flight. Dropping it ends the interest.
-pub(crate) struct Waiting<E: Clone> {
+pub(crate) struct Waiting<E: FlightEnd> {
     pub(crate) flight: Arc<Flight<E>>,
     /// Something was invalidated after the load had begun, and before this call came: it must not be given what the load
     /// brings if that carries it.
     pub(crate) is_late: bool,
 }
 
-impl<E: Clone> Waiting<E> {
+impl<E: FlightEnd> Waiting<E> {
     fn of(flight: &Arc<Flight<E>>, last_invalidation: u64) -> Option<Self> {
-        if !flight.permit.is_current() {
+        if !flight.permit().is_current() {
             return None;
         }
         let mut interest = lock(&flight.interest);
@@ -377,7 +394,7 @@ impl<E: Clone> Waiting<E> {
     }
 }
 
-impl<E: Clone> Drop for Waiting<E> {
+impl<E: FlightEnd> Drop for Waiting<E> {
     fn drop(&mut self) {
         let mut interest = lock(&self.flight.interest);
         interest.waiting -= 1;
@@ -392,7 +409,7 @@ impl<E: Clone> Drop for Waiting<E> {
 }
 
 /// The duty to complete a flight. Dropped without having done so, it leaves the flight to another leader.
-pub(crate) struct LoadCompletion<E: Clone> {
+pub(crate) struct LoadCompletion<E: FlightEnd> {
     flights: Arc<Flights<E>>,
     key: CacheKey,
     pub(crate) flight: Arc<Flight<E>>,
@@ -401,7 +418,7 @@ pub(crate) struct LoadCompletion<E: Clone> {
     has_ended: bool,
 }
 
-impl<E: Clone> LoadCompletion<E> {
+impl<E: FlightEnd> LoadCompletion<E> {
     /// Keeps the panic of the loader for the caller that ran it.
     pub(crate) fn keep_panic(&self, panic: Box<dyn Any + Send>) {
         *lock(&self.flight.panic) = Some(panic);
@@ -440,7 +457,7 @@ impl<E: Clone> LoadCompletion<E> {
     }
 }
 
-impl<E: Clone> Drop for LoadCompletion<E> {
+impl<E: FlightEnd> Drop for LoadCompletion<E> {
     fn drop(&mut self) {
         if !self.has_ended {
             self.end(Phase::Abandoned);

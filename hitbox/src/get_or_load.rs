@@ -274,7 +274,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         result: &LoadResult<V>,
     ) -> bool {
         let scopes = result.details.as_ref().map_or(&[][..], |details| &details.scopes);
-        !waiting.is_late || !self.backend.layout().is_superseded(key, scopes, &waiting.flight.permit)
+        !waiting.is_late || !self.backend.layout().is_superseded(key, scopes, waiting.flight.permit())
     }
 
     pub(crate) fn timed_out(&self, key: &CacheKey) -> LoadError {

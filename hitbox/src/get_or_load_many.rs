@@ -307,7 +307,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             completion.flight.go_on();
             flights.push(completion.flight.clone());
             let (lifetime, options) = (LifetimeOverride::NONE, EntryOptions::NONE);
-            let plan = LoadPlan { lifetime, options, ahead, may_replace: false };
+            let plan = LoadPlan { lifetime, options, ahead, may_replace: false, bypasses: false };
             parts.push(self.part(completion, key, batch.part(key.clone(), name), plan));
         }
         let all = join_all(parts);

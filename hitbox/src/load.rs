@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use hitbox_backend::internal::{Decoded, WriteTicket};
-use hitbox_backend::operation::Batch;
+use hitbox_backend::internal::{Decoded, LoadPermit, WriteTicket};
+use hitbox_backend::operation::{Batch, BodyReader};
 use hitbox_backend::operation::{Condition, LeafPosition, LeafSet, Removal, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, Raw};
 use hitbox_core::{
-    Accept, BoxFuture, CacheKey, CacheValue, Details, Lifetime, RecordKind, Task, TaskKind, Timestamp,
+    Accept, BoxFuture, CacheKey, CacheValue, Details, Freshness, Lifetime, RecordKind, Task, TaskKind,
+    Timestamp,
 };
 use tracing::Instrument;
 
@@ -22,7 +23,7 @@ use crate::cycle;
 use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
-use crate::flight::LoadCompletion;
+use crate::flight::{FlightEnd, LoadCompletion};
 use crate::inline::Inline;
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
 use crate::settings::{EarlyRefresh, LifetimeOverride};
@@ -31,6 +32,10 @@ use crate::timeouts::Timeout;
 
 /// How a flight ends.
 pub(crate) type LoadEnd<V> = Result<LoadResult<V>, LoadError>;
+
+impl<V: Clone> FlightEnd for LoadEnd<V> {
+    type Permit = LoadPermit;
+}
 
 /// What a flight brings to those who wait for it.
 #[derive(Clone)]
@@ -83,6 +88,12 @@ pub(crate) struct RefreshAhead {
 }
 
 impl RefreshAhead {
+    /// A body is loaded while there is one, or was.
+    pub(crate) fn of_body(reader: &dyn BodyReader) -> Self {
+        let is_early = reader.freshness() == Freshness::Fresh;
+        Self { created: reader.entry().created(), leaf: 0, is_early }
+    }
+
     pub(crate) fn of<V>(copy: &Decoded<V>, is_early: bool) -> Self {
         Self { created: copy.entry.created(), leaf: copy.leaf, is_early }
     }
@@ -95,13 +106,15 @@ pub(crate) struct LoadPlan {
     pub(crate) ahead: Option<RefreshAhead>,
     /// There may be an older copy, which nobody has looked at.
     pub(crate) may_replace: bool,
+    /// What it brings is not stored, and nobody else sees it.
+    pub(crate) bypasses: bool,
 }
 
 impl LoadPlan {
     /// The load that a call leads, ahead of need if there is a copy.
     pub(crate) fn of(call: &Call, ahead: Option<RefreshAhead>) -> Self {
         let may_replace = call.mode == Mode::Reload;
-        Self { lifetime: call.lifetime, options: call.options.clone(), ahead, may_replace }
+        Self { lifetime: call.lifetime, options: call.options.clone(), ahead, may_replace, bypasses: false }
     }
 }
 
@@ -174,7 +187,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key))
     }
 
-    fn span(&self, key: &CacheKey) -> tracing::Span {
+    pub(crate) fn span(&self, key: &CacheKey) -> tracing::Span {
         tracing::trace_span!("load", cache = %self.settings.name, %key)
     }
 
@@ -351,7 +364,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         if lifetime.is_none() && !has_older {
             return None;
         }
-        let permit = &completion.flight.permit;
+        let permit = completion.flight.permit();
         let is_valid = !self.backend.layout().is_superseded(key, &options.scopes, permit);
         let Some(ticket) = is_valid.then(|| permit.begin()).flatten() else {
             count(&self.events.counts.load_superseded);
@@ -432,7 +445,7 @@ impl<V: Clone> LoadResult<V> {
     }
 }
 
-fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }

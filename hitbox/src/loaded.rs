@@ -56,6 +56,17 @@ impl<V> Loaded<V> {
         Self::of(Payload::NotModified)
     }
 
+    /// The same with what `change` makes of the value, if there is one.
+    pub(crate) fn map<U>(self, change: impl FnOnce(V) -> U) -> Loaded<U> {
+        let Self { payload, lifetime, store, options } = self;
+        let payload = match payload {
+            Payload::Value(value) => Payload::Value(change(value)),
+            Payload::Absent => Payload::Absent,
+            Payload::NotModified => Payload::NotModified,
+        };
+        Loaded { payload, lifetime, store, options }
+    }
+
     /// Fresh for so long.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {

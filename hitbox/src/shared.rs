@@ -14,6 +14,7 @@ use hitbox_core::{
 use crate::events::{CacheEvent, CountsCollector, Events, count, look_of};
 use crate::flight::Flights;
 use crate::load::LoadEnd;
+use crate::load_stream::StreamStart;
 use crate::response::{AnswerKind, Outcome, Response};
 use crate::settings::Settings;
 use crate::throttle::Throttle;
@@ -29,6 +30,8 @@ pub(crate) struct Shared<V: Cacheable, B: Backend + ?Sized> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) offload: Arc<dyn Offload>,
     pub(crate) flights: Arc<Flights<LoadEnd<V>>>,
+    /// Loads of bodies.
+    pub(crate) streams: Arc<Flights<StreamStart>>,
     pub(crate) throttle: Throttle,
     pub(crate) reconciler: Reconciler,
     pub(crate) events: Events,
@@ -115,6 +118,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             count(&self.events.counts.read_errors);
             None
         })
+    }
+
+    /// Loads of values and of bodies that are under way.
+    pub(crate) fn loads_under_way(&self) -> u64 {
+        (self.flights.len() + self.streams.len()) as u64
     }
 
     pub(crate) fn subject(&self, key: &CacheKey) -> Subject {

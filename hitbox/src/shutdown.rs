@@ -67,6 +67,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         let finishing = async {
             // Those that run within their calls too.
             shared.flights.idle().await;
+            shared.streams.idle().await;
             shared.offload.idle().await;
             let finished = shared.backend.maintain(&Maintenance::Finish).await;
             internal::bring_up_to_date(shared.clone(), shared.clock.clone()).await;
@@ -77,7 +78,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             Either::Right(_) => (true, None),
         };
         // Whatever is under way still, the layers are closed.
-        let (loading, recovering) = (shared.flights.len() as u64, shared.dirty_keys());
+        let (loading, recovering) = (shared.loads_under_way(), shared.dirty_keys());
         let closing = pin!(shared.backend.maintain(&Maintenance::Close));
         let closed: Option<BackendResult<Maintained>> =
             match select(closing, shared.clock.sleep(CLOSING)).await {

@@ -1,17 +1,15 @@
 //! A body on its way into both layers of a composition. The writer feeds them within the calls of who writes, and by no task: a task
 //! that waits for tasks of the pool that it is in may wait for ever. When the body ends, the layers commit as the policy of writes says.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, join, select};
-use hitbox_core::{BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, ErrorKind};
+use hitbox_core::{BackendError, BackendResult, BoxFuture, CacheKey, CacheValue};
 
 use super::dirty::Progress;
 use super::state::Composition;
@@ -20,106 +18,13 @@ use super::{Layer, Pair, Requirement, WriteAttempts, receipts};
 use crate::backend::Backend;
 use crate::coherence::WriteTicket;
 use crate::completion::{Batch, Completion};
+use crate::feed::{self, BodyFeed, PATIENCE, QUEUE};
 use crate::operation::{BodyOrigin, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
+use crate::store::WrittenPart;
 use crate::stream::{self, BodyWriter};
 
-/// Bytes that a layer may be behind the other.
-const QUEUE: usize = 1024 * 1024;
-/// How long the other layer waits for one that is so far behind and takes nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 type Writer = Box<dyn BodyWriter>;
-
-/// A layer that is given a body.
-enum Feed {
-    /// It waits for more.
-    Idle(Writer),
-    /// It takes a chunk of so many bytes.
-    Busy(usize, BoxFuture<'static, (Writer, BackendResult<()>)>),
-    /// It is given no more, and has nothing of the body.
-    Failed(BackendError),
-}
-
-struct LayerFeed {
-    feed: Feed,
-    queue: VecDeque<Bytes>,
-    /// Bytes that it has not taken.
-    behind: usize,
-    /// Chunks that it has taken.
-    taken: u64,
-}
-
-impl LayerFeed {
-    fn new(opened: BackendResult<Writer>) -> Self {
-        let feed = opened.map_or_else(Feed::Failed, Feed::Idle);
-        Self { feed, queue: VecDeque::new(), behind: 0, taken: 0 }
-    }
-
-    const fn error(&self) -> Option<&BackendError> {
-        match &self.feed {
-            Feed::Failed(error) => Some(error),
-            _ => None,
-        }
-    }
-
-    fn fail(&mut self, error: BackendError) {
-        self.feed = Feed::Failed(error);
-        self.queue = VecDeque::new();
-        self.behind = 0;
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        if self.error().is_none() {
-            self.behind += chunk.len();
-            self.queue.push_back(chunk);
-        }
-    }
-
-    /// Feeds the layer until it is behind by no more than so many bytes, or has failed.
-    fn poll_feed(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<()> {
-        loop {
-            match &mut self.feed {
-                Feed::Failed(_) => return Poll::Ready(()),
-                Feed::Busy(len, work) => match work.as_mut().poll(cx) {
-                    Poll::Pending if self.behind <= limit => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready((writer, Ok(()))) => {
-                        (self.behind, self.taken) = (self.behind - *len, self.taken + 1);
-                        self.feed = Feed::Idle(writer);
-                    }
-                    Poll::Ready((_, Err(error))) => self.fail(error),
-                },
-                Feed::Idle(_) => {
-                    let Some(chunk) = self.queue.pop_front() else { return Poll::Ready(()) };
-                    let idle = mem::replace(&mut self.feed, Feed::Failed(closed()));
-                    let Feed::Idle(mut writer) = idle else { return Poll::Ready(()) };
-                    let len = chunk.len();
-                    self.feed = Feed::Busy(
-                        len,
-                        Box::pin(async move {
-                            let taken = writer.chunk(chunk).await;
-                            (writer, taken)
-                        }),
-                    );
-                }
-            }
-        }
-    }
-
-    /// What is left of it when all has been taken.
-    fn into_end(self) -> Result<Writer, BackendError> {
-        match self.feed {
-            Feed::Idle(writer) => Ok(writer),
-            Feed::Busy(..) => Err(closed()),
-            Feed::Failed(error) => Err(error),
-        }
-    }
-}
-
-fn closed() -> BackendError {
-    BackendError::new(ErrorKind::Closed, "the body was given up")
-}
 
 /// A body on its way into both layers.
 pub(super) struct Tee {
@@ -128,7 +33,30 @@ pub(super) struct Tee {
     entry: CacheValue<()>,
     options: WriteOptions,
     origin: BodyOrigin,
-    layers: Pair<LayerFeed>,
+    layers: Pair<BodyFeed>,
+}
+
+/// What has been written of a body into either layer.
+struct WrittenParts(Vec<Arc<dyn WrittenPart>>);
+
+#[async_trait]
+impl WrittenPart for WrittenParts {
+    fn readable(&self) -> Option<u64> {
+        self.0.iter().filter_map(|part| part.readable()).max()
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        let mut failed = None;
+        for part in &self.0 {
+            if part.readable().is_some_and(|readable| readable > at) {
+                match part.read_at(at, limit).await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(feed::given_up))
+    }
 }
 
 impl Composition {
@@ -146,12 +74,16 @@ impl Composition {
         let origin = stream::claim(&self.layout, key, &mut options);
         let of_layer = || WriteOptions { origin: Some(origin.clone()), ..options.clone() };
         let Pair { l1, l2 } = &self.layers;
-        let (l1, l2) = join(
-            l1.open_writer(key, entry.clone(), of_layer()),
-            l2.open_writer(key, entry.clone(), of_layer()),
-        )
-        .await;
-        let layers = Pair { l1: LayerFeed::new(l1), l2: LayerFeed::new(l2) };
+        let l1 = l1.open_writer(key, entry.clone(), of_layer());
+        let l2 = l2.open_writer(key, entry.clone(), of_layer());
+        let (l1, l2) = match select(l1, l2).await {
+            Either::Left((l1, l2)) => {
+                let l2 = self.opened_after(l1.is_ok(), Layer::L2, l2).await;
+                (l1, l2)
+            }
+            Either::Right((l2, l1)) => (self.opened_after(l2.is_ok(), Layer::L1, l1).await, l2),
+        };
+        let layers = Pair { l1: BodyFeed::new(l1), l2: BodyFeed::new(l2) };
         let (composition, key) = (self.clone(), key.clone());
         let tee = Tee { composition, key, entry, options, origin, layers };
         tee.check()?;
@@ -160,6 +92,22 @@ impl Composition {
 }
 
 impl Composition {
+    /// The writer of the layer that opens later. If the other has opened, it is waited for as long as for one that takes nothing.
+    async fn opened_after(
+        &self,
+        has_other: bool,
+        layer: Layer,
+        opening: Completion<'_, BackendResult<Writer>>,
+    ) -> BackendResult<Writer> {
+        if !has_other || self.blueprint.required[layer] == Requirement::Required {
+            return opening.await;
+        }
+        match select(opening, self.layout.clock().sleep(PATIENCE)).await {
+            Either::Left((opened, _)) => opened,
+            Either::Right(_) => Err(feed::took_nothing()),
+        }
+    }
+
     /// The receipt of a layer that has done nothing, whatever its error says.
     fn not_stored(&self, layer: Layer, error: BackendError) -> Receipt {
         let outcome = match LeafOutcome::of_error(error) {
@@ -192,7 +140,7 @@ impl Tee {
     async fn feed(&mut self, limit: usize) -> BackendResult<()> {
         let clock = self.composition.layout.clock().clone();
         loop {
-            let before = Pair { l1: self.layers.l1.taken, l2: self.layers.l2.taken };
+            let before = Pair { l1: self.layers.l1.taken(), l2: self.layers.l2.taken() };
             let layers = &mut self.layers;
             let both = poll_fn(|cx| {
                 let l1 = layers.l1.poll_feed(cx, limit);
@@ -203,12 +151,11 @@ impl Tee {
                 return self.check();
             }
             for layer in Layer::BOTH {
-                let (other, feed) = (self.layers[layer.other()].behind <= limit, &self.layers[layer]);
-                let stands_still = feed.behind > limit && feed.taken == before[layer];
+                let (other, feed) = (self.layers[layer.other()].behind() <= limit, &self.layers[layer]);
+                let stands_still = feed.behind() > limit && feed.taken() == before[layer];
                 let is_required = self.composition.blueprint.required[layer] == Requirement::Required;
                 if stands_still && other && !is_required && self.layers[layer.other()].error().is_none() {
-                    let message = format!("the layer took nothing of a body for {} ms", PATIENCE.as_millis());
-                    self.layers[layer].fail(BackendError::new(ErrorKind::Timeout, message));
+                    self.layers[layer].give_up();
                 }
             }
         }
@@ -223,7 +170,7 @@ impl Tee {
     /// A copy is stored where nothing was written meanwhile, whatever the policy of writes.
     async fn finish_refill(self) -> Receipt {
         let Self { composition, layers, .. } = self;
-        let finish = |layer: Layer, feed: LayerFeed| {
+        let finish = |layer: Layer, feed: BodyFeed| {
             let composition = composition.clone();
             async move {
                 match feed.into_end() {
@@ -238,10 +185,8 @@ impl Tee {
 
     /// Ends what the layers have been given.
     async fn give_up(self) {
-        let ends = [self.layers.l1, self.layers.l2].map(LayerFeed::into_end);
-        for writer in ends.into_iter().flatten() {
-            writer.abort().await;
-        }
+        let clock = self.composition.layout.clock();
+        join(self.layers.l1.abort(&**clock), self.layers.l2.abort(&**clock)).await;
     }
 }
 
@@ -252,6 +197,12 @@ impl BodyWriter for Tee {
         self.layers.l1.push(chunk.clone());
         self.layers.l2.push(chunk);
         self.feed(QUEUE).await
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        let parts: Vec<_> =
+            Layer::BOTH.into_iter().filter_map(|layer| self.layers[layer].written()).collect();
+        (!parts.is_empty()).then(|| Arc::new(WrittenParts(parts)) as Arc<dyn WrittenPart>)
     }
 
     async fn finish(mut self: Box<Self>) -> Receipt {
@@ -312,7 +263,7 @@ impl BodyWriter for Tee {
 /// A layer's part of the end of a body, which is asked for once.
 type End = Mutex<Option<Result<Writer, BackendError>>>;
 
-fn end_of(feed: LayerFeed) -> End {
+fn end_of(feed: BodyFeed) -> End {
     Mutex::new(Some(feed.into_end()))
 }
 
@@ -332,7 +283,7 @@ impl Run<'_> {
         progress.begin(layer);
         Box::pin(async move {
             let end = ends[layer].lock().unwrap_or_else(PoisonError::into_inner).take();
-            let receipt = match end.unwrap_or_else(|| Err(closed())) {
+            let receipt = match end.unwrap_or_else(|| Err(feed::given_up())) {
                 Ok(writer) => {
                     let unknown =
                         UnknownOutcome { composition: &composition, key: &key, layer, options: &options };

@@ -1,6 +1,7 @@
 //! A body that came by chunks, which stay as they are and are shared by all who read it.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,10 +31,7 @@ impl Chunks {
     /// The bytes from the start of a range on that one chunk has, at most `limit`; nothing if the range is empty.
     pub(crate) fn read(&self, range: Range<u64>, limit: u64) -> Option<Bytes> {
         let index = self.0.partition_point(|(end, _)| *end <= range.start);
-        let (end, chunk) = self.0.get(index).filter(|_| !range.is_empty())?;
-        let from = range.start - (end - chunk.len() as u64);
-        let to = (range.end - range.start).min(limit).min(end - range.start) + from;
-        Some(chunk.slice(from as usize..to as usize))
+        part_of_chunk(self.0.get(index).filter(|_| !range.is_empty())?, range, limit)
     }
 
     /// All of them in one; nothing is copied if there is one.
@@ -53,18 +51,26 @@ impl From<Bytes> for Chunks {
     }
 }
 
-/// Collects the chunks of a body.
+/// The chunks of a body that grows, or the last of them.
 #[derive(Debug, Default)]
-pub(crate) struct ChunksBuilder {
-    chunks: Vec<(u64, Bytes)>,
+pub(crate) struct GrowingChunks {
+    chunks: VecDeque<(u64, Bytes)>,
     /// Short ones that have come last.
     short: BytesMut,
+    /// Where the first chunk that is held begins.
+    start: u64,
     len: u64,
 }
 
-impl ChunksBuilder {
+impl GrowingChunks {
+    /// Bytes that have come.
     pub(crate) const fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Bytes that are held, and what they take beside their own.
+    pub(crate) fn weight(&self) -> u64 {
+        self.len - self.start + OVERHEAD * self.chunks.len() as u64
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {
@@ -77,19 +83,56 @@ impl ChunksBuilder {
             return;
         }
         self.end_short(self.len - chunk.len() as u64);
-        self.chunks.push((self.len, chunk));
+        self.chunks.push_back((self.len, chunk));
     }
 
     fn end_short(&mut self, end: u64) {
         if !self.short.is_empty() {
-            self.chunks.push((end, self.short.split().freeze()));
+            self.chunks.push_back((end, self.short.split().freeze()));
         }
     }
 
+    /// The bytes from the start of a range on that are held together, at most `limit`; nothing if the range is empty, or these have
+    /// not come or are not held any more.
+    pub(crate) fn read(&self, range: Range<u64>, limit: u64) -> Option<Bytes> {
+        let range = range.start..range.end.min(self.len);
+        if range.is_empty() || range.start < self.start {
+            return None;
+        }
+        let short_from = self.len - self.short.len() as u64;
+        if range.start >= short_from {
+            let (from, to) =
+                (range.start - short_from, range.end.min(range.start.saturating_add(limit)) - short_from);
+            return Some(Bytes::copy_from_slice(&self.short[from as usize..to as usize]));
+        }
+        let index = self.chunks.partition_point(|(end, _)| *end <= range.start);
+        part_of_chunk(self.chunks.get(index)?, range, limit)
+    }
+
+    /// Where the first chunk that is held ends; nothing if that is still growing.
+    pub(crate) fn first_end(&self) -> Option<u64> {
+        self.chunks.front().map(|(end, _)| *end)
+    }
+
+    /// The first chunk is not held any more.
+    pub(crate) fn drop_first(&mut self) {
+        if let Some((end, _)) = self.chunks.pop_front() {
+            self.start = end;
+        }
+    }
+
+    /// All that have come, if none was dropped.
     pub(crate) fn finish(mut self) -> Chunks {
         self.end_short(self.len);
-        Chunks(Arc::new(self.chunks))
+        Chunks(Arc::new(self.chunks.into()))
     }
+}
+
+/// What one chunk has of a range that begins in it, at most `limit`.
+fn part_of_chunk((end, chunk): &(u64, Bytes), range: Range<u64>, limit: u64) -> Option<Bytes> {
+    let from = range.start - (end - chunk.len() as u64);
+    let to = (range.end - range.start).min(limit).min(end - range.start) + from;
+    Some(chunk.slice(from as usize..to as usize))
 }
 
 /// A body in an envelope.
@@ -125,15 +168,21 @@ impl Content for ChunksCell {
 mod tests {
     use bytes::Bytes;
 
-    use super::{Chunks, ChunksBuilder, SHORT};
+    use super::{Chunks, GrowingChunks, SHORT};
 
     fn built(lengths: &[usize]) -> (Chunks, Vec<u8>) {
-        let (mut builder, mut whole) = (ChunksBuilder::default(), Vec::new());
+        let (mut builder, mut whole) = (GrowingChunks::default(), Vec::new());
         for len in lengths {
             let chunk: Vec<u8> = (whole.len()..whole.len() + len).map(|at| (at * 7 / 3) as u8).collect();
             whole.extend_from_slice(&chunk);
             builder.push(chunk.into());
             assert_eq!(builder.len(), whole.len() as u64);
+            let (mut at, mut read) = (0, Vec::new());
+            while let Some(part) = builder.read(at..u64::MAX, 50_000) {
+                at += part.len() as u64;
+                read.extend_from_slice(&part);
+            }
+            assert!(read == whole, "what has come can be read while it grows");
         }
         (builder.finish(), whole)
     }
@@ -158,9 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dropped_from_the_front_is_not_read() {
+        let mut growing = GrowingChunks::default();
+        [7, 9, 11].iter().for_each(|byte| growing.push(vec![*byte; SHORT].into()));
+        growing.push(Bytes::from_static(b"end"));
+        growing.drop_first();
+        let second = SHORT as u64;
+        assert!(growing.read(second - 1..u64::MAX, 10).is_none());
+        assert_eq!(growing.read(second..u64::MAX, 2).as_deref(), Some(&[9, 9][..]));
+        assert_eq!(growing.first_end(), Some(2 * second));
+        assert_eq!(growing.read(3 * second + 1..u64::MAX, 10).as_deref(), Some(&b"nd"[..]));
+        assert!(growing.read(3 * second + 3..u64::MAX, 10).is_none(), "it has not come");
+        assert_eq!(growing.weight(), 2 * second + 3 + 2 * super::OVERHEAD);
+    }
+
+    #[test]
     fn long_chunks_are_shared_and_short_ones_put_together() {
         let long = Bytes::from(vec![1; SHORT]);
-        let mut builder = ChunksBuilder::default();
+        let mut builder = GrowingChunks::default();
         builder.push(long.clone());
         for _ in 0..100 {
             builder.push(Bytes::from_static(b"short"));

@@ -27,7 +27,7 @@ use crate::leaf::LeafHandle;
 
 pub use cacheable::{Cacheable, Live};
 use chunks::ChunksCell;
-pub(crate) use chunks::{Chunks, ChunksBuilder};
+pub(crate) use chunks::{Chunks, GrowingChunks};
 pub use deferred::DeferredDrops;
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};

@@ -1,6 +1,7 @@
 //! Bodies of stores that take and hand them out by chunks. Those of others are collected first, and are read as a whole.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::metrics::Timers;
 use crate::operation::{BodyOrigin, Condition, ReadOptions, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
-use crate::store::{Store, StoreReader, StoreWriter, StoredBody};
+use crate::store::{Store, StoreReader, StoreWriter, StoredBody, WrittenPart};
 use crate::stream::{self, BodyReader, BodyWriter, BufferedReader, BufferedWriter};
 
 /// What came of opening a stored body.
@@ -287,6 +288,10 @@ impl<S: Store> BodyWriter for LeafWriter<S> {
         })?;
         self.written += len;
         Ok(())
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        self.body.written()
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

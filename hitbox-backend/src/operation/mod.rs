@@ -8,6 +8,7 @@ mod write;
 
 pub use crate::completion::{Batch, Completion};
 pub use crate::receipt::Receipts;
+pub use crate::store::WrittenPart;
 pub use crate::stream::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
 pub use invalidation::{Invalidation, InvalidationTarget, Origin};
 pub use maintenance::{Maintained, Maintenance};

@@ -1,5 +1,7 @@
 //! Bodies of stores that take and hand them out by chunks.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_core::{BackendResult, CacheValue};
@@ -19,6 +21,11 @@ pub trait StoreWriter: Send {
     /// If they cannot be kept; the writer is of no use then.
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()>;
 
+    /// What has been written so far, for those who read it while more comes; nothing, as by default, if that cannot be read.
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        None
+    }
+
     /// Ends the body, and replaces all that is under the key with it, in one step. The entry is the one that the writer was
     /// opened with, with other times and with the epochs of its tags.
     ///
@@ -28,6 +35,21 @@ pub trait StoreWriter: Send {
 
     /// Gives the body up, and waits until nothing of it is left.
     async fn abort(self: Box<Self>);
+}
+
+/// What has been written of a body so far, while more comes. It can be read for as long as somebody holds it, whatever becomes of
+/// the body.
+#[async_trait]
+pub trait WrittenPart: Send + Sync {
+    /// Bytes from the front that can be read by now; nothing if they were given up.
+    fn readable(&self) -> Option<u64>;
+
+    /// The bytes from `at` on, which is before the end of those that are [`readable`](Self::readable): at least one, and at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes>;
 }
 
 /// A body in a store. It stays what it is, whatever happens to its key.

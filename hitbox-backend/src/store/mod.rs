@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 
-pub use body::{StoreReader, StoreWriter, StoredBody};
+pub use body::{StoreReader, StoreWriter, StoredBody, WrittenPart};
 
 pub use crate::capability::Capabilities;
 pub use crate::envelope::{Encoded, Raw, Unusable};

@@ -1,6 +1,7 @@
 //! Which entries a layer takes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::into::IntoBackend;
 use crate::key_frequency::KeyFrequency;
 use crate::operation::{Removal, WriteOptions};
 use crate::receipt::{Receipt, Receipts};
+use crate::store::WrittenPart;
 use crate::stream::BodyWriter;
 
 /// Which entries a layer takes, by writes and refills.
@@ -86,8 +88,10 @@ impl Wrapper for Admission {
     ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
         let opened = forward::open_writer(self, key, entry, options);
         let AdmissionRule::UpTo(limit) = self.rule else { return opened };
-        opened
-            .map(move |writer| Ok(Box::new(UpTo { writer: writer?, size: 0, limit }) as Box<dyn BodyWriter>))
+        opened.map(move |writer| {
+            let (writer, is_over) = (writer?, Arc::default());
+            Ok(Box::new(UpTo { writer, size: 0, limit, is_over }) as Box<dyn BodyWriter>)
+        })
     }
 }
 
@@ -96,13 +100,40 @@ struct UpTo {
     writer: Box<dyn BodyWriter>,
     size: u64,
     limit: u64,
+    is_over: Arc<AtomicBool>,
+}
+
+/// What has been written of it, as long as it is not larger.
+struct WrittenUpTo {
+    part: Arc<dyn WrittenPart>,
+    is_over: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl WrittenPart for WrittenUpTo {
+    fn readable(&self) -> Option<u64> {
+        self.part.readable().filter(|_| !self.is_over.load(Ordering::Acquire))
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        self.part.read_at(at, limit).await
+    }
 }
 
 #[async_trait]
 impl BodyWriter for UpTo {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         self.size += chunk.len() as u64;
-        if self.size > self.limit { Ok(()) } else { self.writer.chunk(chunk).await }
+        if self.size > self.limit {
+            self.is_over.store(true, Ordering::Release);
+            return Ok(());
+        }
+        self.writer.chunk(chunk).await
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        let (part, is_over) = (self.writer.written()?, self.is_over.clone());
+        Some(Arc::new(WrittenUpTo { part, is_over }))
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -20,6 +20,7 @@ use crate::leaf::failure;
 use crate::operation::{ReadOptions, WriteOptions};
 use crate::receipt::Receipt;
 use crate::stats::Event;
+use crate::store::WrittenPart;
 use crate::stream::{BodyReader, BodyWriter};
 
 /// A backend whose calls are cut after a limit, whatever they are; of bodies every chunk is a call. A read that is cut is
@@ -163,6 +164,10 @@ impl CutWriter {
 impl BodyWriter for CutWriter {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         self.limit.cut(Operation::WriteBody, self.writer.chunk(chunk)).await?
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        self.writer.written()
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

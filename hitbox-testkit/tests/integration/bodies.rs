@@ -3,101 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_backend::operation::{
-    BodyReader, BodyWriter, Completion, LeafSet, MAX_BUFFERED_BODY, WriteOptions,
-};
+use hitbox_backend::operation::{BodyReader, BodyWriter, LeafSet, MAX_BUFFERED_BODY, WriteOptions};
 use hitbox_backend::policy::{
     Loser, ParallelReadPolicy, RaceReadPolicy, SequentialReadPolicy, SequentialWritePolicy,
 };
-use hitbox_backend::wrap::{AdmissionRule, Wrapper, forward};
+use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
     Backend, CacheBackend, Compose, CompositionBackend, Layer, LeafOutcome, LeafStatistics, OffloadPool,
     ReadOptions, Receipt, RefillPolicy, Requirement, Wrap,
 };
-use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Details, ErrorKind, Limits, Scope,
-};
+use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Details, ErrorKind, Limits, Scope};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
+use hitbox_testkit::{Trouble, Troubled};
 use tokio::sync::Semaphore;
-
-/// A backend whose bodies are in trouble.
-#[derive(Clone)]
-struct Troubled {
-    inner: Arc<dyn Backend>,
-    trouble: Trouble,
-}
-
-#[derive(Clone)]
-enum Trouble {
-    /// It takes so many chunks, and then never answers.
-    HangsAfter(usize),
-    /// It takes so many chunks, and then fails.
-    FailsAfter(usize),
-    /// Its commits wait for a permit.
-    Commits(Arc<Semaphore>),
-}
-
-impl Wrapper for Troubled {
-    type Inner = dyn Backend;
-
-    fn inner(&self) -> &dyn Backend {
-        &*self.inner
-    }
-
-    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        Arc::new(Self { inner, trouble: self.trouble.clone() })
-    }
-
-    fn open_writer<'a>(
-        &'a self,
-        key: &'a CacheKey,
-        entry: CacheValue<()>,
-        options: WriteOptions,
-    ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
-        forward::open_writer(self, key, entry, options).map(|opened| {
-            let (writer, trouble) = (opened?, self.trouble.clone());
-            Ok(Box::new(TroubledWriter { writer, trouble, taken: 0 }) as Box<dyn BodyWriter>)
-        })
-    }
-}
-
-struct TroubledWriter {
-    writer: Box<dyn BodyWriter>,
-    trouble: Trouble,
-    taken: usize,
-}
-
-#[async_trait]
-impl BodyWriter for TroubledWriter {
-    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
-        self.taken += 1;
-        match self.trouble {
-            Trouble::HangsAfter(chunks) if self.taken > chunks => std::future::pending().await,
-            Trouble::FailsAfter(chunks) if self.taken > chunks => {
-                Err(BackendError::new(ErrorKind::Io, "no room"))
-            }
-            _ => self.writer.chunk(chunk).await,
-        }
-    }
-
-    async fn finish(self: Box<Self>) -> Receipt {
-        if let Trouble::Commits(gate) = &self.trouble {
-            gate.acquire().await.expect("the gate").forget();
-        }
-        self.writer.finish().await
-    }
-
-    async fn abort(self: Box<Self>) {
-        self.writer.abort().await;
-    }
-
-    async fn leave_out(self: Box<Self>) -> Receipt {
-        self.writer.leave_out().await
-    }
-}
 
 fn key() -> CacheKey {
     CacheKey::new("body")
@@ -134,7 +54,7 @@ fn under_way(folder: &tempfile::TempDir) -> usize {
 /// Memory over disk, one of which is in trouble.
 async fn troubled(folder: &tempfile::TempDir, upper: bool, trouble: Trouble) -> CompositionBackend {
     let pool = OffloadPool::new();
-    let around = |inner: Arc<dyn Backend>| Troubled { inner, trouble };
+    let around = |inner: Arc<dyn Backend>| Troubled::new(inner, trouble);
     if upper {
         around(Arc::new(memory())).compose(disk(folder).await, pool.shared())
     } else {
@@ -236,8 +156,8 @@ async fn stream_02_a_required_layer_fails_the_body() {
         let folder = tempfile::tempdir().expect("a folder");
         let below = troubled(&folder, false, Trouble::FailsAfter(5)).await;
         let cache = if fails {
-            let above = Troubled { inner: Arc::new(memory()), trouble: Trouble::FailsAfter(1) };
-            let failing = Troubled { inner: Arc::new(memory()), trouble: Trouble::FailsAfter(3) };
+            let above = Troubled::new(Arc::new(memory()), Trouble::FailsAfter(1));
+            let failing = Troubled::new(Arc::new(memory()), Trouble::FailsAfter(3));
             above.compose(failing, OffloadPool::new().shared())
         } else {
             below.with_requirement(Layer::L2, Requirement::Required)
@@ -422,7 +342,7 @@ async fn a_refill_of_a_body_streams() {
             (disk_of_short_values(&folders[0]).await, disk_of_short_values(&folders[1]).await);
         store(&below).await;
         let gate = Arc::new(Semaphore::new(0));
-        let gated = Troubled { inner: Arc::new(above.clone()), trouble: Trouble::Commits(gate.clone()) };
+        let gated = Troubled::new(Arc::new(above.clone()), Trouble::Commits(gate.clone()));
         let pool = OffloadPool::new();
         let cache = gated.compose(below, pool.shared()).with_refill(RefillPolicy::Always);
         compare(&cache, 10, "composition.disk2").await;

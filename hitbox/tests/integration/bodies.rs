@@ -8,12 +8,12 @@ use bytes::Bytes;
 use futures_util::io::AsyncReadExt as _;
 use futures_util::stream::{self, Stream, TryStreamExt};
 use hitbox::{Body, Cache, Compose, OffloadPool, Wrap};
-use hitbox_backend::operation::{Completion, LeafSet, WriteOptions};
-use hitbox_backend::wrap::{Wrapper, forward};
+use hitbox_backend::operation::LeafSet;
 use hitbox_backend::{Backend, LeafOutcome, ReadOptions};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox_core::{CacheKey, ErrorKind};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
+use hitbox_testkit::{Trouble, Troubled};
 use tokio::io::AsyncReadExt as _;
 
 const LEN: usize = 1_000_000;
@@ -124,36 +124,11 @@ async fn what_does_not_end_is_not_stored() {
     assert_eq!(open(&films).await.expect("the body").len(), Some(6));
 }
 
-/// A backend that opens no bodies for writing.
-struct NoBodies(Arc<dyn Backend>);
-
-impl Wrapper for NoBodies {
-    type Inner = dyn Backend;
-
-    fn inner(&self) -> &dyn Backend {
-        &*self.0
-    }
-
-    fn around(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        Arc::new(Self(inner))
-    }
-
-    fn open_writer<'a>(
-        &'a self,
-        key: &'a CacheKey,
-        entry: CacheValue<()>,
-        options: WriteOptions,
-    ) -> Completion<'a, BackendResult<Box<dyn hitbox_backend::operation::BodyWriter>>> {
-        forward::open_writer(self, key, entry, options)
-            .map(|_| Err(BackendError::new(ErrorKind::Connection, "it is away")))
-    }
-}
-
 /// A layer that missed a body gets it when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_that_missed_a_body_is_brought_up_to_date() {
     let folder = tempfile::tempdir().expect("a folder");
-    let below = NoBodies(Arc::new(disk(&folder).await));
+    let below = Troubled::new(Arc::new(disk(&folder).await), Trouble::IsAway);
     let pool = OffloadPool::new();
     let films = films_over(Arc::new(memory().compose(below, pool.shared()))).await;
     let sink = films.write_body("metropolis").await.expect("a sink");

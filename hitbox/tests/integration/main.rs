@@ -17,6 +17,7 @@ mod idle;
 mod invalidation;
 mod live;
 mod load;
+mod loaded_bodies;
 mod metrics;
 mod no_runtime;
 mod observe;

@@ -1,0 +1,422 @@
+//! Bodies that are being written, and those who follow them. A follower gets the bytes of the writer that it follows, and of no other.
+//!
+//! The last chunks are held in memory. Who is further behind reads from a layer that can be read while it is written. Nobody is waited for
+//! but the one for whom a body is loaded, if there is one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasherDefault;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use hitbox_core::{
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness, KeyHasher,
+    Operation,
+};
+use tokio::sync::Notify;
+
+use crate::coherence::LoadPermit;
+use crate::envelope::GrowingChunks;
+use crate::feed::{self, PATIENCE};
+use crate::layout::Layout;
+use crate::store::WrittenPart;
+use crate::stream::{self, BodyReader};
+
+/// Bytes of a body that are held for those who follow it.
+pub(crate) const HELD: u64 = 2 * 1024 * 1024;
+/// They are held as long as no layer can be read that has them, but no more than so many.
+const HELD_AT_MOST: u64 = 4 * 1024 * 1024;
+
+/// Where a body that is being written is found: by its key, the last that was begun.
+#[derive(Default)]
+pub(crate) struct InFlightBodies(Mutex<HashMap<CacheKey, Arc<Followed>, BuildHasherDefault<KeyHasher>>>);
+
+impl InFlightBodies {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Arc<Followed>, BuildHasherDefault<KeyHasher>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Layout {
+    /// Follows the body that is being written under a key, unless the key was written, or something that the body carries was
+    /// invalidated, since it began.
+    pub(crate) fn follow(&self, key: &CacheKey) -> Option<Follower> {
+        let followed = self.in_flight().lock().get(key)?.clone();
+        let scopes = followed.entry.details().map_or(&[][..], |details| &details.scopes);
+        let permit = &followed.permit;
+        let is_current = permit.is_current() && !self.is_superseded(key, scopes, permit);
+        is_current.then(|| Follower::of(followed, false))
+    }
+}
+
+/// A body that is being written, as those who follow it see it.
+struct Followed {
+    entry: CacheValue<()>,
+    label: BackendLabel,
+    generation: u64,
+    permit: Arc<LoadPermit>,
+    clock: Arc<dyn Clock>,
+    progress: Mutex<Progress>,
+    changed: Notify,
+}
+
+struct Progress {
+    held: GrowingChunks,
+    /// What layers have of it; nothing if none can be read.
+    written: Option<Arc<dyn WrittenPart>>,
+    state: State,
+    /// How far the leader is, if somebody is waited for.
+    leader: Option<u64>,
+}
+
+/// What a body is to those who follow it.
+#[derive(Clone, Debug)]
+enum State {
+    Partial,
+    /// All of it has come. What layers have may still grow, until they are done.
+    Complete {
+        is_settled: bool,
+    },
+    Aborted(BackendError),
+}
+
+impl Progress {
+    fn readable(&self) -> Option<u64> {
+        self.written.as_ref()?.readable()
+    }
+
+    /// Lets go of what is held and need not be.
+    fn trim(&mut self) {
+        let readable = self.readable();
+        while self.held.weight() > HELD
+            && let Some(end) = self.held.first_end()
+            && self.leader.is_none_or(|at| at >= end)
+        {
+            let is_covered = readable.is_none_or(|readable| readable >= end);
+            if !is_covered && self.held.weight() <= HELD_AT_MOST {
+                return;
+            }
+            self.held.drop_first();
+        }
+    }
+
+    /// What the leader has not taken.
+    fn behind(&self) -> u64 {
+        self.leader.map_or(0, |at| self.held.len().saturating_sub(at))
+    }
+}
+
+impl Followed {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the leader takes something, or leaves, that was so far behind.
+    async fn leader_moves(&self, behind: u64) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.lock().behind() != behind {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Changes it, and tells all who wait for a change.
+    fn change(&self, change: impl FnOnce(&mut Progress)) {
+        {
+            let mut progress = self.lock();
+            change(&mut progress);
+            progress.trim();
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+/// The writing half of a body that can be followed. Dropped before the body is complete, it ends all who follow it with an error.
+pub struct InFlightBody {
+    followed: Arc<Followed>,
+    layout: Layout,
+    key: CacheKey,
+}
+
+impl fmt::Debug for InFlightBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InFlightBody").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Drop for InFlightBody {
+    fn drop(&mut self) {
+        let mut bodies = self.layout.in_flight().lock();
+        if bodies.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.followed)) {
+            bodies.remove(&self.key);
+        }
+        drop(bodies);
+        self.followed.change(|progress| match &mut progress.state {
+            State::Partial => progress.state = State::Aborted(feed::given_up()),
+            State::Complete { is_settled } => *is_settled = true,
+            State::Aborted(_) => {}
+        });
+    }
+}
+
+impl InFlightBody {
+    /// Begins a body of this entry that is loaded under this permit, and that can be read from what is written of it.
+    pub fn begin(
+        layout: &Layout,
+        key: &CacheKey,
+        entry: CacheValue<()>,
+        permit: Arc<LoadPermit>,
+        written: Option<Arc<dyn WrittenPart>>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let followed = Arc::new(Followed {
+            entry,
+            label: layout.paths().last().unwrap_or_else(|| BackendLabel::new("none")),
+            generation: NEXT.fetch_add(1, Ordering::Relaxed),
+            permit,
+            clock: layout.clock().clone(),
+            progress: Mutex::new(Progress {
+                held: GrowingChunks::default(),
+                written,
+                state: State::Partial,
+                leader: None,
+            }),
+            changed: Notify::new(),
+        });
+        Self { followed, layout: layout.clone(), key: key.clone() }
+    }
+
+    /// The same body, which is found by its key.
+    #[must_use]
+    pub fn listed(self) -> Self {
+        self.layout.in_flight().lock().insert(self.key.clone(), self.followed.clone());
+        self
+    }
+
+    /// Another who follows it, from its beginning.
+    pub fn follow(&self) -> Follower {
+        Follower::of(self.followed.clone(), false)
+    }
+
+    /// The one for whom it is loaded: others get no further ahead than it can be held in memory.
+    pub fn lead(&self) -> Follower {
+        self.followed.lock().leader = Some(0);
+        Follower::of(self.followed.clone(), true)
+    }
+
+    /// The next chunk has come.
+    pub fn push(&self, chunk: Bytes) {
+        self.followed.change(|progress| progress.held.push(chunk));
+    }
+
+    /// Layers have taken more of it.
+    pub fn has_been_written(&self) {
+        self.followed.change(|_| {});
+    }
+
+    /// No layer has any of it any more. Who is further behind than what is held cannot go on.
+    pub fn is_not_stored(&self) {
+        self.followed.change(|progress| progress.written = None);
+    }
+
+    /// Waits until the leader, if there is one, is near enough for more to be held.
+    pub async fn has_room(&self) {
+        let followed = &*self.followed;
+        loop {
+            let behind = followed.lock().behind();
+            if behind <= HELD / 2 {
+                return;
+            }
+            let moves = pin!(followed.leader_moves(behind));
+            if let Either::Right(_) = select(moves, followed.clock.sleep(PATIENCE)).await {
+                followed.change(|progress| {
+                    // It takes nothing, and can read from a layer what it has missed.
+                    if progress.behind() == behind && progress.readable().is_some() {
+                        progress.leader = None;
+                    }
+                });
+            }
+        }
+    }
+
+    /// All of it has come.
+    pub fn complete(&self) {
+        self.followed.change(|progress| {
+            if matches!(progress.state, State::Partial) {
+                progress.state = State::Complete { is_settled: false };
+            }
+        });
+    }
+
+    /// It does not come to its end.
+    pub fn abort(&self, error: BackendError) {
+        self.followed.change(|progress| {
+            if matches!(progress.state, State::Partial) {
+                progress.state = State::Aborted(error);
+                progress.written = None;
+            }
+        });
+    }
+}
+
+/// Reads a body while it is being written.
+pub struct Follower {
+    followed: Arc<Followed>,
+    at: Range<u64>,
+    /// Nothing has been read since the last seek.
+    has_sought: bool,
+    leads: bool,
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if self.leads {
+            self.followed.change(|progress| progress.leader = None);
+        }
+    }
+}
+
+/// What there is for a follower.
+enum Next {
+    Chunk(Bytes),
+    End,
+    Wait,
+    /// A layer has it.
+    Written(Arc<dyn WrittenPart>, u64),
+}
+
+impl Follower {
+    fn of(followed: Arc<Followed>, leads: bool) -> Self {
+        Self { followed, at: 0..u64::MAX, has_sought: false, leads }
+    }
+
+    /// Another who follows the same body from its beginning.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::of(self.followed.clone(), false)
+    }
+
+    /// Whether the body does not come to its end.
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.followed.lock().state, State::Aborted(_))
+    }
+
+    fn failed(&self, error: BackendError) -> BackendError {
+        error.at(self.followed.label).during(Operation::ReadBody)
+    }
+
+    fn next(&self) -> BackendResult<Next> {
+        let progress = self.followed.lock();
+        let (len, at) = (progress.held.len(), self.at.start);
+        if let State::Complete { .. } = progress.state {
+            if self.has_sought {
+                stream::part_of(self.at.clone(), len, self.followed.label)?;
+            }
+            if at >= len {
+                return Ok(Next::End);
+            }
+        }
+        if self.at.is_empty() {
+            return Ok(Next::End);
+        }
+        if let Some(chunk) = progress.held.read(self.at.clone(), u64::MAX) {
+            return Ok(Next::Chunk(chunk));
+        }
+        let is_held_no_more = at < len;
+        let may_be_written = match (&progress.state, progress.readable()) {
+            (State::Aborted(error), _) => return Err(error.clone()),
+            (_, Some(readable)) if is_held_no_more && at < readable => {
+                let part = progress.written.clone().ok_or_else(feed::given_up)?;
+                return Ok(Next::Written(part, readable.min(self.at.end) - at));
+            }
+            (State::Complete { is_settled }, readable) => readable.is_some() && !is_settled,
+            (State::Partial, readable) => readable.is_some(),
+        };
+        if is_held_no_more && !may_be_written {
+            let message = format!("no layer can be read that has a body of which {HELD} bytes are held");
+            return Err(BackendError::new(ErrorKind::TooLarge, message));
+        }
+        Ok(Next::Wait)
+    }
+}
+
+#[async_trait]
+impl BodyReader for Follower {
+    fn entry(&self) -> &CacheValue<()> {
+        &self.followed.entry
+    }
+
+    fn label(&self) -> BackendLabel {
+        self.followed.label
+    }
+
+    fn freshness(&self) -> Freshness {
+        self.followed.entry.lifetime().freshness(self.followed.clock.now())
+    }
+
+    fn generation(&self) -> u64 {
+        self.followed.generation
+    }
+
+    fn len(&self) -> Option<u64> {
+        let progress = self.followed.lock();
+        matches!(progress.state, State::Complete { .. }).then(|| progress.held.len())
+    }
+
+    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
+        let known = self.len();
+        if range.start > range.end || known.is_some() {
+            stream::part_of(range.clone(), known.unwrap_or(u64::MAX), self.followed.label)?;
+        }
+        (self.at, self.has_sought) = (range, true);
+        if self.leads {
+            // Who skips something does not read it in turn.
+            self.leads = false;
+            self.followed.change(|progress| progress.leader = None);
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        let followed = self.followed.clone();
+        loop {
+            let mut changed = pin!(followed.changed.notified());
+            changed.as_mut().enable();
+            let chunk = match self.next().map_err(|error| self.failed(error))? {
+                Next::Chunk(chunk) => chunk,
+                Next::End => return Ok(None),
+                Next::Written(part, limit) => {
+                    part.read_at(self.at.start, limit).await.map_err(|error| self.failed(error))?
+                }
+                Next::Wait => {
+                    changed.await;
+                    continue;
+                }
+            };
+            self.at.start += chunk.len() as u64;
+            self.has_sought = false;
+            if self.leads {
+                followed.change(|progress| {
+                    if let Some(at) = &mut progress.leader {
+                        *at = self.at.start;
+                    }
+                });
+            }
+            return Ok(Some(chunk));
+        }
+    }
+}
