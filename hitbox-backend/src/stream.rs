@@ -1,7 +1,7 @@
 //! Bodies by chunks.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,12 +11,10 @@ use hitbox_core::{
 
 use crate::backend::Backend;
 use crate::coherence::{LoadPermit, WriteTicket};
-use crate::completion::Batch;
-use crate::envelope::{Chunks, GrowingChunks, Raw};
-use crate::feed;
+use crate::envelope::{Chunks, Raw};
 use crate::layout::Layout;
-use crate::operation::{BodyOrigin, Condition, Content, Found, ReadOptions, TimeChange, Write, WriteOptions};
-use crate::receipt::{LeafOutcome, Receipt};
+use crate::operation::{BodyOrigin, Found, ReadOptions, TimeChange, WriteOptions};
+use crate::receipt::Receipt;
 use crate::store::WrittenPart;
 use crate::typed;
 
@@ -96,142 +94,6 @@ pub trait BodyReader: Send {
 /// Where a body comes from. It is as old as its load permit, which is taken now if the caller has none.
 pub(crate) fn claim(layout: &Layout, key: &CacheKey, options: &mut WriteOptions) -> BodyOrigin {
     options.origin.take().unwrap_or_else(|| BodyOrigin::Load(Arc::new(layout.load_permit(key))))
-}
-
-/// Collects chunks and writes them as one value when the body ends.
-pub(crate) struct BufferedWriter<B> {
-    backend: B,
-    key: CacheKey,
-    entry: CacheValue<()>,
-    options: WriteOptions,
-    origin: BodyOrigin,
-    body: Arc<Collected>,
-}
-
-/// What has been collected of a body.
-struct Collected(Mutex<Collecting>);
-
-enum Collecting {
-    Growing(GrowingChunks),
-    Ended(Chunks),
-    GivenUp,
-}
-
-impl Collected {
-    fn lock(&self) -> MutexGuard<'_, Collecting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends it for all who read it.
-    fn end(&self) -> Chunks {
-        let mut collecting = self.lock();
-        let chunks = match std::mem::replace(&mut *collecting, Collecting::GivenUp) {
-            Collecting::Growing(growing) => growing.finish(),
-            Collecting::Ended(chunks) => chunks,
-            Collecting::GivenUp => return Chunks::default(),
-        };
-        *collecting = Collecting::Ended(chunks.clone());
-        chunks
-    }
-}
-
-#[async_trait]
-impl WrittenPart for Collected {
-    fn readable(&self) -> Option<u64> {
-        match &*self.lock() {
-            Collecting::Growing(growing) => Some(growing.len()),
-            Collecting::Ended(chunks) => Some(chunks.len()),
-            Collecting::GivenUp => None,
-        }
-    }
-
-    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
-        let part = match &*self.lock() {
-            Collecting::Growing(growing) => growing.read(at..u64::MAX, limit),
-            Collecting::Ended(chunks) => chunks.read(at..chunks.len(), limit),
-            Collecting::GivenUp => None,
-        };
-        part.ok_or_else(feed::given_up)
-    }
-}
-
-impl<B: Backend> BufferedWriter<B> {
-    /// Opens a writer.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TooLarge`] if the body is known to be.
-    pub(crate) fn open(
-        backend: B,
-        key: &CacheKey,
-        entry: CacheValue<()>,
-        mut options: WriteOptions,
-    ) -> BackendResult<Box<dyn BodyWriter>> {
-        check_size(options.refill().and_then(|refill| refill.len).unwrap_or(0))?;
-        let origin = claim(backend.layout(), key, &mut options);
-        let body = Arc::new(Collected(Mutex::new(Collecting::Growing(GrowingChunks::default()))));
-        Ok(Box::new(Self { backend, key: key.clone(), entry, options, origin, body }))
-    }
-
-    async fn end(self, content: impl FnOnce(CacheValue<()>, Chunks) -> Content + Send) -> Receipt {
-        let Self { backend, key, entry, mut options, origin, body } = self;
-        let layout = backend.layout();
-        let condition = match origin {
-            BodyOrigin::Refill(refill) => Condition::Refill(refill.permit.clone()),
-            BodyOrigin::Load(load) => {
-                let Some(ticket) = ticket_of(layout, &key, &entry, &options, &load) else {
-                    return Receipt::of_all(layout.paths(), &LeafOutcome::Superseded);
-                };
-                options.ticket = Some(ticket);
-                Condition::Always
-            }
-        };
-        let mut write = Write::not_admitted(key, options).with_condition(condition);
-        write.content = content(entry, body.end());
-        backend.write(Batch::one(write)).await.into_one().unwrap_or_default()
-    }
-}
-
-#[async_trait]
-impl<B: Backend> BodyWriter for BufferedWriter<B> {
-    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
-        let mut body = self.body.lock();
-        let Collecting::Growing(growing) = &mut *body else {
-            return Err(feed::given_up());
-        };
-        if let Err(error) = check_size(growing.len() + chunk.len() as u64) {
-            *body = Collecting::GivenUp;
-            return Err(error);
-        }
-        growing.push(chunk);
-        Ok(())
-    }
-
-    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
-        Some(self.body.clone())
-    }
-
-    async fn finish(self: Box<Self>) -> Receipt {
-        let (clock, origin) = (self.backend.layout().clock().clone(), self.origin.clone());
-        self.end(|entry, body| Content::Entry(ended(entry, &origin, &*clock).map(|()| Raw::chunks(body))))
-            .await
-    }
-
-    async fn abort(self: Box<Self>) {
-        *self.body.lock() = Collecting::GivenUp;
-    }
-
-    async fn leave_out(self: Box<Self>) -> Receipt {
-        *self.body.lock() = Collecting::GivenUp;
-        self.end(|_, _| Content::NotAdmitted { version: None }).await
-    }
-}
-
-fn check_size(size: u64) -> BackendResult<()> {
-    if size > MAX_BUFFERED_BODY {
-        let error = BackendError::too_large("a buffered body", size, MAX_BUFFERED_BODY);
-        return Err(error.during(Operation::WriteBody));
-    }
-    Ok(())
 }
 
 /// Takes a body that is not admitted.

@@ -278,6 +278,10 @@ impl Store for MokaStore {
         Poll::Ready(Ok(self.take(key)))
     }
 
+    fn check_size(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<()> {
+        self.size_of(key, entry).map(drop)
+    }
+
     /// moka takes a look for a read when it chooses whom to put out.
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
         let _drops = DeferredDrops::begin();

@@ -125,14 +125,17 @@ impl QuickStore {
         sweep
     }
 
+    /// The weight of an entry, if it fits.
+    fn weight_of(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<u64> {
+        let weight = self.bound.weight(key, value);
+        let limit = self.cache.shard_capacity().min((1 << WEIGHT_BITS) - 1);
+        if weight > limit { Err(BackendError::too_large("an entry", weight, limit)) } else { Ok(weight) }
+    }
+
     fn put(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
         // Others may be put out for it.
         let _drops = DeferredDrops::begin();
-        let weight = self.bound.weight(key, &value);
-        let limit = self.cache.shard_capacity().min((1 << WEIGHT_BITS) - 1);
-        if weight > limit {
-            return Err(BackendError::too_large("an entry", weight, limit));
-        }
+        let weight = self.weight_of(key, &value)?;
         let end = value.drop_at();
         // The dead go before the living.
         if self.dropped.expiries.is_any() && self.clock.is_real() {
@@ -189,6 +192,10 @@ impl Store for QuickStore {
 
     fn try_remove(&self, key: &CacheKey) -> Poll<BackendResult<DeleteStatus>> {
         Poll::Ready(Ok(self.take(key)))
+    }
+
+    fn check_size(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<()> {
+        self.weight_of(key, entry).map(drop)
     }
 
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {

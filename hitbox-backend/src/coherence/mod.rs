@@ -20,6 +20,7 @@ pub(crate) mod sync {
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 }
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use hitbox_core::{CacheKey, CacheValue, Clock};
@@ -42,6 +43,8 @@ pub struct Coherence {
     pub(crate) dirty: DirtyKeys,
     pub(crate) epochs: Epochs,
     pub(crate) slow_writes: SlowWrites,
+    /// Bytes of bodies that are being collected for the store.
+    pub(crate) collected: AtomicU64,
     /// Which keys the store may have, if somebody wants to know.
     filter: OnceLock<Arc<Filter>>,
 }
@@ -53,6 +56,7 @@ impl Coherence {
             dirty: DirtyKeys::new(home == EpochHome::Shared),
             epochs: Epochs::new(home),
             slow_writes: SlowWrites::default(),
+            collected: AtomicU64::new(0),
             filter: OnceLock::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hitbox_core::BackendResult;
+use hitbox_core::{BackendError, BackendResult, ErrorKind};
 
 use super::encoded::EncodedCell;
 use super::live::Content;
@@ -133,6 +133,35 @@ fn part_of_chunk((end, chunk): &(u64, Bytes), range: Range<u64>, limit: u64) -> 
     let from = range.start - (end - chunk.len() as u64);
     let to = (range.end - range.start).min(limit).min(end - range.start) + from;
     Some(chunk.slice(from as usize..to as usize))
+}
+
+/// The size of a body that is still growing, in an envelope: it weighs what the body would.
+pub(super) struct SizeCell(pub(super) u64);
+
+impl Content for SizeCell {
+    fn value(&self) -> Option<&dyn Any> {
+        None
+    }
+
+    fn encoded(&self) -> Option<&EncodedCell> {
+        None
+    }
+
+    fn encode(&self, _: Format) -> BackendResult<(Format, Bytes)> {
+        Err(BackendError::new(ErrorKind::Codec, "the size of a body is no value"))
+    }
+
+    fn type_tag(&self, _: Format) -> TypeTag {
+        TypeTag::UNSAID
+    }
+
+    fn weight(&self) -> u64 {
+        self.0
+    }
+
+    fn known_len(&self) -> Option<u64> {
+        Some(self.0)
+    }
 }
 
 /// A body in an envelope.

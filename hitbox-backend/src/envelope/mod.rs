@@ -26,8 +26,8 @@ use crate::codec::{Codec, Format};
 use crate::leaf::LeafHandle;
 
 pub use cacheable::{Cacheable, Live};
-use chunks::ChunksCell;
 pub(crate) use chunks::{Chunks, GrowingChunks};
+use chunks::{ChunksCell, SizeCell};
 pub use deferred::DeferredDrops;
 use encoded::EncodedCell;
 pub use encoded::{Encoded, Encodings};
@@ -61,6 +61,11 @@ impl Raw {
     /// An envelope around a body that came by chunks. It is a value too, as bytes, which puts the chunks together.
     pub(crate) fn chunks(body: Chunks) -> Self {
         Self(Arc::new(ChunksCell(body)))
+    }
+
+    /// What weighs as much as a body of this size, and has no value.
+    pub(crate) fn size(bytes: u64) -> Self {
+        Self(Arc::new(SizeCell(bytes)))
     }
 
     /// The chunks of a body that came by chunks.

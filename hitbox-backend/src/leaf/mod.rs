@@ -3,6 +3,7 @@
 
 mod change;
 mod check;
+mod collect;
 mod condition;
 mod contains;
 mod epoch_io;

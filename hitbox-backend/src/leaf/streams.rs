@@ -11,6 +11,7 @@ use hitbox_core::{
 
 use super::Leaf;
 use super::check::Checked;
+use super::collect::CollectingWriter;
 use super::health::Side;
 use super::turn::Turn;
 use crate::coherence::RefillPermit;
@@ -22,7 +23,7 @@ use crate::operation::{BodyOrigin, Condition, ReadOptions, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
 use crate::store::{Store, StoreReader, StoreWriter, StoredBody, WrittenPart};
-use crate::stream::{self, BodyReader, BodyWriter, BufferedReader, BufferedWriter};
+use crate::stream::{self, BodyReader, BodyWriter, BufferedReader};
 
 /// What came of opening a stored body.
 enum Opened<S> {
@@ -132,7 +133,7 @@ impl<S: Store> Leaf<S> {
         };
         let Some(body) = begun else {
             options.origin = Some(origin);
-            return BufferedWriter::open(self.clone(), key, entry, options).map_err(failed);
+            return CollectingWriter::open(self.clone(), key, entry, options).map_err(failed);
         };
         let (leaf, key) = (self.clone(), key.clone());
         Ok(Box::new(LeafWriter { leaf, key, entry, value, options, origin, body, written: 0 }))

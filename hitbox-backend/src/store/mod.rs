@@ -173,6 +173,16 @@ pub trait Store: Send + Sync + 'static {
         Ok(came)
     }
 
+    /// Whether the store could take an entry of this weight, whatever else it has. Asked while a body is collected for it, with an
+    /// entry that weighs as much as what has come, and has no value. By default it could.
+    ///
+    /// # Errors
+    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if it could not.
+    fn check_size(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<()> {
+        let _ = (key, entry);
+        Ok(())
+    }
+
     /// Begins to take a body by chunks. `entry` is as its leaf would write it if the body were empty. A store that answers with
     /// nothing, as by default, is given bodies as a whole, when they have ended.
     ///

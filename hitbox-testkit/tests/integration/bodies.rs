@@ -16,6 +16,7 @@ use hitbox_backend::{
 use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Details, ErrorKind, Limits, Scope};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
+use hitbox_quick::QuickBackend;
 use hitbox_testkit::{Trouble, Troubled};
 use tokio::sync::Semaphore;
 
@@ -68,6 +69,75 @@ async fn create(cache: &dyn Backend) -> Box<dyn BodyWriter> {
 
 async fn create_of(cache: &dyn Backend, entry: CacheValue<()>) -> Box<dyn BodyWriter> {
     cache.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer")
+}
+
+/// Memory is asked before it has more than it may: by one body, and by several together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_refuses_bodies_that_outgrow_it() {
+    const BOUND: u64 = 4 * 1024 * 1024;
+    let bounded = || MokaBackend::builder().max_bytes(BOUND).build().expect("moka");
+    let chunk = || Bytes::from(vec![7; 100_000]);
+    let memories: [Arc<dyn Backend>; 2] = [
+        Arc::new(bounded()),
+        Arc::new(QuickBackend::builder().max_bytes(BOUND).build().expect("quick_cache")),
+    ];
+    for memory in memories {
+        let mut taken = 0;
+        let mut writer = create(&*memory).await;
+        let refused = loop {
+            match writer.chunk(chunk()).await {
+                Ok(()) => taken += 100_000,
+                Err(error) => break error,
+            }
+        };
+        assert!(taken <= BOUND, "{taken}");
+        assert!(refused.exceeded().is_some_and(|(size, limit)| size > limit && limit <= BOUND), "{refused}");
+        drop(writer);
+        let mut writers = vec![create(&*memory).await, create(&*memory).await];
+        let mut taken = 0;
+        'all: loop {
+            for writer in &mut writers {
+                match writer.chunk(chunk()).await {
+                    Ok(()) => taken += 100_000,
+                    Err(error) => break 'all assert_eq!(error.kind(), ErrorKind::TooLarge),
+                }
+            }
+        }
+        assert!(taken <= BOUND + 1024 * 1024 * 2, "{taken}");
+        drop(writers);
+        let mut writer = create(&*memory).await;
+        writer.chunk(chunk()).await.expect("the others are gone");
+        assert!(writer.finish().await.is_ok());
+    }
+
+    // A refill of what would not fit reads nothing of it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let pool = OffloadPool::new();
+    let cache = bounded().compose(disk(&folder).await, pool.shared()).with_refill(RefillPolicy::Awaited);
+    let mut writer = create(&cache).await;
+    for _ in 0..50 {
+        writer.chunk(chunk()).await.expect("a layer takes it");
+    }
+    let receipt = writer.finish().await;
+    assert_eq!(receipt.stored(), 1, "{receipt:?}");
+    let before = statistics(&cache).errors;
+    let body = cache.open_body(&key()).await.expect("an answer").expect("the body");
+    assert_eq!(body.len(), Some(5_000_000));
+    assert_eq!(statistics(&cache).errors, before + 1, "it was not refused at once");
+}
+
+/// A layer that does not even begin a body keeps the other waiting for a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_hangs_when_a_body_begins_is_given_up() {
+    for upper in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = troubled(&folder, upper, Trouble::HangsAtOnce).await;
+        let began = create(&cache);
+        let mut writer = tokio::time::timeout(Duration::from_secs(20), began).await.expect("in time");
+        writer.chunk(Bytes::from_static(b"body")).await.expect("a chunk");
+        let receipt = writer.finish().await;
+        assert_eq!(receipt.stored(), 1, "{receipt:?}");
+    }
 }
 
 /// Those of the upper leaf.

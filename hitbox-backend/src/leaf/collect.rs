@@ -1,0 +1,218 @@
+//! Bodies for stores that take entries as a whole: their chunks are collected, and written as one value when the body ends.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Operation};
+
+use super::{Leaf, LeafHandle};
+use crate::backend::Backend;
+use crate::completion::Batch;
+use crate::envelope::{Chunks, GrowingChunks, Raw};
+use crate::feed;
+use crate::operation::{BodyOrigin, Condition, Content, Write, WriteOptions};
+use crate::receipt::{LeafOutcome, Receipt};
+use crate::store::{Store, WrittenPart};
+use crate::stream::{self, BodyWriter, MAX_BUFFERED_BODY};
+
+/// The store is asked whether it could take so much more each time that a body has grown by so many bytes.
+const STEP: u64 = 1024 * 1024;
+
+/// Collects chunks and writes them as one value when the body ends.
+pub(super) struct CollectingWriter<S> {
+    leaf: Leaf<S>,
+    key: CacheKey,
+    entry: CacheValue<()>,
+    options: WriteOptions,
+    origin: BodyOrigin,
+    body: Arc<Collected>,
+    growth: Growth,
+}
+
+/// What has been collected of a body.
+struct Collected(Mutex<Collecting>);
+
+enum Collecting {
+    Growing(GrowingChunks),
+    Ended(Chunks),
+    GivenUp,
+}
+
+impl Collected {
+    fn lock(&self) -> MutexGuard<'_, Collecting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self) {
+        *self.lock() = Collecting::GivenUp;
+    }
+
+    /// Ends it for all who read it; nothing if it was given up.
+    fn end(&self) -> Option<Chunks> {
+        let mut collecting = self.lock();
+        let chunks = match std::mem::replace(&mut *collecting, Collecting::GivenUp) {
+            Collecting::Growing(growing) => growing.finish(),
+            Collecting::Ended(chunks) => chunks,
+            Collecting::GivenUp => return None,
+        };
+        *collecting = Collecting::Ended(chunks.clone());
+        Some(chunks)
+    }
+}
+
+#[async_trait]
+impl WrittenPart for Collected {
+    fn readable(&self) -> Option<u64> {
+        match &*self.lock() {
+            Collecting::Growing(growing) => Some(growing.len()),
+            Collecting::Ended(chunks) => Some(chunks.len()),
+            Collecting::GivenUp => None,
+        }
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        let part = match &*self.lock() {
+            Collecting::Growing(growing) => growing.read(at..u64::MAX, limit),
+            Collecting::Ended(chunks) => chunks.read(at..chunks.len(), limit),
+            Collecting::GivenUp => None,
+        };
+        part.ok_or_else(feed::given_up)
+    }
+}
+
+/// The bytes of a body that are collected, in the count of all that are collected for its store.
+struct Growth {
+    handle: LeafHandle,
+    bytes: u64,
+}
+
+impl Growth {
+    fn add(&mut self, bytes: u64) -> u64 {
+        self.bytes += bytes;
+        self.handle.coherence().collected.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+}
+
+impl Drop for Growth {
+    fn drop(&mut self) {
+        self.handle.coherence().collected.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl<S: Store> CollectingWriter<S> {
+    /// Opens a writer.
+    ///
+    /// # Errors
+    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if the body is known to be.
+    pub(super) fn open(
+        leaf: Leaf<S>,
+        key: &CacheKey,
+        entry: CacheValue<()>,
+        mut options: WriteOptions,
+    ) -> BackendResult<Box<dyn BodyWriter>> {
+        let origin = stream::claim(&leaf.layout, key, &mut options);
+        let body = Arc::new(Collected(Mutex::new(Collecting::Growing(GrowingChunks::default()))));
+        let growth = Growth { handle: leaf.handle.clone(), bytes: 0 };
+        let writer = Self { leaf, key: key.clone(), entry, options, origin, body, growth };
+        if let Some(len) = writer.refilled_len() {
+            writer.check_size(len)?;
+            writer.check_room(len)?;
+        }
+        Ok(Box::new(writer))
+    }
+
+    /// The length of a body that is copied from a lower layer, if it is known.
+    fn refilled_len(&self) -> Option<u64> {
+        match &self.origin {
+            BodyOrigin::Refill(refill) => refill.len,
+            BodyOrigin::Load(_) => None,
+        }
+    }
+
+    /// Whether a value may have so many bytes.
+    fn check_size(&self, size: u64) -> BackendResult<()> {
+        let limits =
+            [("a buffered body", MAX_BUFFERED_BODY), ("a value", self.leaf.handle.limits().value_bytes)];
+        match limits.into_iter().filter(|(_, limit)| size > *limit).min_by_key(|(_, limit)| *limit) {
+            None => Ok(()),
+            Some((what, limit)) => {
+                Err(BackendError::too_large(what, size, limit).during(Operation::WriteBody))
+            }
+        }
+    }
+
+    /// Whether the store could take so many bytes.
+    fn check_room(&self, size: u64) -> BackendResult<()> {
+        let entry = self.entry.clone().map(|()| Raw::size(size));
+        self.leaf.store.check_size(&self.key, &entry).map_err(|error| error.during(Operation::WriteBody))
+    }
+
+    /// Takes a chunk, if there is room for it. All bodies that are collected together get no more than there is for one.
+    fn take(&mut self, chunk: Bytes) -> BackendResult<()> {
+        let (len, steps) = (chunk.len() as u64, self.growth.bytes / STEP);
+        self.check_size(self.growth.bytes + len)?;
+        let all = self.growth.add(len);
+        if self.growth.bytes / STEP > steps {
+            self.check_room(all)?;
+        }
+        match &mut *self.body.lock() {
+            Collecting::Growing(growing) => growing.push(chunk),
+            Collecting::Ended(_) | Collecting::GivenUp => return Err(feed::given_up()),
+        }
+        Ok(())
+    }
+
+    async fn end(self, content: Content) -> Receipt {
+        let Self { leaf, key, entry, mut options, origin, growth, .. } = self;
+        // It is counted by its store from here on.
+        drop(growth);
+        let layout = &leaf.layout;
+        let condition = match origin {
+            BodyOrigin::Refill(refill) => Condition::Refill(refill.permit.clone()),
+            BodyOrigin::Load(load) => {
+                let Some(ticket) = stream::ticket_of(layout, &key, &entry, &options, &load) else {
+                    return Receipt::of_all(layout.paths(), &LeafOutcome::Superseded);
+                };
+                options.ticket = Some(ticket);
+                Condition::Always
+            }
+        };
+        let mut write = Write::not_admitted(key, options).with_condition(condition);
+        write.content = content;
+        leaf.write(Batch::one(write)).await.into_one().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl<S: Store> BodyWriter for CollectingWriter<S> {
+    async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
+        let taken = self.take(chunk);
+        if taken.is_err() {
+            self.body.give_up();
+        }
+        taken
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        Some(self.body.clone())
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        let Some(body) = self.body.end() else {
+            return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
+        };
+        let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
+        self.end(Content::Entry(entry.map(|()| Raw::chunks(body)))).await
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.body.give_up();
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.body.give_up();
+        self.end(Content::NotAdmitted { version: None }).await
+    }
+}
