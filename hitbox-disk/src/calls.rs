@@ -82,6 +82,17 @@ impl Calls {
         .await
     }
 
+    /// Begins `work` on such a thread, for nobody who waits, unless too much is under way.
+    #[expect(clippy::disallowed_methods, reason = "file systems block, and the offload may be full")]
+    pub(crate) fn begin(&self, work: impl FnOnce() + Send + 'static) {
+        if let Ok(permit) = self.calls.clone().try_acquire_owned() {
+            drop(tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                work();
+            }));
+        }
+    }
+
     /// A body more.
     ///
     /// # Errors

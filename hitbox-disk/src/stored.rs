@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hitbox_backend::core::{BackendError, BackendResult, ErrorKind};
 use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
 
 use crate::error::io_error;
 use crate::index::Digest;
@@ -73,6 +76,22 @@ fn read_some_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(read)
 }
 
+/// Reads so many bytes into memory that nothing was written to before.
+pub(crate) fn read_exact_at(file: &File, len: usize, at: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let from = at + bytes.len() as u64;
+        match pread(file, spare_capacity(&mut bytes), from) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // There may have been room for more.
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
 /// The files of bodies that are being read, which all who read one share.
 #[derive(Clone, Default)]
 pub(crate) struct OpenFiles(Arc<Shared>);
@@ -101,6 +120,25 @@ pub(crate) struct StoredFile {
     payload_at: u64,
     pub(crate) len: u64,
     pub(crate) window: Arc<Window>,
+    /// How many read it.
+    readers: AtomicU64,
+}
+
+/// One who reads it.
+pub(crate) struct Reading(Arc<StoredFile>);
+
+impl Deref for Reading {
+    type Target = Arc<StoredFile>;
+
+    fn deref(&self) -> &Arc<StoredFile> {
+        &self.0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for StoredFile {
@@ -113,6 +151,17 @@ impl Drop for StoredFile {
 }
 
 impl StoredFile {
+    /// One more reads it.
+    pub(crate) fn reading(self: Arc<Self>) -> Reading {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+        Reading(self)
+    }
+
+    /// Whether one reads it alone.
+    pub(crate) fn is_read_by_one(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) < 2
+    }
+
     /// Opens the body of a key, with header and attributes of its record; nothing if there is none, or what is there has to be
     /// looked at where entries are read as a whole.
     pub(crate) fn open(
@@ -136,8 +185,18 @@ impl StoredFile {
             }
             let (store, window) = (store.clone(), Arc::new(Window::new(&open.0.kept)));
             let open = open.clone();
-            let opened =
-                Arc::new(Self { store, open, digest, sequence, file, identity, payload_at, len, window });
+            let opened = Arc::new(Self {
+                store,
+                open,
+                digest,
+                sequence,
+                file,
+                identity,
+                payload_at,
+                len,
+                window,
+                readers: AtomicU64::new(0),
+            });
             files.insert(digest, Arc::downgrade(&opened));
             Ok(Some((opened, start)))
         };
@@ -164,8 +223,8 @@ impl StoredFile {
             }
             _ => io_error("read", &self.store.files.path(self.digest), error),
         };
-        let mut bytes = vec![0; (to - from) as usize];
-        self.file.read_exact_at(&mut bytes, self.payload_at + from).map_err(failed)?;
+        let bytes =
+            read_exact_at(&self.file, (to - from) as usize, self.payload_at + from).map_err(failed)?;
         let mut sums = vec![0; (chunks.end - chunks.start) as usize * 8];
         let sums_at = self.payload_at + self.len + chunks.start * 8;
         self.file.read_exact_at(&mut sums, sums_at).map_err(failed)?;

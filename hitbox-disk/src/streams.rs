@@ -1,6 +1,7 @@
 //! Bodies by chunks, for those who may not block.
 
 use std::mem;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use hitbox_backend::store::{Raw, StoreReader, StoreWriter, StoredBody, WrittenPa
 
 use crate::calls::{Calls, drop_elsewhere};
 use crate::store::digest;
-use crate::stored::StoredFile;
+use crate::stored::{Reading, StoredFile};
 use crate::window::{Bringing, Look};
 use crate::written::{WrittenBody, WrittenFile};
 
@@ -184,13 +185,13 @@ pub(crate) struct DiskReader {
     calls: Calls,
     /// Header and attributes of its record.
     start: Vec<u8>,
-    file: Arc<StoredFile>,
+    file: Reading,
 }
 
 impl Drop for DiskReader {
     fn drop(&mut self) {
         if Arc::strong_count(&self.file) == 1 && self.file.is_gone() {
-            drop_elsewhere(self.file.clone());
+            drop_elsewhere(Arc::clone(&self.file));
         }
     }
 }
@@ -209,10 +210,38 @@ impl DiskReader {
         let opened =
             calls.run(move |store| StoredFile::open(store, &files, digest, wanted.as_encoded())).await?;
         Ok(match opened {
-            Some((file, start)) => StoredBody::There(Box::new(Self { calls: calls.clone(), start, file })),
+            Some((file, start)) => {
+                StoredBody::There(Box::new(Self { calls: calls.clone(), start, file: file.reading() }))
+            }
             // Its file is gone, which is put right where entries are read as a whole.
             None => StoredBody::Unsupported,
         })
+    }
+}
+
+impl DiskReader {
+    /// Has chunks brought, which the caller was told are missing.
+    fn bring(&self, chunks: Range<u64>) -> impl FnOnce() -> BackendResult<Bytes> + Send + use<> {
+        let file = Arc::clone(&self.file);
+        let bringing = Bringing::new(file.window.clone(), chunks.clone());
+        move || {
+            let bytes = Bytes::from(file.read(chunks)?);
+            bringing.brought(&bytes, file.is_read_by_one());
+            Ok(bytes)
+        }
+    }
+
+    /// Has chunks brought that will be asked for next.
+    fn read_ahead(&self, chunks: Range<u64>) {
+        if let Some(missing) = self.file.window.look_ahead(chunks) {
+            let bring = self.bring(missing);
+            self.calls.begin(move || {
+                // Who asks for them meets the error, and reads again.
+                if let Err(error) = bring() {
+                    tracing::trace!(%error, "a part of a body could not be read ahead");
+                }
+            });
+        }
     }
 }
 
@@ -235,20 +264,21 @@ impl StoreReader for DiskReader {
             let end = (end - from).min(bytes.len() as u64);
             bytes.slice((at - from) as usize..end as usize)
         };
+        let wanted = at.saturating_add(limit).min(self.file.len).div_ceil(chunk);
+        let next = end.div_ceil(chunk)..wanted.min(end.div_ceil(chunk) + together / chunk);
         loop {
             let mut came = pin!(self.file.window.came());
             came.as_mut().enable();
             match self.file.window.look(first..end.div_ceil(chunk)) {
-                Look::There(first, bytes) => return Ok(part(first, &bytes)),
+                Look::There(first, bytes) => {
+                    self.read_ahead(next);
+                    return Ok(part(first, &bytes));
+                }
                 Look::Coming => came.await,
                 Look::Missing(chunks) => {
-                    let file = self.file.clone();
-                    let bringing = Bringing::new(file.window.clone(), chunks.clone());
-                    let read = self.calls.run(move |_| {
-                        let bytes = Bytes::from(file.read(chunks)?);
-                        bringing.brought(&bytes);
-                        Ok(bytes)
-                    });
+                    let bring = self.bring(chunks);
+                    let read = self.calls.run(move |_| bring());
+                    self.read_ahead(next);
                     return Ok(part(first, &read.await?));
                 }
             }
@@ -256,7 +286,7 @@ impl StoreReader for DiskReader {
     }
 
     async fn discard(&self) -> BackendResult<()> {
-        let file = self.file.clone();
+        let file = Arc::clone(&self.file);
         self.calls.run(move |_| file.discard()).await
     }
 }

@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use hitbox_backend::envelope::wire::CHUNK_BYTES;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 /// Chunks that a body keeps: 2 MiB.
 const MAX_CHUNKS: u64 = 32;
+/// Chunks that are kept for one who reads a body alone: what it has been given, and what was read ahead. More would only leave the processor's
+/// caches.
+const CHUNKS_OF_ONE: u64 = 8;
 /// Bytes that all bodies of a store keep together.
 const MAX_KEPT: u64 = 32 * 1024 * 1024;
 
@@ -74,6 +78,22 @@ impl Window {
         self.came.notified()
     }
 
+    /// The chunks of these that nobody brings, if they are none and would be kept: whoever is told has to bring them.
+    pub(crate) fn look_ahead(&self, wanted: Range<u64>) -> Option<Range<u64>> {
+        let most = (wanted.end - wanted.start) * CHUNK_BYTES as u64;
+        if wanted.is_empty() || self.kept.load(Ordering::Relaxed) + most > MAX_KEPT {
+            return None;
+        }
+        let mut state = self.state();
+        let overlaps =
+            state.runs.range(..wanted.end).next_back().is_some_and(|(_, run)| run.end > wanted.start);
+        if overlaps {
+            return None;
+        }
+        state.runs.insert(wanted.start, Run { end: wanted.end, bytes: None });
+        Some(wanted)
+    }
+
     pub(crate) fn look(&self, wanted: Range<u64>) -> Look {
         let mut state = self.state();
         let before = state.runs.range(..=wanted.start).next_back();
@@ -88,7 +108,7 @@ impl Window {
     }
 
     /// The chunks have been read, or nothing came of it.
-    fn bring(&self, chunks: &Range<u64>, bytes: Option<&Bytes>) {
+    fn bring(&self, chunks: &Range<u64>, bytes: Option<&Bytes>, most: u64) {
         let mut state = self.state();
         match bytes.filter(|bytes| self.keep(bytes)) {
             Some(bytes) => {
@@ -98,7 +118,7 @@ impl Window {
             }
             None => drop(state.runs.remove(&chunks.start)),
         }
-        while state.chunks > MAX_CHUNKS {
+        while state.chunks > most {
             let Some(oldest) = state.there.pop_front() else { break };
             if let Some(Run { end, bytes: Some(bytes) }) = state.runs.remove(&oldest) {
                 state.chunks -= end - oldest;
@@ -137,16 +157,18 @@ impl Bringing {
         Self { window, chunks, has_brought: false }
     }
 
-    pub(crate) fn brought(mut self, bytes: &Bytes) {
+    /// They have come. Nobody else may want what came before.
+    pub(crate) fn brought(mut self, bytes: &Bytes, is_alone: bool) {
         self.has_brought = true;
-        self.window.bring(&self.chunks, Some(bytes));
+        let most = if is_alone { CHUNKS_OF_ONE } else { MAX_CHUNKS };
+        self.window.bring(&self.chunks, Some(bytes), most);
     }
 }
 
 impl Drop for Bringing {
     fn drop(&mut self) {
         if !self.has_brought {
-            self.window.bring(&self.chunks, None);
+            self.window.bring(&self.chunks, None, MAX_CHUNKS);
         }
     }
 }
@@ -156,10 +178,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
+    use super::{Bringing, CHUNK_BYTES, Kept, Look, MAX_CHUNKS, MAX_KEPT, Window};
     use bytes::Bytes;
-    use hitbox_backend::envelope::wire::CHUNK_BYTES;
-
-    use super::{Bringing, Kept, Look, MAX_CHUNKS, MAX_KEPT, Window};
 
     fn window(kept: &Kept) -> Arc<Window> {
         Arc::new(Window::new(kept))
@@ -171,13 +191,22 @@ mod tests {
         };
         assert_eq!(missing, first..first + chunks);
         let bytes = Bytes::from(vec![first as u8; chunks as usize * CHUNK_BYTES]);
-        Bringing::new(window.clone(), missing).brought(&bytes);
+        Bringing::new(window.clone(), missing).brought(&bytes, false);
     }
 
     #[test]
     fn chunks_are_brought_once_and_the_oldest_go() {
         let kept = Kept::default();
         let window = window(&kept);
+        assert_eq!(window.look_ahead(10..10), None, "nothing is wanted");
+        assert_eq!(window.look_ahead(200..204), Some(200..204));
+        assert_eq!(window.look_ahead(203..206), None, "some are being read");
+        Bringing::new(window.clone(), 200..204).brought(&Bytes::from(vec![1; 4 * CHUNK_BYTES]), true);
+        bring(&window, 300, 4);
+        let Some(ahead) = window.look_ahead(304..308) else { panic!("nobody reads them") };
+        Bringing::new(window.clone(), ahead).brought(&Bytes::from(vec![1; 4 * CHUNK_BYTES]), true);
+        assert!(matches!(window.look(200..201), Look::Missing(_)), "one reader keeps no more");
+        drop(Bringing::new(window.clone(), 200..201));
         let Look::Missing(first) = window.look(0..4) else { panic!("nothing was read") };
         assert!(matches!(window.look(2..6), Look::Coming));
         let Look::Missing(rest) = window.look(4..8) else { panic!("nothing was read") };
@@ -187,7 +216,7 @@ mod tests {
         bring(&window, 5, 1);
         let Look::Missing(until_there) = window.look(4..8) else { panic!("nothing was read") };
         assert_eq!(until_there, 4..5);
-        Bringing::new(window.clone(), first).brought(&Bytes::from(vec![7; 4 * CHUNK_BYTES - 5]));
+        Bringing::new(window.clone(), first).brought(&Bytes::from(vec![7; 4 * CHUNK_BYTES - 5]), false);
         for index in 0..4 {
             let is_there = |look| matches!(look, Look::There(0, all) if all.len() == 4 * CHUNK_BYTES - 5);
             assert!(is_there(window.look(index..9)), "{index}");

@@ -1,7 +1,7 @@
 //! Bodies on their way into files: written from the front, with room left for what is known at the end. Everything here blocks.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use crate::files::Temporary;
 use crate::object;
 use crate::objects::{Objects, Operation, TRIES};
 use crate::room::Reserved;
+use crate::stored;
 
 /// A body that is being written into a file that nobody sees yet.
 pub(crate) struct WrittenBody {
@@ -43,12 +44,10 @@ impl WrittenFile {
 
     /// Some of the payload, which is there.
     pub(crate) fn read(&self, at: u64, len: usize) -> BackendResult<Vec<u8>> {
-        let mut bytes = vec![0; len];
         let failed = |error| {
             BackendError::new(ErrorKind::Io, "a body that is being written cannot be read").with_source(error)
         };
-        self.file.read_exact_at(&mut bytes, self.payload_at + at).map_err(failed)?;
-        Ok(bytes)
+        stored::read_exact_at(&self.file, len, self.payload_at + at).map_err(failed)
     }
 
     /// Whether the file has no name, and goes when it is closed.

@@ -1,6 +1,7 @@
 //! The subjects, one file each.
 
 mod batch;
+mod bodies;
 mod cache;
 mod disk;
 mod format;
@@ -50,6 +51,8 @@ pub fn all() -> Vec<Subject> {
         redis::many_tasks(),
         redis::set(),
         disk::subject(),
+        bodies::on_disk(),
+        bodies::in_memory(),
     ]
 }
 
