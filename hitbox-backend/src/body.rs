@@ -13,6 +13,7 @@ use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, 
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::coherence::LoadPermit;
+use crate::feed;
 use crate::in_flight::{Follower, InFlightBody};
 use crate::layout::Layout;
 use crate::receipt::Receipt;
@@ -104,6 +105,8 @@ impl Body {
 pub struct BodySink {
     writer: Box<dyn BodyWriter>,
     in_flight: InFlightBody,
+    /// A chunk has failed, or its future was dropped.
+    is_lost: bool,
 }
 
 impl fmt::Debug for BodySink {
@@ -123,7 +126,7 @@ impl BodySink {
         writer: Box<dyn BodyWriter>,
     ) -> Self {
         let in_flight = InFlightBody::begin(layout, key, entry, permit, writer.written());
-        Self { writer, in_flight: in_flight.listed() }
+        Self { writer, in_flight: in_flight.listed(), is_lost: false }
     }
 
     /// A reader of this very body, whatever else is written under its key: it waits for what has not come yet, and fails if the
@@ -140,31 +143,40 @@ impl BodySink {
     /// # Cancellation
     /// A dropped future loses the body.
     pub async fn chunk(&mut self, chunk: impl Into<Bytes> + Send) -> BackendResult<()> {
+        if self.is_lost {
+            return Err(feed::given_up().during(Operation::WriteBody));
+        }
         let chunk = chunk.into();
         self.in_flight.push(chunk.clone());
+        self.is_lost = true;
         let taken = self.writer.chunk(chunk).await;
         match &taken {
             Ok(()) => self.in_flight.has_been_written(),
             Err(error) => self.in_flight.abort(error.clone()),
         }
+        self.is_lost = taken.is_err();
         taken
     }
 
     /// Ends the body and makes it visible.
     ///
     /// # Errors
-    /// As a write. Nothing is an error that was written or invalidated meanwhile: then all layers say "superseded".
+    /// As a write; of the kind [`Closed`](ErrorKind::Closed) if a chunk was lost. Nothing is an error that was written or invalidated meanwhile: then all layers say "superseded".
     ///
     /// # Cancellation
     /// A dropped future leaves what a dropped write leaves.
     pub async fn finish(self) -> BackendResult<Receipt> {
+        if self.is_lost {
+            self.abort().await;
+            return Err(feed::given_up().during(Operation::WriteBody));
+        }
         self.in_flight.complete();
         self.writer.finish().await.into_result()
     }
 
     /// Gives the body up, and waits until nothing of it is left.
     pub async fn abort(self) {
-        let Self { writer, in_flight } = self;
+        let Self { writer, in_flight, .. } = self;
         drop(in_flight);
         writer.abort().await;
     }

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use hitbox_core::{BackendError, BackendResult, BoxFuture, Clock, ErrorKind};
@@ -13,10 +15,14 @@ use hitbox_core::{BackendError, BackendResult, BoxFuture, Clock, ErrorKind};
 use crate::store::WrittenPart;
 use crate::stream::BodyWriter;
 
-/// Bytes that a writer may be behind those who wait for it.
+/// Bytes that a writer may be behind those who wait for it. Then it has to take as many in each [`PATIENCE`] in which they wait.
 pub const QUEUE: usize = 1024 * 1024;
-/// How long others wait for one that is so far behind and takes nothing.
+/// How long others wait for one that is so far behind and takes too little.
 pub const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer chunks are taken in parts, so that it shows how fast they are taken.
+const PART: usize = 256 * 1024;
+/// What a chunk takes in the queue beside its bytes.
+const OVERHEAD: usize = 64;
 
 type Writer = Box<dyn BodyWriter>;
 
@@ -34,17 +40,43 @@ enum Feed {
 pub struct BodyFeed {
     feed: Feed,
     queue: VecDeque<Bytes>,
-    /// Bytes that it has not taken.
+    /// Bytes that it has not taken, and what their chunks take in the queue.
     behind: usize,
-    /// Chunks that it has taken.
+    /// The same of what it has taken.
     taken: u64,
+    /// For how long others have waited for it, and what it had taken when they began to.
+    waited: Duration,
+    taken_before: u64,
+    has_failed: Arc<AtomicBool>,
+}
+
+/// What has been written by a writer that may fail.
+struct FedPart {
+    part: Arc<dyn WrittenPart>,
+    has_failed: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl WrittenPart for FedPart {
+    fn readable(&self) -> u64 {
+        self.part.readable()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire) || self.part.has_ended()
+    }
+
+    async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
+        self.part.read_at(at, limit).await
+    }
 }
 
 impl BodyFeed {
     /// Feeds this writer, if it could be opened.
     pub fn new(opened: BackendResult<Writer>) -> Self {
         let feed = opened.map_or_else(Feed::Failed, Feed::Idle);
-        Self { feed, queue: VecDeque::new(), behind: 0, taken: 0 }
+        let (waited, has_failed) = (Duration::ZERO, Arc::default());
+        Self { feed, queue: VecDeque::new(), behind: 0, taken: 0, waited, taken_before: 0, has_failed }
     }
 
     /// What it failed with.
@@ -55,12 +87,17 @@ impl BodyFeed {
         }
     }
 
+    /// Whether it is more behind than it may be while others wait.
+    pub const fn is_behind(&self) -> bool {
+        self.behind > QUEUE
+    }
+
     /// Bytes that have come and that it has not taken.
     pub const fn behind(&self) -> usize {
         self.behind
     }
 
-    /// Chunks that it has taken.
+    /// Bytes that it has taken.
     pub const fn taken(&self) -> u64 {
         self.taken
     }
@@ -68,8 +105,29 @@ impl BodyFeed {
     /// What it has written, before its first chunk.
     pub fn written(&self) -> Option<Arc<dyn WrittenPart>> {
         match &self.feed {
-            Feed::Idle(writer) => writer.written(),
+            Feed::Idle(writer) => {
+                let (part, has_failed) = (writer.written()?, self.has_failed.clone());
+                Some(Arc::new(FedPart { part, has_failed }))
+            }
             Feed::Busy(..) | Feed::Failed(_) => None,
+        }
+    }
+
+    /// Others have waited for so long for it to take `needed` bytes in each [`PATIENCE`]. Says whether they may go on waiting.
+    pub fn keeps_up(&mut self, waited: Duration, needed: u64) -> bool {
+        self.waited += waited;
+        if self.waited < PATIENCE {
+            return true;
+        }
+        let taken = self.taken - self.taken_before;
+        (self.waited, self.taken_before) = (Duration::ZERO, self.taken);
+        taken >= needed
+    }
+
+    /// What it takes from here on counts.
+    pub fn begin_wait(&mut self) {
+        if self.waited.is_zero() {
+            self.taken_before = self.taken;
         }
     }
 
@@ -80,15 +138,17 @@ impl BodyFeed {
 
     fn fail(&mut self, error: BackendError) {
         self.feed = Feed::Failed(error);
+        self.has_failed.store(true, Ordering::Release);
         self.queue = VecDeque::new();
         self.behind = 0;
     }
 
     /// The next chunk.
-    pub fn push(&mut self, chunk: Bytes) {
-        if self.error().is_none() {
-            self.behind += chunk.len();
-            self.queue.push_back(chunk);
+    pub fn push(&mut self, mut chunk: Bytes) {
+        while self.error().is_none() && !chunk.is_empty() {
+            let part = chunk.split_to(chunk.len().min(PART));
+            self.behind += part.len() + OVERHEAD;
+            self.queue.push_back(part);
         }
     }
 
@@ -101,7 +161,7 @@ impl BodyFeed {
                     Poll::Pending if self.behind <= limit => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready((writer, Ok(()))) => {
-                        (self.behind, self.taken) = (self.behind - *len, self.taken + 1);
+                        (self.behind, self.taken) = (self.behind - *len, self.taken + *len as u64);
                         self.feed = Feed::Idle(writer);
                     }
                     Poll::Ready((_, Err(error))) => self.fail(error),
@@ -110,7 +170,7 @@ impl BodyFeed {
                     let Some(chunk) = self.queue.pop_front() else { return Poll::Ready(()) };
                     let idle = mem::replace(&mut self.feed, Feed::Failed(given_up()));
                     let Feed::Idle(mut writer) = idle else { return Poll::Ready(()) };
-                    let len = chunk.len();
+                    let len = chunk.len() + OVERHEAD;
                     self.feed = Feed::Busy(
                         len,
                         Box::pin(async move {

@@ -27,30 +27,34 @@ use crate::layout::Layout;
 use crate::store::WrittenPart;
 use crate::stream::{self, BodyReader};
 
-/// Bytes of a body that are held for those who follow it.
+/// Bytes of a body that are held for those who follow it; more, as long as a layer is about to have them.
 pub(crate) const HELD: u64 = 2 * 1024 * 1024;
-/// They are held as long as no layer can be read that has them, but no more than so many.
-const HELD_AT_MOST: u64 = 4 * 1024 * 1024;
 
-/// Where a body that is being written is found: by its key, the last that was begun.
+/// The bodies that are being written under each key, in the order in which they were begun.
+type Bodies = HashMap<CacheKey, Vec<Arc<Followed>>, BuildHasherDefault<KeyHasher>>;
+
+/// Where bodies that are being written are found.
 #[derive(Default)]
-pub(crate) struct InFlightBodies(Mutex<HashMap<CacheKey, Arc<Followed>, BuildHasherDefault<KeyHasher>>>);
+pub(crate) struct InFlightBodies(Mutex<Bodies>);
 
 impl InFlightBodies {
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Arc<Followed>, BuildHasherDefault<KeyHasher>>> {
+    fn lock(&self) -> MutexGuard<'_, Bodies> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Layout {
-    /// Follows the body that is being written under a key, unless the key was written, or something that the body carries was
-    /// invalidated, since it began.
+    /// Follows the last body that was begun under a key, of those since whose beginning the key was not written, and nothing that they
+    /// carry was invalidated.
     pub(crate) fn follow(&self, key: &CacheKey) -> Option<Follower> {
-        let followed = self.in_flight().lock().get(key)?.clone();
-        let scopes = followed.entry.details().map_or(&[][..], |details| &details.scopes);
-        let permit = &followed.permit;
-        let is_current = permit.is_current() && !self.is_superseded(key, scopes, permit);
-        is_current.then(|| Follower::of(followed, false))
+        let bodies = self.in_flight().lock().get(key)?.clone();
+        let is_current = |followed: &Arc<Followed>| {
+            let scopes = followed.entry.details().map_or(&[][..], |details| &details.scopes);
+            let permit = &followed.permit;
+            permit.is_current() && !self.is_superseded(key, scopes, permit) && !followed.is_aborted()
+        };
+        let last = bodies.into_iter().rev().find(is_current)?;
+        Some(Follower::of(last, false))
     }
 }
 
@@ -70,8 +74,15 @@ struct Progress {
     /// What layers have of it; nothing if none can be read.
     written: Option<Arc<dyn WrittenPart>>,
     state: State,
-    /// How far the leader is, if somebody is waited for.
-    leader: Option<u64>,
+    /// The one for whom it is loaded, if there is one.
+    leader: Option<Leader>,
+}
+
+#[derive(Clone, Copy)]
+struct Leader {
+    at: u64,
+    /// It is waited for, unless it takes nothing for too long and a layer has, or will have, what it misses.
+    is_awaited: bool,
 }
 
 /// What a body is to those who follow it.
@@ -86,34 +97,60 @@ enum State {
 }
 
 impl Progress {
-    fn readable(&self) -> Option<u64> {
-        self.written.as_ref()?.readable()
+    fn readable(&self) -> u64 {
+        self.written.as_ref().map_or(0, |part| part.readable())
+    }
+
+    /// Whether layers may come to have what they have not.
+    fn is_being_written(&self) -> bool {
+        !self.is_settled() && self.written.as_ref().is_some_and(|part| !part.has_ended())
+    }
+
+    /// Whether nothing changes any more.
+    const fn is_settled(&self) -> bool {
+        matches!(self.state, State::Complete { is_settled: true } | State::Aborted(_))
     }
 
     /// Lets go of what is held and need not be.
     fn trim(&mut self) {
-        let readable = self.readable();
+        let (readable, is_being_written) = (self.readable(), self.is_being_written());
+        if !is_being_written && let Some(leader) = &mut self.leader {
+            // Nobody else has what comes from here on.
+            leader.is_awaited = true;
+        }
         while self.held.weight() > HELD
             && let Some(end) = self.held.first_end()
-            && self.leader.is_none_or(|at| at >= end)
         {
-            let is_covered = readable.is_none_or(|readable| readable >= end);
-            if !is_covered && self.held.weight() <= HELD_AT_MOST {
+            let is_awaited = self.leader.is_some_and(|leader| leader.is_awaited && leader.at < end);
+            if is_awaited || (end > readable && (is_being_written || self.is_settled())) {
                 return;
             }
             self.held.drop_first();
         }
     }
 
-    /// What the leader has not taken.
+    /// What the leader has not taken, if it is waited for.
     fn behind(&self) -> u64 {
-        self.leader.map_or(0, |at| self.held.len().saturating_sub(at))
+        let leader = self.leader.filter(|leader| leader.is_awaited);
+        leader.map_or(0, |leader| self.held.len().saturating_sub(leader.at))
+    }
+
+    /// The leader has come there.
+    fn leader_is_at(&mut self, at: u64) {
+        let is_held = at >= self.held.start();
+        if let Some(leader) = &mut self.leader {
+            *leader = Leader { at, is_awaited: leader.is_awaited || is_held };
+        }
     }
 }
 
 impl Followed {
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_aborted(&self) -> bool {
+        matches!(self.lock().state, State::Aborted(_))
     }
 
     /// Waits until the leader takes something, or leaves, that was so far behind.
@@ -155,8 +192,11 @@ impl fmt::Debug for InFlightBody {
 impl Drop for InFlightBody {
     fn drop(&mut self) {
         let mut bodies = self.layout.in_flight().lock();
-        if bodies.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.followed)) {
-            bodies.remove(&self.key);
+        if let Some(of_key) = bodies.get_mut(&self.key) {
+            of_key.retain(|known| !Arc::ptr_eq(known, &self.followed));
+            if of_key.is_empty() {
+                bodies.remove(&self.key);
+            }
         }
         drop(bodies);
         self.followed.change(|progress| match &mut progress.state {
@@ -197,7 +237,9 @@ impl InFlightBody {
     /// The same body, which is found by its key.
     #[must_use]
     pub fn listed(self) -> Self {
-        self.layout.in_flight().lock().insert(self.key.clone(), self.followed.clone());
+        let mut bodies = self.layout.in_flight().lock();
+        bodies.entry(self.key.clone()).or_default().push(self.followed.clone());
+        drop(bodies);
         self
     }
 
@@ -208,7 +250,7 @@ impl InFlightBody {
 
     /// The one for whom it is loaded: others get no further ahead than it can be held in memory.
     pub fn lead(&self) -> Follower {
-        self.followed.lock().leader = Some(0);
+        self.followed.lock().leader = Some(Leader { at: 0, is_awaited: true });
         Follower::of(self.followed.clone(), true)
     }
 
@@ -222,11 +264,6 @@ impl InFlightBody {
         self.followed.change(|_| {});
     }
 
-    /// No layer has any of it any more. Who is further behind than what is held cannot go on.
-    pub fn is_not_stored(&self) {
-        self.followed.change(|progress| progress.written = None);
-    }
-
     /// Waits until the leader, if there is one, is near enough for more to be held.
     pub async fn has_room(&self) {
         let followed = &*self.followed;
@@ -238,9 +275,11 @@ impl InFlightBody {
             let moves = pin!(followed.leader_moves(behind));
             if let Either::Right(_) = select(moves, followed.clock.sleep(PATIENCE)).await {
                 followed.change(|progress| {
-                    // It takes nothing, and can read from a layer what it has missed.
-                    if progress.behind() == behind && progress.readable().is_some() {
-                        progress.leader = None;
+                    let is_being_written = progress.is_being_written();
+                    if progress.behind() == behind
+                        && let Some(leader) = &mut progress.leader
+                    {
+                        leader.is_awaited = !is_being_written;
                     }
                 });
             }
@@ -261,6 +300,7 @@ impl InFlightBody {
         self.followed.change(|progress| {
             if matches!(progress.state, State::Partial) {
                 progress.state = State::Aborted(error);
+                // Those who are behind are told now, and need nothing more.
                 progress.written = None;
             }
         });
@@ -312,7 +352,22 @@ impl Follower {
 
     /// Whether the body does not come to its end.
     pub fn is_aborted(&self) -> bool {
-        matches!(self.followed.lock().state, State::Aborted(_))
+        self.followed.is_aborted()
+    }
+
+    /// Whoever waits for the leader is told where it is. One that has all that it wants is waited for no more.
+    fn has_moved(&mut self) {
+        if !self.leads {
+            return;
+        }
+        let (at, is_done) = (self.at.start, self.at.is_empty());
+        self.followed.change(|progress| {
+            progress.leader_is_at(at);
+            if is_done {
+                progress.leader = None;
+            }
+        });
+        self.leads = !is_done;
     }
 
     fn failed(&self, error: BackendError) -> BackendError {
@@ -336,19 +391,19 @@ impl Follower {
         if let Some(chunk) = progress.held.read(self.at.clone(), u64::MAX) {
             return Ok(Next::Chunk(chunk));
         }
-        let is_held_no_more = at < len;
-        let may_be_written = match (&progress.state, progress.readable()) {
-            (State::Aborted(error), _) => return Err(error.clone()),
-            (_, Some(readable)) if is_held_no_more && at < readable => {
+        if let State::Aborted(error) = &progress.state {
+            return Err(error.clone());
+        }
+        if at < len {
+            let readable = progress.readable();
+            if at < readable {
                 let part = progress.written.clone().ok_or_else(feed::given_up)?;
                 return Ok(Next::Written(part, readable.min(self.at.end) - at));
             }
-            (State::Complete { is_settled }, readable) => readable.is_some() && !is_settled,
-            (State::Partial, readable) => readable.is_some(),
-        };
-        if is_held_no_more && !may_be_written {
-            let message = format!("no layer can be read that has a body of which {HELD} bytes are held");
-            return Err(BackendError::new(ErrorKind::TooLarge, message));
+            if !progress.is_being_written() {
+                let message = format!("no layer has a body of which {HELD} bytes are held");
+                return Err(BackendError::new(ErrorKind::TooLarge, message));
+            }
         }
         Ok(Next::Wait)
     }
@@ -383,11 +438,7 @@ impl BodyReader for Follower {
             stream::part_of(range.clone(), known.unwrap_or(u64::MAX), self.followed.label)?;
         }
         (self.at, self.has_sought) = (range, true);
-        if self.leads {
-            // Who skips something does not read it in turn.
-            self.leads = false;
-            self.followed.change(|progress| progress.leader = None);
-        }
+        self.has_moved();
         Ok(())
     }
 
@@ -409,13 +460,7 @@ impl BodyReader for Follower {
             };
             self.at.start += chunk.len() as u64;
             self.has_sought = false;
-            if self.leads {
-                followed.change(|progress| {
-                    if let Some(at) = &mut progress.leader {
-                        *at = self.at.start;
-                    }
-                });
-            }
+            self.has_moved();
             return Ok(Some(chunk));
         }
     }

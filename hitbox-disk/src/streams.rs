@@ -169,8 +169,8 @@ impl Drop for DiskPart {
 
 #[async_trait]
 impl WrittenPart for DiskPart {
-    fn readable(&self) -> Option<u64> {
-        Some(self.file.readable())
+    fn readable(&self) -> u64 {
+        self.file.readable()
     }
 
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {

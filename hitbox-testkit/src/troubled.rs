@@ -1,6 +1,7 @@
 //! A backend whose bodies are in trouble.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +20,8 @@ pub enum Trouble {
     HangsAtOnce,
     /// It takes so many chunks, and then never answers.
     HangsAfter(usize),
+    /// It takes so long for each chunk.
+    IsSlow(Duration),
     /// It takes so many chunks, and then fails.
     FailsAfter(usize),
     /// Its commits wait for a permit.
@@ -62,7 +65,7 @@ impl Wrapper for Troubled {
                 let away = BackendError::new(ErrorKind::Connection, "it is away");
                 return Completion::later(std::future::ready(Err(away)));
             }
-            Trouble::HangsAfter(_) | Trouble::FailsAfter(_) | Trouble::Commits(_) => {}
+            Trouble::HangsAfter(_) | Trouble::IsSlow(_) | Trouble::FailsAfter(_) | Trouble::Commits(_) => {}
         }
         forward::open_writer(self, key, entry, options).map(|opened| {
             let (writer, trouble) = (opened?, self.trouble.clone());
@@ -85,6 +88,10 @@ impl BodyWriter for TroubledWriter {
             Trouble::HangsAfter(chunks) if self.taken > chunks => std::future::pending().await,
             Trouble::FailsAfter(chunks) if self.taken > chunks => {
                 Err(BackendError::new(ErrorKind::Io, "no room"))
+            }
+            Trouble::IsSlow(time) => {
+                tokio::time::sleep(time).await;
+                self.writer.chunk(chunk).await
             }
             _ => self.writer.chunk(chunk).await,
         }

@@ -43,7 +43,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// Follows the body that is being written under a key, by this cache or another over the same backend, from its beginning. Nothing
     /// if there is none, or the key was written, or something that the body carries was invalidated, since it began.
     ///
-    /// What follows a body keeps nobody waiting: up to 2 MiB are held for it, and what is older it reads from a layer. It fails if the
+    /// What follows a body keeps nobody waiting, and keeps no load going that nobody else reads: up to 2 MiB are held for it, and what is older it reads from a layer. It fails if the
     /// body is given up.
     ///
     /// ```
@@ -67,7 +67,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     }
 
     /// The body under a key, loaded if no layer has it. The source is read once for all who ask for it meanwhile, and each gets all of
-    /// it, from its beginning, as it comes: nobody waits until it is stored, and a layer that is slow or broken delays nobody.
+    /// it, from its beginning, as it comes. Nobody waits until it is stored; a layer that takes less than 1 MiB in a second in which others wait for
+    /// it is given up.
     ///
     /// The loader brings a stream of chunks; who has a source of tokio's traits makes one with `tokio_util::io::ReaderStream`. Life, tags and
     /// metadata are set by [`entry`](Self::entry), or by the loader of

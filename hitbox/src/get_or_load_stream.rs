@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::BodyReader;
 use hitbox_backend::{Backend, Body, Cacheable, ReadOptions};
-use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness, ResponseSource};
+use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness, Offload, ResponseSource};
 
 use crate::call::{Call, Mode};
 use crate::cycle;
@@ -194,7 +194,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                         _ if is_leader => AnswerKind::Loaded,
                         _ => AnswerKind::Coalesced,
                     };
-                    let loaded = LoadedReader { reader: Box::new(reader), inline, _waiting: waiting };
+                    let offload = self.offload.clone();
+                    let loaded =
+                        LoadedReader { reader: Box::new(reader), inline, offload, _waiting: waiting };
                     let body = Body::from(Box::new(loaded) as Reader);
                     return Ok(Response::new(body, Outcome::new(kind, expires)).with(details));
                 }
@@ -290,8 +292,16 @@ struct LoadedReader {
     reader: Reader,
     /// The load, if there was no room for it in the background.
     inline: Option<Inline<'static>>,
+    offload: Arc<dyn Offload>,
     /// The load goes on while somebody reads.
     _waiting: Waiting<StreamStart>,
+}
+
+impl Drop for LoadedReader {
+    /// There may be room by now.
+    fn drop(&mut self) {
+        Inline::hand_over(&mut self.inline, &*self.offload);
+    }
 }
 
 #[async_trait]
@@ -324,7 +334,14 @@ impl BodyReader for LoadedReader {
         loop {
             tokio::select! {
                 biased;
-                chunk = self.reader.chunk() => return chunk,
+                chunk = self.reader.chunk() => {
+                    if matches!(chunk, Ok(None)) && self.inline.is_some() {
+                        // Nobody else has it stored.
+                        result_of(&mut self.inline).await;
+                        self.inline = None;
+                    }
+                    return chunk;
+                }
                 () = result_of(&mut self.inline) => self.inline = None,
             }
         }

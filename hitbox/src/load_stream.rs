@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -57,6 +56,9 @@ pub(crate) struct Started {
 
 /// Where the load leaves the reader of the call that leads it. It goes with whoever drops it last.
 pub(crate) type LeadersReader = Arc<Mutex<Option<Follower>>>;
+
+/// Bytes that a source brings before others have their turn, if it never waits. A chunk counts for a sixteenth at least.
+const TURN: usize = 256 * 1024;
 
 /// What comes next for a body that is passed on.
 enum Step {
@@ -258,8 +260,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let (mut room, mut has_room) = (pin!(in_flight.has_room()), false);
         // Since when the source has been asked for what comes next.
         let mut asked = None;
+        // What has come since others had their turn.
+        let mut passed = 0;
         loop {
-            let taken = layers.taken();
+            if passed >= TURN {
+                passed = 0;
+                tokio::task::yield_now().await;
+            }
+            let (began, was_behind) = (self.monotonic(), layers.is_behind());
+            layers.begin_wait();
             let step = poll_fn(|cx| {
                 let before = layers.taken();
                 let fed = layers.poll_feed(cx, 0);
@@ -269,12 +278,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 if is_stored && let Some(error) = layers.error() {
                     is_stored = false;
                     self.not_stored(key, error);
-                    in_flight.is_not_stored();
+                    in_flight.has_been_written();
                 }
                 if has_ended {
                     return fed.map(|()| Step::Done);
                 }
-                if layers.behind() > QUEUE {
+                if layers.is_behind() {
                     return Poll::Pending;
                 }
                 has_room = has_room || room.as_mut().poll(cx).is_ready();
@@ -292,13 +301,19 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     Either::Right((Either::Right(_), _)) => Step::TimedOut,
                 }
             };
+            let waited = self.monotonic().saturating_sub(began);
+            if was_behind && !layers.keeps_up(waited, QUEUE as u64) {
+                layers.give_up();
+            }
+            let is_over = matches!(step, Step::TimedOut);
             match step {
                 Step::Done => return Ok(()),
                 Step::Read(Some(Ok(chunk))) => {
-                    limit = Timeout::after(&*self.clock, self.settings.load_limit);
-                    room.set(in_flight.has_room());
-                    (has_room, asked) = (false, None);
+                    passed += chunk.len().max(TURN / 16);
                     if !chunk.is_empty() {
+                        limit = Timeout::after(&*self.clock, self.settings.load_limit);
+                        room.set(in_flight.has_room());
+                        (has_room, asked) = (false, None);
                         layers.push(chunk.clone());
                         in_flight.push(chunk);
                     }
@@ -308,26 +323,29 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     // Who follows need not wait until it is stored, which goes on without them.
                     flight.go_on();
                     in_flight.complete();
-                    (has_ended, limit) = (true, Timeout::Never);
+                    (has_ended, asked, limit) = (true, None, Timeout::Never);
                 }
                 Step::Pause => {
-                    let is_waited_for = has_ended || layers.behind() > QUEUE;
-                    if is_waited_for && layers.behind() > 0 && layers.taken() == taken {
+                    // Nobody waits for the last of it, but it has to come to an end.
+                    if has_ended && !layers.keeps_up(waited, 1) {
                         layers.give_up();
                     }
                 }
-                Step::TimedOut => {
-                    // It may have been somebody else who kept it waiting.
-                    let waited = asked.map_or(Duration::ZERO, |asked| self.monotonic().saturating_sub(asked));
-                    let left = self.settings.load_limit.map(|limit| limit.saturating_sub(waited));
-                    if left.is_some_and(|left| !left.is_zero()) {
-                        limit = Timeout::after(&*self.clock, left);
-                        continue;
-                    }
+                Step::TimedOut => {}
+            }
+            // It may have been somebody else who kept it waiting; and chunks without bytes are nothing that it has brought.
+            if let (Some(asked), Some(load_limit)) = (asked, self.settings.load_limit) {
+                let waited = self.monotonic().saturating_sub(asked);
+                if waited >= load_limit {
                     let error =
                         BackendError::new(ErrorKind::Timeout, "the source of a body brought nothing in time");
                     return Err(error.during(Operation::WriteBody));
                 }
+                if is_over {
+                    limit = Timeout::after(&*self.clock, Some(load_limit - waited));
+                }
+            } else if is_over {
+                limit = Timeout::after(&*self.clock, self.settings.load_limit);
             }
         }
     }

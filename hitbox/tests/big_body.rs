@@ -99,6 +99,6 @@ async fn a_body_of_a_gibibyte_is_followed_within_64_mib() {
     }
     assert_eq!(loads.load(Ordering::Relaxed), 1, "the source was read again");
     let peak = peak_memory();
-    println!("{FOLLOWERS} followers of {LEN} bytes: {} MiB of memory at most", peak / 1024 / 1024);
+    eprintln!("{FOLLOWERS} followers of {LEN} bytes: {} MiB of memory at most", peak / 1024 / 1024);
     assert!(peak < MOST, "{peak} bytes of memory");
 }

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,18 +38,39 @@ pub(super) struct Tee {
 }
 
 /// What has been written of a body into either layer.
-struct WrittenParts(Vec<Arc<dyn WrittenPart>>);
+struct WrittenParts(Mutex<Vec<Arc<dyn WrittenPart>>>);
+
+impl WrittenParts {
+    /// Those that are of use: one that grows no more is of none when another has all of it.
+    fn parts(&self) -> Vec<Arc<dyn WrittenPart>> {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let [first, second] = &parts[..] {
+            let is_covered = |one: &Arc<dyn WrittenPart>, other: &Arc<dyn WrittenPart>| {
+                one.has_ended() && !other.has_ended() && other.readable() >= one.readable()
+            };
+            let (first, second) = (is_covered(first, second), is_covered(second, first));
+            if first || second {
+                parts.remove(usize::from(second));
+            }
+        }
+        parts.clone()
+    }
+}
 
 #[async_trait]
 impl WrittenPart for WrittenParts {
-    fn readable(&self) -> Option<u64> {
-        self.0.iter().filter_map(|part| part.readable()).max()
+    fn readable(&self) -> u64 {
+        self.parts().iter().map(|part| part.readable()).max().unwrap_or(0)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.parts().iter().all(|part| part.has_ended())
     }
 
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
         let mut failed = None;
-        for part in &self.0 {
-            if part.readable().is_some_and(|readable| readable > at) {
+        for part in self.parts() {
+            if part.readable() > at {
                 match part.read_at(at, limit).await {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => failed = Some(error),
@@ -135,28 +157,35 @@ impl Tee {
         }
     }
 
-    /// Feeds both layers until each is behind by no more than so many bytes. One that takes nothing for too long while the
-    /// other waits for it is given up, unless it is required.
+    /// Feeds both layers until each is behind by no more than so many bytes. One that takes too little while the other waits for it is
+    /// given up, unless it is required: less than a queue in each second, or nothing of the last of the body.
     async fn feed(&mut self, limit: usize) -> BackendResult<()> {
         let clock = self.composition.layout.clock().clone();
+        let needed = if limit == 0 { 1 } else { QUEUE as u64 };
         loop {
-            let before = Pair { l1: self.layers.l1.taken(), l2: self.layers.l2.taken() };
-            let layers = &mut self.layers;
+            Layer::BOTH.into_iter().for_each(|layer| self.layers[layer].begin_wait());
+            let (layers, mut ready): (_, Pair<Option<Duration>>) = (&mut self.layers, Pair::default());
             let both = poll_fn(|cx| {
-                let l1 = layers.l1.poll_feed(cx, limit);
-                let l2 = layers.l2.poll_feed(cx, limit);
-                if l1.is_ready() && l2.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+                for layer in Layer::BOTH {
+                    if layers[layer].poll_feed(cx, limit).is_ready() && ready[layer].is_none() {
+                        ready[layer] = Some(clock.monotonic());
+                    }
+                }
+                if ready.l1.and(ready.l2).is_some() { Poll::Ready(()) } else { Poll::Pending }
             });
-            if let Either::Left(_) = select(both, clock.sleep(PATIENCE)).await {
-                return self.check();
-            }
+            let is_fed = matches!(select(both, clock.sleep(PATIENCE)).await, Either::Left(_));
+            let now = clock.monotonic();
             for layer in Layer::BOTH {
-                let (other, feed) = (self.layers[layer.other()].behind() <= limit, &self.layers[layer]);
-                let stands_still = feed.behind() > limit && feed.taken() == before[layer];
-                let is_required = self.composition.blueprint.required[layer] == Requirement::Required;
-                if stands_still && other && !is_required && self.layers[layer.other()].error().is_none() {
+                // For how long the other has waited for it.
+                let [own, others] = [layer, layer.other()].map(|layer| ready[layer].unwrap_or(now));
+                let is_needed = self.composition.blueprint.required[layer] == Requirement::Required
+                    || self.layers[layer.other()].error().is_some();
+                if !self.layers[layer].keeps_up(own.saturating_sub(others), needed) && !is_needed {
                     self.layers[layer].give_up();
                 }
+            }
+            if is_fed {
+                return self.check();
             }
         }
     }
@@ -202,7 +231,7 @@ impl BodyWriter for Tee {
     fn written(&self) -> Option<Arc<dyn WrittenPart>> {
         let parts: Vec<_> =
             Layer::BOTH.into_iter().filter_map(|layer| self.layers[layer].written()).collect();
-        (!parts.is_empty()).then(|| Arc::new(WrittenParts(parts)) as Arc<dyn WrittenPart>)
+        (!parts.is_empty()).then(|| Arc::new(WrittenParts(Mutex::new(parts))) as Arc<dyn WrittenPart>)
     }
 
     async fn finish(mut self: Box<Self>) -> Receipt {

@@ -68,6 +68,11 @@ impl GrowingChunks {
         self.len
     }
 
+    /// Where what is held begins.
+    pub(crate) const fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Bytes that are held, and what they take beside their own.
     pub(crate) fn weight(&self) -> u64 {
         self.len - self.start + OVERHEAD * self.chunks.len() as u64

@@ -36,8 +36,9 @@ struct Collected(Mutex<Collecting>);
 
 enum Collecting {
     Growing(GrowingChunks),
-    Ended(Chunks),
-    GivenUp,
+    Complete(Chunks),
+    /// It is not stored. Who follows the body may still need what has come.
+    GivenUp(Chunks),
 }
 
 impl Collected {
@@ -45,38 +46,47 @@ impl Collected {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_up(&self) {
-        *self.lock() = Collecting::GivenUp;
+    /// Ends it for all who read it.
+    fn end(&self, end: fn(Chunks) -> Collecting) {
+        let mut collecting = self.lock();
+        if let Collecting::Growing(growing) = &mut *collecting {
+            *collecting = end(std::mem::take(growing).finish());
+        }
     }
 
-    /// Ends it for all who read it; nothing if it was given up.
-    fn end(&self) -> Option<Chunks> {
-        let mut collecting = self.lock();
-        let chunks = match std::mem::replace(&mut *collecting, Collecting::GivenUp) {
-            Collecting::Growing(growing) => growing.finish(),
-            Collecting::Ended(chunks) => chunks,
-            Collecting::GivenUp => return None,
-        };
-        *collecting = Collecting::Ended(chunks.clone());
-        Some(chunks)
+    fn give_up(&self) {
+        self.end(Collecting::GivenUp);
+    }
+
+    /// All of it, unless it was given up.
+    fn complete(&self) -> Option<Chunks> {
+        self.end(Collecting::Complete);
+        match &*self.lock() {
+            Collecting::Complete(chunks) => Some(chunks.clone()),
+            Collecting::Growing(_) | Collecting::GivenUp(_) => None,
+        }
     }
 }
 
 #[async_trait]
 impl WrittenPart for Collected {
-    fn readable(&self) -> Option<u64> {
+    fn readable(&self) -> u64 {
         match &*self.lock() {
-            Collecting::Growing(growing) => Some(growing.len()),
-            Collecting::Ended(chunks) => Some(chunks.len()),
-            Collecting::GivenUp => None,
+            Collecting::Growing(growing) => growing.len(),
+            Collecting::Complete(chunks) | Collecting::GivenUp(chunks) => chunks.len(),
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        !matches!(&*self.lock(), Collecting::Growing(_))
     }
 
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
         let part = match &*self.lock() {
             Collecting::Growing(growing) => growing.read(at..u64::MAX, limit),
-            Collecting::Ended(chunks) => chunks.read(at..chunks.len(), limit),
-            Collecting::GivenUp => None,
+            Collecting::Complete(chunks) | Collecting::GivenUp(chunks) => {
+                chunks.read(at..chunks.len(), limit)
+            }
         };
         part.ok_or_else(feed::given_up)
     }
@@ -159,7 +169,7 @@ impl<S: Store> CollectingWriter<S> {
         }
         match &mut *self.body.lock() {
             Collecting::Growing(growing) => growing.push(chunk),
-            Collecting::Ended(_) | Collecting::GivenUp => return Err(feed::given_up()),
+            Collecting::Complete(_) | Collecting::GivenUp(_) => return Err(feed::given_up()),
         }
         Ok(())
     }
@@ -200,7 +210,7 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
-        let Some(body) = self.body.end() else {
+        let Some(body) = self.body.complete() else {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());

@@ -41,8 +41,13 @@ pub trait StoreWriter: Send {
 /// the body.
 #[async_trait]
 pub trait WrittenPart: Send + Sync {
-    /// Bytes from the front that can be read by now; nothing if they were given up.
-    fn readable(&self) -> Option<u64>;
+    /// Bytes from the front that can be read by now. They become no fewer.
+    fn readable(&self) -> u64;
+
+    /// Whether there will be no more. By default it cannot be said, and there may be.
+    fn has_ended(&self) -> bool {
+        false
+    }
 
     /// The bytes from `at` on, which is before the end of those that are [`readable`](Self::readable): at least one, and at most
     /// `limit`.

@@ -111,8 +111,12 @@ struct WrittenUpTo {
 
 #[async_trait]
 impl WrittenPart for WrittenUpTo {
-    fn readable(&self) -> Option<u64> {
-        self.part.readable().filter(|_| !self.is_over.load(Ordering::Acquire))
+    fn readable(&self) -> u64 {
+        self.part.readable()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_over.load(Ordering::Acquire) || self.part.has_ended()
     }
 
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {

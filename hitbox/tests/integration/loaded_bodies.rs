@@ -16,46 +16,47 @@ use hitbox_moka::MokaBackend;
 use hitbox_testkit::{Trouble, Troubled};
 use tokio::sync::mpsc;
 
-const CHUNK: usize = 60_000;
+pub(crate) const CHUNK: usize = 60_000;
 
-fn memory() -> MokaBackend {
+pub(crate) fn memory() -> MokaBackend {
     MokaBackend::builder().build().expect("moka")
 }
 
-async fn disk(folder: &tempfile::TempDir) -> DiskBackend {
+pub(crate) async fn disk(folder: &tempfile::TempDir) -> DiskBackend {
     DiskBackend::builder(folder.path()).open().await.expect("disk")
 }
 
-fn films_over(backend: Arc<dyn Backend>) -> Cache<()> {
+pub(crate) fn films_over(backend: Arc<dyn Backend>) -> Cache<()> {
     let films: Cache<()> = Cache::builder(backend).name("films").build().expect("a cache");
     films
 }
 
-fn chunk(number: usize) -> Bytes {
+pub(crate) fn chunk(number: usize) -> Bytes {
     Bytes::from((0..CHUNK).map(|at| (number * 7 + at * 31 % 251) as u8).collect::<Vec<u8>>())
 }
 
-fn whole(chunks: usize) -> Vec<u8> {
+pub(crate) fn whole(chunks: usize) -> Vec<u8> {
     (0..chunks).flat_map(chunk).collect()
 }
 
 /// A source that brings so many chunks.
-fn source(chunks: usize) -> impl Stream<Item = io::Result<Bytes>> + Send {
+pub(crate) fn source(chunks: usize) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::iter((0..chunks).map(|number| Ok(chunk(number))))
 }
 
 /// A source that a test feeds.
-fn fed() -> (mpsc::UnboundedSender<io::Result<Bytes>>, impl Stream<Item = io::Result<Bytes>> + Send) {
+pub(crate) fn fed() -> (mpsc::UnboundedSender<io::Result<Bytes>>, impl Stream<Item = io::Result<Bytes>> + Send)
+{
     let (feed, chunks) = mpsc::unbounded_channel();
     (feed, stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) }))
 }
 
-async fn read(body: Body) -> Vec<u8> {
+pub(crate) async fn read(body: Body) -> Vec<u8> {
     let chunks: Vec<Bytes> = body.into_stream().try_collect().await.expect("all of it");
     chunks.concat()
 }
 
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let wait = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -69,7 +70,7 @@ async fn is_stored(films: &Cache<()>) {
 }
 
 /// Bodies that are being written into a folder.
-fn under_way(folder: &tempfile::TempDir) -> usize {
+pub(crate) fn under_way(folder: &tempfile::TempDir) -> usize {
     std::fs::read_dir(folder.path().join("tmp")).expect("a folder").count()
 }
 
@@ -174,7 +175,7 @@ async fn stream_03_a_body_that_fails_never_ends_well() {
     is_stored(&films).await;
 }
 
-async fn read_of(body: Result<Body, hitbox::LoadError>) -> Vec<u8> {
+pub(crate) async fn read_of(body: Result<Body, hitbox::LoadError>) -> Vec<u8> {
     read(body.expect("a body")).await
 }
 
@@ -341,33 +342,31 @@ async fn a_body_that_no_layer_takes_is_passed_on() {
         count += 1;
     }
     assert_eq!(count, CHUNKS);
-    let read: Result<Vec<Bytes>, _> = behind.into_stream().try_collect().await;
-    assert_eq!(read.expect_err("no layer has it").kind(), ErrorKind::TooLarge);
+    let lost: Result<Vec<Bytes>, _> = behind.into_stream().try_collect().await;
+    assert_eq!(lost.expect_err("no layer has it").kind(), ErrorKind::TooLarge);
     until("it has ended", async || films.statistics().loading == 0).await;
     assert!(films.open_body("metropolis").await.expect("an answer").is_none());
     assert_eq!(films.statistics().write_errors, 1);
     // Nor is one stored that its loader keeps for those who wait.
     let aside = || async { Ok::<_, io::Error>(Loaded::new(source(3)).do_not_store()) };
     let body = films.entry("metropolis").get_or_load_stream_with(aside).await.expect("a body");
-    assert!(read_all(body.value).await == whole(3));
+    assert!(read(body.value).await == whole(3));
     let bypassing = films.entry("metropolis").bypass();
     let body =
         bypassing.get_or_load_stream(|| async { Ok::<_, io::Error>(source(3)) }).await.expect("a body");
     assert_eq!(body.outcome.kind, AnswerKind::Bypassed);
     assert!(films.follow_body("metropolis").is_none());
-    assert!(read_all(body.value).await == whole(3));
+    assert!(read(body.value).await == whole(3));
     until("it has ended", async || films.statistics().loading == 0).await;
     assert!(films.open_body("metropolis").await.expect("an answer").is_none());
-}
-
-async fn read_all(body: Body) -> Vec<u8> {
-    read(body).await
 }
 
 /// A layer in trouble costs those who read nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_in_trouble_delays_no_reader() {
-    let troubles = [Trouble::IsAway, Trouble::HangsAtOnce, Trouble::FailsAfter(3), Trouble::HangsAfter(3)];
+    let slow = Trouble::IsSlow(Duration::from_millis(300));
+    let troubles =
+        [Trouble::IsAway, Trouble::HangsAtOnce, Trouble::FailsAfter(3), Trouble::HangsAfter(3), slow];
     for trouble in troubles {
         for beside_memory in [false, true] {
             let folder = tempfile::tempdir().expect("a folder");

@@ -18,6 +18,7 @@ mod invalidation;
 mod live;
 mod load;
 mod loaded_bodies;
+mod loaded_bodies_in_trouble;
 mod metrics;
 mod no_runtime;
 mod observe;
