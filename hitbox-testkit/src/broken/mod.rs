@@ -1,6 +1,7 @@
 //! Backends and policies that are wrong on purpose, each in the way of a real mistake: what the suite must
 //! reject.
 
+mod bodies;
 mod files;
 mod lapse;
 mod leaf;
@@ -15,6 +16,7 @@ use hitbox_backend::Backend;
 
 use crate::{Factory, Setup, Subject, World, factory};
 
+pub use bodies::{BodyDefect, BodyDefective};
 pub use files::NakedFiles;
 pub use lapse::{Lapse, Lapsed, PlainMap};
 pub use leaf::{Defect, Defective};
@@ -66,6 +68,15 @@ pub fn lapsed_upper(lapse: Lapse) -> Subject {
 /// A leaf with a lapse below a sound one.
 pub fn lapsed_lower(lapse: Lapse) -> Subject {
     Subject::pair(&format!("sound over {lapse:?}"), &sound(), &lapsed(lapse))
+}
+
+/// A sound leaf whose bodies have a defect.
+pub fn bodies(defect: BodyDefect) -> Subject {
+    let make = factory(move |world: World| async move {
+        let sound: Arc<dyn Backend> = Arc::new(crate::MemoryBackend::new(world.shared_clock()));
+        BodyDefective::new(sound, defect)
+    });
+    Subject::leaf(&format!("{defect:?}"), make)
 }
 
 /// Sound layers, composed by a first attempt.

@@ -11,6 +11,7 @@ mod facts;
 mod invalidate;
 mod key;
 mod refill;
+mod stream;
 mod support;
 mod value;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use hitbox_core::BoxFuture;
 
-use crate::broken::{self, Defect, Lapse};
+use crate::broken::{self, BodyDefect, Defect, Lapse};
 use crate::{Subject, Subjects};
 
 pub use key::reserved_keys_are_out_of_reach;
@@ -216,6 +217,15 @@ behaviours! {
         broken::lapsed_alone(Lapse::CountsNothing)];
     "stats_03" facts::stats_03_hits_of_layers_add_up rejects [broken::lapsed_lower(Lapse::CountsTwice)];
     "stats_05" facts::stats_05_lengths_name_their_leaf rejects [broken::lapsed_alone(Lapse::CountsExpired)];
+    "stream_01" stream::stream_01_chunks_become_one_body rejects [
+        broken::bodies(BodyDefect::LosesLastChunk), broken::bodies(BodyDefect::ShowsUnfinished)];
+    "stream_03" stream::stream_03_writers_are_followed rejects [broken::bodies(BodyDefect::MistakesWritten)];
+    "stream_04" stream::stream_04_followers_have_one_writer rejects [broken::bodies(BodyDefect::MixesWriters)];
+    "stream_05" stream::stream_05_ranges rejects [
+        broken::bodies(BodyDefect::IgnoresEnds), broken::bodies(BodyDefect::TakesAnyRange)];
+    "stream_06" stream::stream_06_metadata_apart_from_the_body rejects [
+        broken::bodies(BodyDefect::CreatesWithMetadata)];
+    "stream_07" stream::stream_07_what_comes_in_between_wins rejects [broken::bodies(BodyDefect::StoresLate)];
     "errors_01" errors::errors_01_kinds_paths_and_sources rejects [
         broken::upper(Defect::AnonymousErrors), broken::alone(Defect::AnonymousErrors)];
     "errors_02" errors::errors_02_a_hanging_layer_is_a_timeout rejects [broken::naive()];

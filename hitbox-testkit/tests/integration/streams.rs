@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use hitbox_backend::operation::WriteOptions;
 use hitbox_backend::operation::{BodyReader, BodyWriter, MAX_BUFFERED_BODY};
 use hitbox_backend::{Backend, CacheBackend, LeafOutcome, ReadOptions};
@@ -92,59 +91,6 @@ async fn bodies_go_in_and_come_out_by_chunks() {
     for subject in crate::common::subjects() {
         eprintln!("{}", subject.name);
         write_and_read((subject.whole)(World::new()).await).await;
-    }
-}
-
-/// Two writers of one key, which are followed from different times on.
-async fn write_and_follow(cache: Arc<dyn Backend>) {
-    let key = CacheKey::new("body");
-    let chunk = |which: u8, number: u32| Bytes::from(vec![which ^ number as u8; 30_000]);
-    let whole = |which: u8| (0..40).flat_map(|number| chunk(which, number)).collect::<Vec<u8>>();
-    assert!(cache.follow_body(&key).is_none(), "nothing is being written");
-    let mut first = cache.write_body(&key, CacheValue::new(())).await.expect("a sink");
-    let mut second = cache.write_body(&key, CacheValue::new(())).await.expect("a sink");
-    let mut following = vec![(1, first.follow()), (2, second.follow())];
-    for number in 0..40 {
-        first.chunk(chunk(1, number)).await.expect("a chunk");
-        second.chunk(chunk(2, number)).await.expect("a chunk");
-        if number % 10 == 3 {
-            following.push((1, first.follow()));
-            following.push((2, cache.follow_body(&key).expect("the last that was begun")));
-        }
-    }
-    assert!(open(&*cache, &key).await.is_none(), "half of a body is there");
-    let late = second.follow();
-    second.finish().await.expect("stored");
-    drop(first);
-    let mut late = late.into_stream();
-    for (which, mut body) in following {
-        let mut read = Vec::new();
-        let end = loop {
-            match body.chunk().await {
-                Ok(Some(chunk)) => read.extend_from_slice(&chunk),
-                end => break end,
-            }
-        };
-        match which {
-            1 => assert_eq!(end.expect_err("it was dropped").kind(), ErrorKind::Closed),
-            _ => assert!(end.is_ok() && read == whole(2), "the bytes of its writer"),
-        }
-    }
-    let mut read = Vec::new();
-    while let Some(chunk) = late.next().await {
-        read.extend_from_slice(&chunk.expect("a chunk"));
-    }
-    assert!(read == whole(2), "who comes when all has been written");
-    assert!(cache.follow_body(&key).is_none(), "it is stored");
-    let mut stored = open(&*cache, &key).await.expect("the body");
-    assert!(rest(&mut *stored).await == whole(2));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stream_04_followers_over_every_expression() {
-    for subject in crate::common::subjects() {
-        eprintln!("{}", subject.name);
-        write_and_follow((subject.whole)(World::new()).await).await;
     }
 }
 
