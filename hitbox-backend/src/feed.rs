@@ -12,12 +12,13 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use hitbox_core::{BackendError, BackendResult, BoxFuture, Clock, ErrorKind};
 
+use crate::layout::Layout;
 use crate::store::WrittenPart;
 use crate::stream::BodyWriter;
 
-/// Bytes that a writer may be behind those who wait for it. Then it has to take as many in each [`PATIENCE`] in which they wait.
+/// Bytes that a writer may be behind those who wait for it. Then it has to take as many in each [`patience_with`] in which they wait.
 pub const QUEUE: usize = 1024 * 1024;
-/// How long others wait for one that is so far behind and takes too little.
+/// How long others wait for a leaf that is so far behind and takes too little.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Longer chunks are taken in parts, so that it shows how fast they are taken.
 const PART: usize = 256 * 1024;
@@ -39,6 +40,7 @@ enum Feed {
 /// Has a writer take a body, a chunk at a time, while more come.
 pub struct BodyFeed {
     feed: Feed,
+    patience: Duration,
     queue: VecDeque<Bytes>,
     /// Bytes that it has not taken, and what their chunks take in the queue.
     behind: usize,
@@ -72,11 +74,13 @@ impl WrittenPart for FedPart {
 }
 
 impl BodyFeed {
-    /// Feeds this writer, if it could be opened.
-    pub fn new(opened: BackendResult<Writer>) -> Self {
+    /// Feeds this writer of a backend with this layout, if it could be opened.
+    pub fn new(layout: &Layout, opened: BackendResult<Writer>) -> Self {
         let feed = opened.map_or_else(Feed::Failed, Feed::Idle);
         let (waited, has_failed) = (Duration::ZERO, Arc::default());
-        Self { feed, queue: VecDeque::new(), behind: 0, taken: 0, waited, taken_before: 0, has_failed }
+        let patience = patience_with(layout);
+        let queue = VecDeque::new();
+        Self { feed, patience, queue, behind: 0, taken: 0, waited, taken_before: 0, has_failed }
     }
 
     /// What it failed with.
@@ -113,10 +117,10 @@ impl BodyFeed {
         }
     }
 
-    /// Others have waited for so long for it to take `needed` bytes in each [`PATIENCE`]. Says whether they may go on waiting.
+    /// Others have waited for so long for it to take `needed` bytes in each [`patience_with`] it. Says whether they may go on waiting.
     pub fn keeps_up(&mut self, waited: Duration, needed: u64) -> bool {
         self.waited += waited;
-        if self.waited < PATIENCE {
+        if self.waited < self.patience {
             return true;
         }
         let taken = self.taken - self.taken_before;
@@ -133,7 +137,7 @@ impl BodyFeed {
 
     /// It takes nothing for too long.
     pub fn give_up(&mut self) {
-        self.fail(took_nothing());
+        self.fail(took_nothing(self.patience));
     }
 
     fn fail(&mut self, error: BackendError) {
@@ -188,7 +192,7 @@ impl BodyFeed {
         let writer = match self.feed {
             Feed::Idle(writer) => writer,
             Feed::Failed(_) => return,
-            Feed::Busy(_, work) => match select(work, clock.sleep(PATIENCE)).await {
+            Feed::Busy(_, work) => match select(work, clock.sleep(self.patience)).await {
                 Either::Left(((writer, _), _)) => writer,
                 Either::Right(_) => return,
             },
@@ -209,9 +213,15 @@ impl BodyFeed {
     }
 }
 
-/// A layer took nothing for too long.
-pub fn took_nothing() -> BackendError {
-    let message = format!("the layer took nothing of a body for {} ms", PATIENCE.as_millis());
+/// How long others wait for a backend with this layout. A composition needs a leaf's time more than its layers: it has to have given
+/// up a layer of its own before it is given up for that layer.
+pub fn patience_with(layout: &Layout) -> Duration {
+    PATIENCE * layout.height()
+}
+
+/// A layer took nothing for so long.
+pub fn took_nothing(patience: Duration) -> BackendError {
+    let message = format!("the layer took nothing of a body for {} ms", patience.as_millis());
     BackendError::new(ErrorKind::Timeout, message)
 }
 

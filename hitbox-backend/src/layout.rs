@@ -27,6 +27,8 @@ struct Inner {
     leaves: Vec<LeafInfo>,
     capabilities: Capabilities,
     set: LeafSet,
+    /// How many compositions a call passes to the leaf that is furthest down, and that leaf.
+    height: u32,
     clock: Arc<dyn Clock>,
     /// Calls of users that no leaf answered.
     unanswered: AtomicU64,
@@ -73,7 +75,7 @@ impl KeyMapping {
             handle: leaf.handle.clone(),
             maps: std::iter::once(&map).chain(&leaf.maps).cloned().collect(),
         });
-        let layout = Layout::of(leaves.collect(), inner.0.capabilities);
+        let layout = Layout::of(leaves.collect(), inner.0.capabilities, inner.0.height);
         Self { map, layout: layout.with_offload(inner.0.offload.clone()) }
     }
 
@@ -104,25 +106,35 @@ pub(crate) struct StateAtRest {
 }
 
 impl Layout {
-    fn of(leaves: Vec<LeafInfo>, capabilities: Capabilities) -> Self {
+    fn of(leaves: Vec<LeafInfo>, capabilities: Capabilities, height: u32) -> Self {
         let positions = leaves.iter().map(|leaf| LeafSet::of(leaf.position()));
         let set = positions.fold(LeafSet::EMPTY, LeafSet::union);
         let first = leaves.first().map(|leaf| leaf.handle.clock().clone());
         let clock = first.unwrap_or_else(|| Arc::new(SystemClock));
 
         let (unanswered, in_flight) = (AtomicU64::new(0), InFlightBodies::default());
-        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered, offload: None, in_flight }))
+        Self(Arc::new(Inner {
+            leaves,
+            capabilities,
+            set,
+            height,
+            clock,
+            unanswered,
+            offload: None,
+            in_flight,
+        }))
     }
 
     fn with_offload(self, offload: Option<(u64, Arc<dyn Offload>)>) -> Self {
-        let Inner { leaves, capabilities, set, clock, .. } = &*self.0;
+        let Inner { leaves, capabilities, set, height, clock, .. } = &*self.0;
         let (leaves, clock, unanswered) = (leaves.clone(), clock.clone(), AtomicU64::new(0));
-        let (capabilities, set, in_flight) = (*capabilities, *set, InFlightBodies::default());
-        Self(Arc::new(Inner { leaves, capabilities, set, clock, unanswered, offload, in_flight }))
+        let (capabilities, set, height, in_flight) =
+            (*capabilities, *set, *height, InFlightBodies::default());
+        Self(Arc::new(Inner { leaves, capabilities, set, height, clock, unanswered, offload, in_flight }))
     }
 
     pub(crate) fn of_leaf(handle: LeafHandle, capabilities: Capabilities) -> Self {
-        Self::of(vec![LeafInfo { handle, maps: Vec::new() }], capabilities)
+        Self::of(vec![LeafInfo { handle, maps: Vec::new() }], capabilities, 1)
     }
 
     /// Two layers beside each other, in the composition with this number.
@@ -134,13 +146,15 @@ impl Layout {
         offload: &Arc<dyn Offload>,
     ) -> Self {
         let leaves = [&upper.0.leaves[..], &lower.0.leaves[..]].concat();
-        Self::of(leaves, capabilities).with_offload(Some((composition, offload.clone())))
+        let height = upper.0.height.max(lower.0.height) + 1;
+        Self::of(leaves, capabilities, height).with_offload(Some((composition, offload.clone())))
     }
 
     /// The same leaves with other capabilities.
     #[must_use]
     pub fn with_capabilities(&self, change: impl FnOnce(Capabilities) -> Capabilities) -> Self {
-        Self::of(self.0.leaves.clone(), change(self.0.capabilities)).with_offload(self.0.offload.clone())
+        let layout = Self::of(self.0.leaves.clone(), change(self.0.capabilities), self.0.height);
+        layout.with_offload(self.0.offload.clone())
     }
 
     /// The leaves, from left to right.
@@ -163,6 +177,11 @@ impl Layout {
     #[inline]
     pub fn set(&self) -> LeafSet {
         self.0.set
+    }
+
+    /// How many compositions a call passes to the leaf that is furthest down, and that leaf.
+    pub(crate) fn height(&self) -> u32 {
+        self.0.height
     }
 
     /// The clock of the first leaf; the machine's if there is none.

@@ -65,7 +65,7 @@ pub use wrap::Wrap;
 pub mod internal {
     pub use crate::body::source_failed;
     pub use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
-    pub use crate::feed::{BodyFeed, PATIENCE, QUEUE, took_nothing};
+    pub use crate::feed::{BodyFeed, PATIENCE, QUEUE, patience_with, took_nothing};
     pub use crate::in_flight::{Follower, InFlightBody};
     pub use crate::layout::Notes;
     pub use crate::reconcile::{Reconciler, Reconciles, bring_up_to_date};

@@ -20,7 +20,7 @@ pub enum Trouble {
     HangsAtOnce,
     /// It takes so many chunks, and then never answers.
     HangsAfter(usize),
-    /// It takes so long for each chunk.
+    /// It takes so long to begin, and for each chunk.
     IsSlow(Duration),
     /// It takes so many chunks, and then fails.
     FailsAfter(usize),
@@ -39,6 +39,10 @@ impl Troubled {
     /// Has the bodies of a backend in trouble.
     pub fn new(inner: Arc<dyn Backend>, trouble: Trouble) -> Self {
         Self { inner, trouble }
+    }
+
+    fn in_trouble(&self, writer: Box<dyn BodyWriter>) -> Box<dyn BodyWriter> {
+        Box::new(TroubledWriter { writer, trouble: self.trouble.clone(), taken: 0 })
     }
 }
 
@@ -65,12 +69,18 @@ impl Wrapper for Troubled {
                 let away = BackendError::new(ErrorKind::Connection, "it is away");
                 return Completion::later(std::future::ready(Err(away)));
             }
-            Trouble::HangsAfter(_) | Trouble::IsSlow(_) | Trouble::FailsAfter(_) | Trouble::Commits(_) => {}
+            Trouble::IsSlow(time) => {
+                let (this, key) = (self.clone(), key.clone());
+                return Completion::later(async move {
+                    tokio::time::sleep(time).await;
+                    let opened = this.inner.open_writer(&key, entry, options).await;
+                    opened.map(|writer| this.in_trouble(writer))
+                });
+            }
+            Trouble::HangsAfter(_) | Trouble::FailsAfter(_) | Trouble::Commits(_) => {}
         }
-        forward::open_writer(self, key, entry, options).map(|opened| {
-            let (writer, trouble) = (opened?, self.trouble.clone());
-            Ok(Box::new(TroubledWriter { writer, trouble, taken: 0 }) as Box<dyn BodyWriter>)
-        })
+        forward::open_writer(self, key, entry, options)
+            .map(|opened| opened.map(|writer| self.in_trouble(writer)))
     }
 }
 

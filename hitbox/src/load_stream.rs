@@ -166,14 +166,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let entry = CacheValue::new(()).with_lifetime(kept).with_created(Some(now));
         let entry = entry.with_details(self.details(now, options));
         let permit = flight.shared_permit().clone();
+        let layout = self.backend.layout();
         let mut layers = match lifetime {
-            Some(_) => BodyFeed::new(self.open_soon(&key, &entry, &permit).await),
+            Some(_) => BodyFeed::new(layout, self.open_soon(&key, &entry, &permit).await),
             None => {
-                BodyFeed::new(Err(BackendError::new(ErrorKind::NotAdmitted, "the body is not to be stored")))
+                let refused = BackendError::new(ErrorKind::NotAdmitted, "the body is not to be stored");
+                BodyFeed::new(layout, Err(refused))
             }
         };
         let is_stored = layers.error().is_none();
-        let in_flight = InFlightBody::begin(self.backend.layout(), &key, entry, permit, layers.written());
+        let in_flight = InFlightBody::begin(layout, &key, entry, permit, layers.written());
         let in_flight = if plan.bypasses { in_flight } else { in_flight.listed() };
         if let Some(reader) = reader {
             *reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_flight.lead());
@@ -235,8 +237,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         permit: &Arc<LoadPermit>,
     ) -> BackendResult<Box<dyn hitbox_backend::operation::BodyWriter>> {
         let opening = Box::pin(self.open_recorded(key, entry.clone(), permit.clone()));
-        let opened = Timeout::after(&*self.clock, Some(PATIENCE)).bound(opening).await;
-        let opened = opened.unwrap_or_else(|_| Err(internal::took_nothing()));
+        let patience = internal::patience_with(self.backend.layout());
+        let opened = Timeout::after(&*self.clock, Some(patience)).bound(opening).await;
+        let opened = opened.unwrap_or_else(|_| Err(internal::took_nothing(patience)));
         opened.inspect_err(|error| self.not_stored(key, error))
     }
 

@@ -105,7 +105,8 @@ impl Composition {
             }
             Either::Right((l2, l1)) => (self.opened_after(l2.is_ok(), Layer::L1, l1).await, l2),
         };
-        let layers = Pair { l1: BodyFeed::new(l1), l2: BodyFeed::new(l2) };
+        let of = &self.layers;
+        let layers = Pair { l1: BodyFeed::new(of.l1.layout(), l1), l2: BodyFeed::new(of.l2.layout(), l2) };
         let (composition, key) = (self.clone(), key.clone());
         let tee = Tee { composition, key, entry, options, origin, layers };
         tee.check()?;
@@ -124,9 +125,10 @@ impl Composition {
         if !has_other || self.blueprint.required[layer] == Requirement::Required {
             return opening.await;
         }
-        match select(opening, self.layout.clock().sleep(PATIENCE)).await {
+        let patience = feed::patience_with(self.layers[layer].layout());
+        match select(opening, self.layout.clock().sleep(patience)).await {
             Either::Left((opened, _)) => opened,
-            Either::Right(_) => Err(feed::took_nothing()),
+            Either::Right(_) => Err(feed::took_nothing(patience)),
         }
     }
 

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use hitbox::{AnswerKind, Body, Cache, Compose, LoadErrorKind, Loaded, OffloadPool, Wrap};
 use hitbox_backend::Backend;
-use hitbox_core::ErrorKind;
+use hitbox_core::{ErrorKind, Freshness};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
 use hitbox_testkit::{Trouble, Troubled};
@@ -388,6 +388,28 @@ async fn a_layer_in_trouble_delays_no_reader() {
     }
 }
 
+/// A composition has time to give a layer up before it is given up itself, however slow its other layer is to begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_hangs_costs_no_other_its_body() {
+    let slow = || Troubled::new(Arc::new(memory()), Trouble::IsSlow(Duration::from_millis(300)));
+    let hangs = |trouble| Troubled::new(Arc::new(memory()), trouble);
+    let pool = OffloadPool::new();
+    for trouble in [Trouble::HangsAtOnce, Trouble::HangsAfter(1)] {
+        let pair = slow().compose(hangs(trouble.clone()), pool.shared());
+        let nest = slow().compose(hangs(trouble.clone()), pool.shared());
+        let nest = memory().compose(nest.compose(hangs(trouble.clone()), pool.shared()), pool.shared());
+        for backend in [Arc::new(pair) as Arc<dyn Backend>, Arc::new(nest)] {
+            let films = films_over(backend.clone());
+            let load = films.get_or_load_stream("metropolis", || async { Ok::<_, io::Error>(source(3)) });
+            assert!(read_of(load.await).await == whole(3), "{trouble:?}");
+            until("it has ended", async || films.statistics().loading == 0).await;
+            let stored = backend.layout().statistics();
+            let hanging = stored.iter().filter(|leaf| leaf.writes == 0).count();
+            assert_eq!(hanging, stored.len() / 2, "{trouble:?}: {stored:?}");
+        }
+    }
+}
+
 /// What loads of values do, loads of bodies do: older ones are served where the settings say so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn older_bodies_are_served() {
@@ -428,7 +450,11 @@ async fn older_bodies_are_served() {
     };
     assert!(read(load(2).await.expect("a body").value).await == whole(2));
     until("it is stored", async || films.statistics().loading == 0).await;
-    tokio::time::sleep(Duration::from_millis(2)).await;
+    until("it is stale", async || {
+        let body = films.open_body("metropolis").await.expect("an answer").expect("a body");
+        body.freshness() == Freshness::Stale
+    })
+    .await;
     let stale = load(3).await.expect("a body");
     assert_eq!(stale.outcome.kind, AnswerKind::Stale);
     assert!(read(stale.value).await == whole(2));
