@@ -178,6 +178,23 @@ pub trait CacheBackend: Backend {
         remove_one(self, Removal::new(key.clone()))
     }
 
+    /// Removes the body of one generation, as its [reader](BodyReader::generation) tells it, from all layers, and keeps it from being
+    /// stored if it is still being written. What else is stored or being written under the key stays, and no load ends.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    ///
+    /// # Cancellation
+    /// As [`set`](Self::set).
+    fn delete_generation(
+        &self,
+        key: &CacheKey,
+        generation: u64,
+    ) -> impl Future<Output = BackendResult<DeleteStatus>> + Send {
+        self.layout().revoke(key, generation);
+        remove_one(self, Removal::new(key.clone()).of_generation(generation))
+    }
+
     /// Values for several keys, in their order; one batch per layer.
     ///
     /// # Errors

@@ -8,7 +8,6 @@ use std::fmt;
 use std::hash::BuildHasherDefault;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -56,13 +55,19 @@ impl Layout {
         let last = bodies.into_iter().rev().find(is_current)?;
         Some(Follower::of(last, false))
     }
+
+    /// The body of this generation is not stored, if it is being written.
+    pub(crate) fn revoke(&self, key: &CacheKey, generation: u64) {
+        let bodies = self.in_flight().lock();
+        let of_key = bodies.get(key).into_iter().flatten();
+        of_key.filter(|body| body.permit.generation() == generation).for_each(|body| body.permit.revoke());
+    }
 }
 
 /// A body that is being written, as those who follow it see it.
 struct Followed {
     entry: CacheValue<()>,
     label: BackendLabel,
-    generation: u64,
     permit: Arc<LoadPermit>,
     clock: Arc<dyn Clock>,
     progress: Mutex<Progress>,
@@ -216,11 +221,9 @@ impl InFlightBody {
         permit: Arc<LoadPermit>,
         written: Option<Arc<dyn WrittenPart>>,
     ) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let followed = Arc::new(Followed {
             entry,
             label: layout.paths().last().unwrap_or_else(|| BackendLabel::new("none")),
-            generation: NEXT.fetch_add(1, Ordering::Relaxed),
             permit,
             clock: layout.clock().clone(),
             progress: Mutex::new(Progress {
@@ -424,7 +427,7 @@ impl BodyReader for Follower {
     }
 
     fn generation(&self) -> u64 {
-        self.followed.generation
+        self.followed.permit.generation()
     }
 
     fn len(&self) -> Option<u64> {

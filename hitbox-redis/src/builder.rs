@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) skew_margin: Duration,
+    pub(crate) body_limit: u64,
 }
 
 impl fmt::Debug for RedisBuilder {
@@ -46,6 +47,7 @@ impl RedisBuilder {
                 deadline: Duration::from_millis(250),
                 connect_timeout: Duration::from_secs(1),
                 skew_margin: Duration::from_secs(30),
+                body_limit: 64 * 1024 * 1024,
             },
             #[cfg(feature = "tls")]
             certificates: redis::TlsCertificates { client_tls: None, root_cert: None },
@@ -93,6 +95,14 @@ impl RedisBuilder {
     #[must_use]
     pub fn skew_margin(mut self, margin: Duration) -> Self {
         self.settings.skew_margin = margin;
+        self
+    }
+
+    /// Refuses [bodies](hitbox_backend::stream) of more bytes than these, 64 MiB by default. One of up to 256 KiB is stored as one value, and a
+    /// longer one in parts of so many, under one key: with a limit of 256 KiB nothing is stored in parts.
+    #[must_use]
+    pub fn body_limit(mut self, bytes: u64) -> Self {
+        self.settings.body_limit = bytes;
         self
     }
 

@@ -102,6 +102,18 @@ impl Connection {
         Ok(each)
     }
 
+    /// Removes a key when somebody leaves who cannot wait. What cannot be removed ends by itself.
+    #[expect(clippy::disallowed_methods, reason = "the deadline ends it")]
+    pub(crate) fn unlink_later(&self, key: Vec<u8>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let connection = self.clone();
+        runtime.spawn(async move {
+            if let Err(error) = connection.query::<i64>(redis::cmd("UNLINK").arg(key)).await {
+                tracing::debug!(%error, "parts of a body that was given up are left until their time is over");
+            }
+        });
+    }
+
     /// What comes of a round trip on this line before the deadline. The call stays where it is: a future that is handed on by
     /// value is copied, and stands twice in the one that it is handed to.
     async fn call<T>(&self, line: &Arc<Line>, call: Pin<&mut impl Future<Output = T>>) -> BackendResult<T> {

@@ -4,7 +4,9 @@
 
 mod backend;
 mod batched_reads;
+mod bodies;
 mod builder;
+mod commands;
 mod connection;
 mod driver;
 mod error;

@@ -4,24 +4,25 @@ use hitbox_backend::core::{BackendError, BackendResult, CacheKey};
 use hitbox_backend::envelope::wire;
 use hitbox_backend::store::Page;
 
+use crate::commands::digest_in_record;
 use crate::error::is_wrong_type;
 use crate::scripts;
-use crate::store::{RedisStore, digest_in_record};
+use crate::store::RedisStore;
 
 /// Keys that are asked for at a time by what goes through all of them.
 const PAGE: usize = 1_000;
 
 impl RedisStore {
-    /// A page of the keys of strings that begin with the prefix and are keys of ours, as the server has them and as they
+    /// A page of the keys that begin with the prefix and are keys of ours, as the server has them and as they
     /// are.
     async fn scan(&self, cursor: u64, limit: usize) -> BackendResult<(u64, Vec<(Vec<u8>, CacheKey)>)> {
-        let prefix = &self.settings.prefix;
+        let prefix = &self.commands.settings.prefix;
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(format!("{}*", escape_glob(prefix)));
-        scan.arg("COUNT").arg(limit.clamp(1, 10_000)).arg("TYPE").arg("string");
+        scan.arg("COUNT").arg(limit.clamp(1, 10_000));
         let (next, found) = self.connection.query::<(u64, Vec<Vec<u8>>)>(&scan).await?;
         let keys = found.into_iter().filter_map(|found| {
-            let key = self.settings.key_format.parse(prefix, &found)?;
+            let key = self.commands.settings.key_format.parse(prefix, &found)?;
             Some((found, key))
         });
         Ok((next, keys.collect()))
@@ -40,12 +41,25 @@ impl RedisStore {
             heads.cmd("GETRANGE").arg(stored).arg(0).arg(wire::HEADER_BYTES - 1);
         }
         let heads = self.connection.pipeline::<Vec<u8>>(&mut heads).await?;
-        let mut records = Vec::with_capacity(keys.len());
-        for ((_, key), head) in keys.into_iter().zip(heads) {
+        let (mut records, mut others) = (Vec::with_capacity(keys.len()), Vec::new());
+        for ((stored, key), head) in keys.into_iter().zip(heads) {
             match head {
                 Ok(head) if wire::is_of_key(&head, &key) => records.push((key, head)),
                 Ok(_) => {}
-                // It has become another type of value since it was listed.
+                Err(error) if is_wrong_type(&error) => others.push((stored, key)),
+                Err(error) => return Err(error),
+            }
+        }
+        // Bodies in parts, and values of others.
+        let mut starts = redis::pipe();
+        for (stored, _) in &others {
+            starts.hget(stored, "start");
+        }
+        let starts = self.connection.pipeline::<Option<Vec<u8>>>(&mut starts).await?;
+        for ((_, key), start) in others.into_iter().zip(starts) {
+            match start {
+                Ok(Some(start)) if wire::is_of_key(&start, &key) => records.push((key, start)),
+                Ok(_) => {}
                 Err(error) if is_wrong_type(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -60,7 +74,7 @@ impl RedisStore {
     }
 
     pub(crate) async fn count_records(&self) -> BackendResult<u64> {
-        let (now, mut count, mut cursor) = (self.clock.now(), 0, 0);
+        let (now, mut count, mut cursor) = (self.commands.clock.now(), 0, 0);
         loop {
             let (next, records) = self.records(cursor, PAGE).await?;
             let is_readable =
@@ -74,7 +88,7 @@ impl RedisStore {
     }
 
     pub(crate) async fn erase_records(&self) -> BackendResult<()> {
-        if self.settings.prefix.is_empty() {
+        if self.commands.settings.prefix.is_empty() {
             return Err(BackendError::unsupported("erasing without a key prefix"));
         }
         let mut cursor = 0;

@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
+use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{
-    Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, Sweep, TimeChange,
+    Capabilities, Conditional, DeleteStatus, Page, Peek, Raw, Store, StoreCondition, StoreWriter, StoredBody,
+    Sweep, TimeChange,
 };
 use redis::{Cmd, Value};
 
 use crate::batched_reads::{BatchedReads, string_or_nothing};
-use crate::builder::{RedisBuilder, Settings};
+use crate::bodies::RedisWriter;
+use crate::builder::RedisBuilder;
+use crate::commands::Commands;
 use crate::connection::Connection;
 use crate::error::is_wrong_type;
 use crate::scripts;
@@ -21,10 +24,8 @@ use crate::scripts;
 /// A Redis server as a store of bytes.
 pub struct RedisStore {
     pub(crate) connection: Connection,
+    pub(crate) commands: Commands,
     reads: BatchedReads,
-    pub(crate) settings: Settings,
-    pub(crate) clock: Arc<dyn Clock>,
-    schema: u32,
 }
 
 /// What there is under a key without its value.
@@ -45,102 +46,37 @@ impl RedisStore {
         let connection = Connection::new(&builder)?;
         let RedisBuilder { settings, options, .. } = builder;
         let reads = BatchedReads::new(connection.clone());
-        let (clock, schema) = (options.clock, options.codec.schema);
-        Ok(Self { connection, reads, settings, clock, schema })
+        let (settings, clock, schema) = (Arc::new(settings), options.clock, options.codec.schema);
+        Ok(Self { connection, commands: Commands { settings, clock, schema }, reads })
     }
 
     pub(crate) async fn ping(&self) -> BackendResult<()> {
         self.connection.query::<String>(&redis::cmd("PING")).await.map(drop)
     }
 
-    fn key(&self, key: &CacheKey) -> Vec<u8> {
-        self.settings.key_format.render(&self.settings.prefix, key)
-    }
-
-    /// When the server may drop an entry. Redis keeps times in signed 64 bits.
-    fn end_of<T>(&self, value: &CacheValue<T>) -> Option<u64> {
-        let end = value.drop_at().filter(|_| self.clock.is_real())?;
-        Some((end + self.settings.skew_margin).as_millis().min(i64::MAX as u64))
-    }
-
-    fn set(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<Cmd> {
-        let (key, record) = (self.key(key), Raw::to_record(key, value)?);
-        let mut command = Cmd::with_capacity(5, 3 + key.len() + record.len() + 24);
-        command.arg("SET").arg(key).arg(record);
-        if let Some(end) = self.end_of(value) {
-            command.arg("PXAT").arg(end);
-        }
-        Ok(command)
-    }
-
-    fn set_if(
-        &self,
-        key: &CacheKey,
-        value: &CacheValue<Raw>,
-        condition: &StoreCondition,
-    ) -> BackendResult<Cmd> {
-        let (mode, identity) = match condition {
-            StoreCondition::IfNewer { ignoring, .. } => ("newer", *ignoring),
-            StoreCondition::IfAbsent { ignoring } => ("absent", *ignoring),
-            StoreCondition::IfSame(identity) => ("same", Some(*identity)),
-            _ => return Err(BackendError::unsupported("this condition of a write")),
-        };
-        let record = Raw::to_record(key, value)?;
-        let end = self.end_of(value).map_or_else(String::new, |end| end.to_string());
-        let identity = identity.map_or_else(Vec::new, |identity| identity.to_le_bytes().to_vec());
-        let mut command = redis::cmd("EVAL");
-        command.arg(scripts::SET_IF).arg(1).arg(self.key(key));
-        command.arg(&record).arg(&end).arg(&identity).arg(mode);
-        Ok(command)
-    }
-
-    /// What the start of a stored record that is in the way says of a conditional write.
-    fn came_of(&self, key: &CacheKey, in_the_way: Option<Vec<u8>>) -> Conditional {
-        let Some(start) = in_the_way else { return Conditional::Written };
-        let identity = wire::identity_of(&start).unwrap_or(0);
-        Conditional::Conflict(match wire::peek_for(key, &start, self.schema) {
-            Some(Ok(stored)) => Some((stored, identity)),
-            // A record that this leaf cannot use, or none: it does not count.
-            _ if start.is_empty() => None,
-            _ => Some((CacheValue::new(()).with_lifetime(Lifetime::ENDED), identity)),
-        })
-    }
-
-    fn unlink(&self, key: &CacheKey) -> Cmd {
-        let mut command = redis::cmd("EVAL");
-        command.arg(scripts::REMOVE).arg(1).arg(self.key(key)).arg(digest_in_record(key));
-        command
-    }
-
-    /// What a record said that was removed.
-    fn removed(&self, key: &CacheKey, found: Vec<Option<Vec<u8>>>) -> Peek {
-        let Some(start) = found.into_iter().flatten().next() else { return Peek::Absent };
-        match wire::peek_for(key, &start, self.schema) {
-            Some(Ok(entry)) => Peek::Entry(entry),
-            _ => Peek::Unknown,
-        }
-    }
-
     fn status_of(&self, held: &Peek) -> DeleteStatus {
         match held {
             Peek::Absent => DeleteStatus::Missing,
             Peek::Unknown => DeleteStatus::of(1),
-            Peek::Entry(entry) => DeleteStatus::of_entry(Some(entry), self.clock.now()),
+            Peek::Entry(entry) => DeleteStatus::of_entry(Some(entry), self.commands.clock.now()),
         }
     }
 
-    /// What a record says without its value, in one round trip unless it has attributes.
+    /// What a record says without its value, in one round trip unless it has attributes or is a body in parts.
     async fn start(&self, key: &CacheKey) -> BackendResult<Start> {
         let mut wanted = wire::HEADER_BYTES;
         // It may be overwritten by one with more in between.
         for _ in 0..MAX_CONFLICTS {
             let mut range = redis::cmd("GETRANGE");
-            range.arg(self.key(key)).arg(0).arg(wanted - 1);
+            range.arg(self.commands.key(key)).arg(0).arg(wanted - 1);
             let start = match self.connection.query::<Vec<u8>>(&range).await {
-                Err(error) if is_wrong_type(&error) => return Ok(Start::Nothing),
+                Err(error) if is_wrong_type(&error) => match self.start_of_parts(key).await? {
+                    Some(start) => start,
+                    None => return Ok(Start::Nothing),
+                },
                 answer => answer?,
             };
-            match wire::peek_for(key, &start, self.schema) {
+            match wire::peek_for(key, &start, self.commands.schema) {
                 Some(Ok(entry)) => return Ok(Start::Record(start, entry)),
                 Some(Err(more)) if more > wanted => wanted = more,
                 _ => return Ok(Start::Nothing),
@@ -149,8 +85,31 @@ impl RedisStore {
         Ok(Start::Changing)
     }
 
+    async fn start_of_parts(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
+        let mut get = redis::cmd("HGET");
+        get.arg(self.commands.key(key)).arg("start");
+        match self.connection.query(&get).await {
+            Err(error) if is_wrong_type(&error) => Ok(None),
+            start => start,
+        }
+    }
+
+    pub(crate) async fn remove_if_same(
+        connection: &Connection,
+        key: &[u8],
+        record: &[u8],
+    ) -> BackendResult<()> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(scripts::REMOVE_IF_SAME).arg(1).arg(key).arg(record);
+        match connection.query::<i64>(&command).await {
+            // Somebody has put another type of value there since.
+            Err(error) if is_wrong_type(&error) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     async fn get(&self, key: &CacheKey) -> BackendResult<Option<Vec<u8>>> {
-        let key = self.key(key);
+        let key = self.commands.key(key);
         let mut get = Cmd::with_capacity(2, 3 + key.len());
         get.arg("GET").arg(key);
         string_or_nothing(self.connection.query(&get).await)
@@ -160,15 +119,10 @@ impl RedisStore {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("settings", &self.settings)
+            .field("settings", &self.commands.settings)
             .field("database", &self.connection.database())
             .finish_non_exhaustive()
     }
-}
-
-/// The digest of a key as it stands in its records.
-pub(crate) fn digest_in_record(key: &CacheKey) -> Vec<u8> {
-    wire::key_digest(key).to_le_bytes().to_vec()
 }
 
 fn entry_of(bytes: Option<Vec<u8>>) -> Option<CacheValue<Raw>> {
@@ -191,7 +145,7 @@ fn each<T, U: Clone>(
 impl Store for RedisStore {
     async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
         let under_way = self.reads.begin();
-        let found = match under_way.batched(|| self.key(key)).await {
+        let found = match under_way.batched(|| self.commands.key(key)).await {
             Some(answer) => answer?,
             None => self.get(key).await?,
         };
@@ -199,7 +153,7 @@ impl Store for RedisStore {
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
-        let set = self.set(key, &value)?;
+        let set = self.commands.set(key, &value)?;
         self.connection.query::<()>(&set).await
     }
 
@@ -208,11 +162,16 @@ impl Store for RedisStore {
     }
 
     async fn take(&self, key: &CacheKey) -> BackendResult<Peek> {
-        Ok(self.removed(key, self.connection.query::<Vec<_>>(&self.unlink(key)).await?))
+        Ok(self.commands.removed(key, self.connection.query::<Vec<_>>(&self.commands.unlink(key)).await?))
+    }
+
+    async fn take_same(&self, key: &CacheKey, identity: u64) -> BackendResult<Option<Peek>> {
+        let found = self.connection.query::<Vec<_>>(&self.commands.unlink_same(key, identity)).await?;
+        Ok(Some(self.commands.removed(key, found)))
     }
 
     async fn read_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Option<CacheValue<Raw>>>> {
-        let keys: Vec<Vec<u8>> = keys.iter().map(|key| self.key(key)).collect();
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| self.commands.key(key)).collect();
         let found = self.reads.reads.read(&keys).await;
         found.into_iter().map(|found| found.map(entry_of)).collect()
     }
@@ -220,7 +179,7 @@ impl Store for RedisStore {
     async fn write_batch(&self, entries: Vec<(CacheKey, CacheValue<Raw>)>) -> Vec<BackendResult<()>> {
         let mut pipeline = redis::pipe();
         for (key, value) in &entries {
-            match self.set(key, value) {
+            match self.commands.set(key, value) {
                 Ok(set) => pipeline.add_command(set),
                 Err(error) => return vec![Err(error); entries.len()],
             };
@@ -236,11 +195,11 @@ impl Store for RedisStore {
     async fn take_batch(&self, keys: &[CacheKey]) -> Vec<BackendResult<Peek>> {
         let mut pipeline = redis::pipe();
         keys.iter().for_each(|key| {
-            pipeline.add_command(self.unlink(key));
+            pipeline.add_command(self.commands.unlink(key));
         });
         match self.connection.pipeline::<Vec<_>>(&mut pipeline).await {
             Ok(removed) => {
-                keys.iter().zip(removed).map(|(key, found)| Ok(self.removed(key, found?))).collect()
+                keys.iter().zip(removed).map(|(key, found)| Ok(self.commands.removed(key, found?))).collect()
             }
             Err(error) => vec![Err(error); keys.len()],
         }
@@ -283,10 +242,10 @@ impl Store for RedisStore {
                 Err(entry) => return Ok(Peek::Entry(entry)),
             };
             let Some(header) = wire::with_times(&start, &entry) else { return Ok(Peek::Absent) };
-            let end = self.end_of(&entry).map_or_else(String::new, |end| end.to_string());
             let mut command = redis::cmd("EVAL");
-            command.arg(scripts::SET_HEADER).arg(1).arg(self.key(key));
-            command.arg(&start[..wire::HEADER_BYTES]).arg(&header[..]).arg(&end);
+            command.arg(scripts::SET_HEADER).arg(1).arg(self.commands.key(key));
+            command.arg(&start[..wire::HEADER_BYTES]).arg(&header[..]);
+            command.arg(self.commands.end_argument(&entry));
             match self.connection.query::<i64>(&command).await {
                 Ok(0) => {}
                 // Somebody has put another type of value there since.
@@ -303,8 +262,8 @@ impl Store for RedisStore {
         value: CacheValue<Raw>,
         condition: &StoreCondition,
     ) -> BackendResult<Conditional> {
-        let command = self.set_if(key, &value, condition)?;
-        Ok(self.came_of(key, self.connection.query(&command).await?))
+        let command = self.commands.set_if(key, &value, condition)?;
+        Ok(self.commands.came_of(key, self.connection.query(&command).await?))
     }
 
     /// In one pipeline, in this order.
@@ -318,9 +277,9 @@ impl Store for RedisStore {
         let mut pipeline = redis::pipe();
         let condition = StoreCondition::IfNewer { version, ignoring: None };
         for (key, record) in &records {
-            pipeline.add_command(self.set_if(key, record, &condition)?);
+            pipeline.add_command(self.commands.set_if(key, record, &condition)?);
         }
-        pipeline.add_command(self.set(key, &value)?);
+        pipeline.add_command(self.commands.set(key, &value)?);
         let mut answers = self.connection.pipeline::<Value>(&mut pipeline).await?;
         answers.pop().transpose()?;
         let in_the_way = |answer| match answer {
@@ -328,19 +287,25 @@ impl Store for RedisStore {
             _ => None,
         };
         let came = records.iter().zip(answers);
-        came.map(|((key, _), answer)| Ok(self.came_of(key, in_the_way(answer?)))).collect()
+        came.map(|((key, _), answer)| Ok(self.commands.came_of(key, in_the_way(answer?)))).collect()
+    }
+
+    async fn begin_body(
+        &self,
+        key: &CacheKey,
+        entry: &CacheValue<Raw>,
+    ) -> BackendResult<Option<Box<dyn StoreWriter>>> {
+        Ok(Some(Box::new(RedisWriter::begin(self, key, entry)?)))
+    }
+
+    async fn open_body(&self, key: &CacheKey) -> BackendResult<StoredBody> {
+        self.open(key).await
     }
 
     /// Removes the record if it is still the one that was found.
     async fn discard(&self, key: &CacheKey, damaged: &CacheValue<Raw>) -> BackendResult<()> {
         let Some(record) = Raw::record_bytes(damaged) else { return Ok(()) };
-        let mut command = redis::cmd("EVAL");
-        command.arg(scripts::REMOVE_IF_SAME).arg(1).arg(self.key(key)).arg(&record[..]);
-        match self.connection.query::<i64>(&command).await {
-            // Somebody has put another type of value there since.
-            Err(error) if is_wrong_type(&error) => Ok(()),
-            answer => answer.map(drop),
-        }
+        Self::remove_if_same(&self.connection, &self.commands.key(key), &record).await
     }
 
     /// The server drops what is over by itself.
@@ -352,7 +317,7 @@ impl Store for RedisStore {
         let mut capabilities = Capabilities::PLAIN;
         capabilities.durable = true;
         capabilities.shared = true;
-        capabilities.erases = !self.settings.prefix.is_empty();
+        capabilities.erases = !self.commands.settings.prefix.is_empty();
         capabilities.enumerates = true;
         capabilities.counts = true;
         capabilities.writes_conditionally = true;

@@ -1,5 +1,6 @@
 //! A backend that fails, stalls or hangs when it is told to.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use hitbox_backend::operation::{Answers, LeafSet, Removal, TryRead, Write, Write
 use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts, WrittenPart};
 use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{Backend, IntoBackend, LeafOutcome, ReadOptions, Receipt};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
+use hitbox_core::{
+    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness,
+};
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +25,12 @@ pub enum Operation {
     Remove,
     /// A refill.
     Install,
+    /// The opening of a writer of a body.
+    Begin,
+    /// A chunk of a body that is written.
+    Chunk,
+    /// A chunk of a body that is read.
+    ReadChunk,
 }
 
 /// What happens to a call.
@@ -258,7 +267,14 @@ impl Wrapper for Faulty {
         options: &'a ReadOptions,
     ) -> Completion<'a, BackendResult<Option<Box<dyn BodyReader>>>> {
         let failed = |kind| Err(error(&*self.inner, kind));
-        self.call(Operation::Read, || forward::open_reader(self, key, options), failed)
+        let opened = self.call(Operation::Read, || forward::open_reader(self, key, options), failed);
+        opened.map(|opened| {
+            let faulty = |reader| {
+                let (inner, gate) = (self.inner.clone(), self.gate.clone());
+                Box::new(FaultyReader { reader, inner, gate }) as Box<dyn BodyReader>
+            };
+            Ok(opened?.map(faulty))
+        })
     }
 
     fn open_writer<'a>(
@@ -267,15 +283,55 @@ impl Wrapper for Faulty {
         entry: CacheValue<()>,
         options: WriteOptions,
     ) -> Completion<'a, BackendResult<Box<dyn BodyWriter>>> {
-        let opened = forward::open_writer(self, key, entry, options);
-        opened.map(|opened| {
+        let failed = |kind| Err(error(&*self.inner, kind));
+        let open = || forward::open_writer(self, key, entry, options);
+        self.call(Operation::Begin, open, failed).map(|opened| {
             let (writer, inner, gate) = (opened?, self.inner.clone(), self.gate.clone());
             Ok(Box::new(FaultyWriter { writer, inner, gate }) as Box<dyn BodyWriter>)
         })
     }
 }
 
-/// A body whose end may fail as a write does.
+/// A body whose chunks may fail.
+struct FaultyReader {
+    reader: Box<dyn BodyReader>,
+    inner: Arc<dyn Backend>,
+    gate: Gate,
+}
+
+#[async_trait]
+impl BodyReader for FaultyReader {
+    fn entry(&self) -> &CacheValue<()> {
+        self.reader.entry()
+    }
+
+    fn label(&self) -> BackendLabel {
+        self.reader.label()
+    }
+
+    fn freshness(&self) -> Freshness {
+        self.reader.freshness()
+    }
+
+    fn generation(&self) -> u64 {
+        self.reader.generation()
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.reader.len()
+    }
+
+    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
+        self.reader.seek(range)
+    }
+
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        let Self { reader, inner, gate } = self;
+        gate.pass(Operation::ReadChunk, reader.chunk(), |kind| Err(error(&**inner, kind))).await
+    }
+}
+
+/// A body whose chunks may fail, and whose end may as a write does.
 struct FaultyWriter {
     writer: Box<dyn BodyWriter>,
     inner: Arc<dyn Backend>,
@@ -285,7 +341,9 @@ struct FaultyWriter {
 #[async_trait]
 impl BodyWriter for FaultyWriter {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
-        self.writer.chunk(chunk).await
+        let Self { writer, inner, gate } = self;
+        let failed = |kind| Err(error(&**inner, kind));
+        gate.pass(Operation::Chunk, writer.chunk(chunk), failed).await
     }
 
     fn written(&self) -> Option<Arc<dyn WrittenPart>> {

@@ -12,10 +12,19 @@ pub struct Model {
     faulted: bool,
 }
 
+/// What an entry is to those who ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A value.
+    Value,
+    /// A body.
+    Body,
+}
+
 /// The values that a read may see.
 #[derive(Clone, Debug, Default)]
 struct Possible {
-    values: Vec<(u64, Lifetime)>,
+    values: Vec<(Kind, u64, Lifetime)>,
     /// Whether a write or delete of this key failed, so that more than one state is possible.
     uncertain: bool,
 }
@@ -27,14 +36,14 @@ impl Model {
     }
 
     /// A write has returned.
-    pub fn wrote(&mut self, key: u8, value: u64, lifetime: Lifetime, succeeded: bool) {
+    pub fn wrote(&mut self, key: u8, kind: Kind, value: u64, lifetime: Lifetime, succeeded: bool) {
         let possible = self.keys.entry(key).or_default();
         if succeeded {
             *possible = Possible::default();
         } else {
             possible.uncertain = true;
         }
-        possible.values.push((value, lifetime));
+        possible.values.push((kind, value, lifetime));
     }
 
     /// A delete has returned.
@@ -47,11 +56,22 @@ impl Model {
         }
     }
 
-    /// Whether a read may have been answered like this.
+    /// A key has been taken out of some layers: it may be in none.
+    pub fn evicted(&mut self, key: u8) {
+        self.keys.entry(key).or_default().uncertain = true;
+    }
+
+    /// Whether a read that asks for an entry of this kind may have been answered like this.
     ///
     /// # Errors
     /// What is wrong with the answer.
-    pub fn check(&self, key: u8, answer: Option<(u64, Lifetime)>, now: Timestamp) -> Result<(), String> {
+    pub fn check(
+        &self,
+        key: u8,
+        kind: Kind,
+        answer: Option<(u64, Lifetime)>,
+        now: Timestamp,
+    ) -> Result<(), String> {
         let nothing = Possible::default();
         let possible = self.keys.get(&key).unwrap_or(&nothing);
         let readable = |lifetime: &Lifetime| lifetime.freshness(now) <= Freshness::Stale;
@@ -60,16 +80,18 @@ impl Model {
                 if !readable(&lifetime) {
                     return Err(format!("key {key}: {value} is served past its time"));
                 }
-                if !possible.values.contains(&(value, lifetime)) {
+                if !possible.values.contains(&(kind, value, lifetime)) {
                     return Err(format!("key {key}: {value} with {lifetime:?} is none of {possible:?}"));
                 }
                 Ok(())
             }
             None if self.faulted || possible.uncertain => Ok(()),
-            None => match possible.values.iter().find(|(_, lifetime)| readable(lifetime)) {
-                Some((value, _)) => Err(format!("key {key}: {value} was lost without a fault")),
-                None => Ok(()),
-            },
+            None => {
+                match possible.values.iter().find(|(of, _, lifetime)| *of == kind && readable(lifetime)) {
+                    Some((_, value, _)) => Err(format!("key {key}: {value} was lost without a fault")),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

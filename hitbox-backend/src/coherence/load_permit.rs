@@ -20,8 +20,17 @@ pub struct LoadPermit {
     /// Each with the permit's number there, and its key as it is known there.
     stores: SmallVec<[(QueueOf, u64, CacheKey); 3]>,
     started: StartedAt,
+    /// Tells what is stored under it from what is stored under others.
+    generation: u64,
+    redeemed: Mutex<Redeemed>,
+}
+
+#[derive(Default)]
+struct Redeemed {
     /// The write that it was redeemed for, as long as somebody carries it out.
-    begun: Mutex<Weak<WriteTicket>>,
+    begun: Weak<WriteTicket>,
+    /// It is worth nothing any more.
+    is_revoked: bool,
 }
 
 impl LoadPermit {
@@ -35,7 +44,9 @@ impl LoadPermit {
         Self {
             stores: queues.0.into_iter().zip(keys).map(permit).collect(),
             started,
-            begun: Mutex::default(),
+            // 0 is left for "none".
+            generation: fastrand::u64(1..),
+            redeemed: Mutex::default(),
         }
     }
 
@@ -44,18 +55,32 @@ impl LoadPermit {
         self.started
     }
 
+    /// Tells a body that is stored under it, in whichever layer, from others of the same key.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What it brings is not stored, unless that has begun.
+    pub(crate) fn revoke(&self) {
+        self.redeemed.lock().unwrap_or_else(PoisonError::into_inner).is_revoked = true;
+    }
+
     /// Whether what is loaded under it may be shown to a read that starts now: no write of the key has started or
     /// ended since it was taken.
     pub fn is_current(&self) -> bool {
-        self.stores.iter().all(|(of, id, _)| of.queue.has_permit(of.hash, *id))
+        let is_revoked = self.redeemed.lock().unwrap_or_else(PoisonError::into_inner).is_revoked;
+        !is_revoked && self.stores.iter().all(|(of, id, _)| of.queue.has_permit(of.hash, *id))
     }
 
     /// Begins the write that the permit is for, unless another write came first. That ends all other permits to the
     /// key; this one stays current until the write ends. Whoever shares the permit is given the same ticket until then.
     pub fn begin(&self) -> Option<Arc<WriteTicket>> {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticket = begun.upgrade().or_else(|| WriteTicket::begin_permitted(self))?;
-        *begun = Arc::downgrade(&ticket);
+        let mut redeemed = self.redeemed.lock().unwrap_or_else(PoisonError::into_inner);
+        if redeemed.is_revoked {
+            return None;
+        }
+        let ticket = redeemed.begun.upgrade().or_else(|| WriteTicket::begin_permitted(self))?;
+        redeemed.begun = Arc::downgrade(&ticket);
         Some(ticket)
     }
 

@@ -1,8 +1,14 @@
-//! The body to read of a composition: that of the layer whose copy the policy of reads chooses. It is chosen when it is opened.
+//! The body to read of a composition: that of the layer whose copy the policy of reads chooses. It is chosen when it is opened. If that
+//! layer fails in the middle, what is missing is read from the other, if it has the same body.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use hitbox_core::{BackendResult, BoxFuture, CacheKey, ReadMode};
+use async_trait::async_trait;
+use bytes::Bytes;
+use hitbox_core::{
+    BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, CacheValue, Freshness, ReadMode,
+};
 
 use super::attempts::{Asked, ReadAttempts};
 use super::read::Detachment;
@@ -47,8 +53,12 @@ impl Composition {
         if let (Layer::L2, true, Some(permit)) = (layer, l1_is_open, permit) {
             self.refill_body(key, found.freshness, permit, l1_is_empty).await;
         }
-        let mut opened = run.opened[layer].lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(opened.take())
+        let opened = run.opened[layer].lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(opened.map(|reader| {
+            let (composition, key) = (self.clone(), key.clone());
+            Box::new(LayerReader { composition, key, layer, reader, at: 0..u64::MAX, has_moved: false })
+                as Reader
+        }))
     }
 }
 
@@ -64,7 +74,7 @@ async fn open(
     let Some(reader) = composition.layers[layer].open_reader(key, options).await? else { return Ok(None) };
     let (label, freshness) = (reader.label(), reader.freshness());
     let leaf = layout.leaves().iter().find(|leaf| leaf.path() == label).map(|leaf| leaf.position());
-    let value = reader.entry().clone().map(|()| Raw::chunks(Chunks::default()));
+    let value = reader.entry().clone().map(|()| Raw::chunks(Chunks::default(), 0));
     *opened[layer].lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
     Ok(leaf.map(|leaf| Found { value, freshness, label, leaf, mode: ReadMode::Direct }))
 }
@@ -94,5 +104,81 @@ impl ReadAttempts for OpenRun<'_> {
             detached.ended(&composition, &key, &options, &answer);
             answer
         })
+    }
+}
+
+/// The body of one layer, and that of the other where this one fails.
+struct LayerReader {
+    composition: Arc<Composition>,
+    key: CacheKey,
+    layer: Layer,
+    reader: Reader,
+    /// What is left to be handed out; the end is clamped to the length.
+    at: Range<u64>,
+    has_moved: bool,
+}
+
+impl LayerReader {
+    /// Goes on in the other layer, if that has the same body.
+    ///
+    /// # Errors
+    /// That of the layer that failed.
+    async fn move_on(&mut self, failed: BackendError) -> BackendResult<Option<Bytes>> {
+        let other = self.layer.other();
+        if std::mem::replace(&mut self.has_moved, true) {
+            return Err(failed);
+        }
+        let options = ReadOptions::NORMAL.without_reconcile().in_background();
+        let opened = self.composition.layers[other].open_reader(&self.key, &options).await;
+        let Ok(Some(mut reader)) = opened else { return Err(failed) };
+        if reader.generation() != self.reader.generation() || reader.seek(self.at.clone()).is_err() {
+            return Err(failed);
+        }
+        match reader.chunk().await {
+            Ok(chunk) => {
+                tracing::debug!(from = %self.reader.label(), to = %reader.label(), error = %failed, "a body is read on from another layer");
+                (self.layer, self.reader) = (other, reader);
+                Ok(chunk)
+            }
+            Err(_) => Err(failed),
+        }
+    }
+}
+
+#[async_trait]
+impl BodyReader for LayerReader {
+    fn entry(&self) -> &CacheValue<()> {
+        self.reader.entry()
+    }
+
+    fn label(&self) -> BackendLabel {
+        self.reader.label()
+    }
+
+    fn freshness(&self) -> Freshness {
+        self.reader.freshness()
+    }
+
+    fn generation(&self) -> u64 {
+        self.reader.generation()
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.reader.len()
+    }
+
+    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
+        self.reader.seek(range.clone())?;
+        self.at = range;
+        Ok(())
+    }
+
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        let chunk = match self.reader.chunk().await {
+            Ok(chunk) => chunk,
+            Err(failed) => self.move_on(failed).await?,
+        };
+        self.at.start += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(chunk)
     }
 }

@@ -119,7 +119,7 @@ impl Composition {
     async fn copy_body(&self, key: &CacheKey, permit: RefillPermit) -> BackendResult<()> {
         let options = ReadOptions::NORMAL.without_reconcile().in_background();
         let Some(mut reader) = self.layers.l2.open_reader(key, &options).await? else { return Ok(()) };
-        let options = WriteOptions::of_refill(Arc::new(permit), reader.len());
+        let options = WriteOptions::of_refill(Arc::new(permit), &*reader);
         let mut writer = self.layers.l1.open_writer(key, reader.entry().clone(), options).await?;
         loop {
             let copied = match reader.chunk().await {

@@ -14,12 +14,19 @@ use crate::receipt::{Receipt, Receipts};
 
 impl Composition {
     pub(super) fn remove_entries(self: &Arc<Self>, mut removals: Batch<Removal>) -> Completion<'_, Receipts> {
-        if removals.iter().any(|removal| removal.reach == Reach::Upper) {
-            return Completion::later(self.evict_some(removals.into_vec()));
+        if removals.len() > 1 && !removals.iter().all(Removal::is_plain) {
+            return Completion::later(self.remove_each(removals.into_vec()));
+        }
+        if let [Removal { reach: Reach::Upper, .. }] = &removals[..] {
+            return Completion::later(self.evict(removals));
         }
         let open: Vec<usize> =
             (0..removals.len()).filter(|at| removals[*at].options.ticket.is_none()).collect();
-        let tickets = self.layout.begin_writes(open.iter().map(|at| &removals[*at].key));
+        let tickets = match &removals[..] {
+            // It ends no load: what that brings is another generation.
+            [Removal { key, generation: Some(_), .. }] => vec![self.layout.begin_maintenance_write(key)],
+            _ => self.layout.begin_writes(open.iter().map(|at| &removals[*at].key)),
+        };
         for (at, ticket) in open.into_iter().zip(tickets) {
             removals[at].options.ticket = Some(ticket);
         }
@@ -76,23 +83,22 @@ impl Composition {
         l1.into_iter().zip(l2).map(|(l1, l2)| receipts::join_removes(l1, l2)).collect()
     }
 
-    async fn evict_some(self: &Arc<Self>, removals: Vec<Removal>) -> Receipts {
+    async fn remove_each(self: &Arc<Self>, removals: Vec<Removal>) -> Receipts {
         let mut receipts = Batch::with_capacity(removals.len());
         for removal in removals {
-            receipts.push(match removal.reach {
-                Reach::Upper => self.evict(removal).await,
-                Reach::All => self.remove_entries(Batch::one(removal)).await.into_one().unwrap_or_default(),
-            });
+            receipts.push(self.remove_entries(Batch::one(removal)).await.into_one().unwrap_or_default());
         }
         receipts
     }
 
-    /// Takes a key out of L1 alone. That brings no new state.
-    async fn evict(&self, removal: Removal) -> Receipt {
+    /// Takes keys out of L1 alone. That brings no new state.
+    async fn evict(&self, mut removals: Batch<Removal>) -> Receipts {
         let l1 = &self.layers[Layer::L1];
-        let ticket = l1.layout().begin_maintenance_write(&removal.key);
-        let skip = removal.options.skip;
-        let removal = Removal::new(removal.key).with_options(WriteOptions::of(&ticket).skipping(skip));
-        l1.remove(Batch::one(removal)).await.into_one().unwrap_or_default()
+        for removal in removals.iter_mut() {
+            let ticket = l1.layout().begin_maintenance_write(&removal.key);
+            removal.reach = Reach::All;
+            removal.options = WriteOptions::of(&ticket).skipping(removal.options.skip);
+        }
+        l1.remove(removals).await
     }
 }

@@ -169,8 +169,8 @@ impl Content for SizeCell {
     }
 }
 
-/// A body in an envelope.
-pub(super) struct ChunksCell(pub(super) Chunks);
+/// A body in an envelope, and the identity of its record.
+pub(super) struct ChunksCell(pub(super) Chunks, pub(super) u64);
 
 impl Content for ChunksCell {
     fn value(&self) -> Option<&dyn Any> {
@@ -183,6 +183,10 @@ impl Content for ChunksCell {
 
     fn encode(&self, _: Format) -> BackendResult<(Format, Bytes)> {
         Ok((Format::Opaque, self.0.join()))
+    }
+
+    fn identity(&self) -> Option<u64> {
+        Some(self.1)
     }
 
     fn type_tag(&self, _: Format) -> TypeTag {

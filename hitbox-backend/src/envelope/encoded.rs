@@ -96,6 +96,7 @@ pub(super) fn make(
     let plain_len = plain.len();
     let mut encoded = Encoded::new(format, plain).with_schema(codec.schema);
     encoded.type_tag = live.type_tag(format);
+    encoded.identity = live.identity().unwrap_or(encoded.identity);
     if codec.compressor.id() == COMPRESSOR_NONE {
         return Ok(encoded);
     }

@@ -26,6 +26,11 @@ pub(super) trait Content: Any + Send + Sync {
     /// Bytes of a live value, and the format that they are in: this one, or opaque for what is bytes already.
     fn encode(&self, format: Format) -> BackendResult<(Format, Bytes)>;
 
+    /// The identity of the record that the value becomes, if that is given.
+    fn identity(&self) -> Option<u64> {
+        None
+    }
+
     /// What type the value is of, in a format.
     fn type_tag(&self, format: Format) -> TypeTag;
 

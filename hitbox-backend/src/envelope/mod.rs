@@ -58,9 +58,9 @@ impl Raw {
         Self(Arc::new(EncodedCell::new(encoded, origin)))
     }
 
-    /// An envelope around a body that came by chunks. It is a value too, as bytes, which puts the chunks together.
-    pub(crate) fn chunks(body: Chunks) -> Self {
-        Self(Arc::new(ChunksCell(body)))
+    /// An envelope around a body that came by chunks, of this generation. It is a value too, as bytes, which puts the chunks together.
+    pub(crate) fn chunks(body: Chunks, generation: u64) -> Self {
+        Self(Arc::new(ChunksCell(body, generation)))
     }
 
     /// What weighs as much as a body of this size, and has no value.
@@ -106,12 +106,12 @@ impl Raw {
         self.0.stored()
     }
 
-    /// Tells this value from others that were stored under its key: a record by a number that it carries, a live value
-    /// by its address, as long as somebody holds it.
+    /// Tells this value from others that were stored under its key: a record or a body by a number that it carries, another live
+    /// value by its address, as long as somebody holds it.
     pub fn identity(&self) -> u64 {
         match self.as_encoded() {
             Some(encoded) => encoded.identity,
-            None => Arc::as_ptr(&self.0).cast::<()>().addr() as u64,
+            None => self.0.identity().unwrap_or_else(|| Arc::as_ptr(&self.0).cast::<()>().addr() as u64),
         }
     }
 

@@ -40,7 +40,9 @@ use hitbox_core::{CacheKey, CacheValue, Details, Lifetime, Priority, RecordKind,
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 pub(crate) use framing::{BodyHead, body_frame, body_head};
-pub use framing::{Framing, encode_body_start, is_start_damaged, payload_len, trailer_len, verifies_chunk};
+pub use framing::{
+    Framing, WholeRecord, encode_body_start, is_start_damaged, payload_len, trailer_len, verifies_chunk,
+};
 
 use super::attributes::{self, Reader};
 use super::{Encoded, Raw};

@@ -214,7 +214,8 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
-        self.end(Content::Entry(entry.map(|()| Raw::chunks(body)))).await
+        let generation = self.origin.generation();
+        self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await
     }
 
     async fn abort(self: Box<Self>) {

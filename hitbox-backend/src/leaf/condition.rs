@@ -9,7 +9,7 @@ use crate::envelope::{Chunks, Raw, Unusable};
 use crate::operation::{Condition, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
-use crate::store::{Conditional, Peek, Store, StoreCondition};
+use crate::store::{Conditional, Peek, Store, StoreCondition, StoreWriter};
 
 /// A stored entry changes so often in between before the write is given up.
 const MAX_CONFLICTS: usize = 16;
@@ -18,7 +18,7 @@ fn mismatch(existing: u64, attempted: u64) -> BackendError {
     BackendError::version_mismatch(VersionMismatch { existing, attempted })
 }
 
-fn conflict() -> BackendError {
+pub(super) fn conflict() -> BackendError {
     BackendError::new(ErrorKind::Conflict, "the stored entry is not the one that the write was made for")
 }
 
@@ -29,6 +29,34 @@ fn is_later<T, U>(one: &CacheValue<T>, other: &CacheValue<U>) -> bool {
     match (version(one.details()), version(other.details())) {
         (Some(version), Some(others)) => version > others && one.created() >= other.created(),
         _ => one.created() > other.created(),
+    }
+}
+
+/// What is to be stored on a condition.
+pub(super) enum Candidate<'a> {
+    Value(CacheValue<Raw>),
+    /// A body that has come, and its entry.
+    Body(&'a mut dyn StoreWriter, &'a CacheValue<Raw>),
+}
+
+impl Candidate<'_> {
+    const fn entry(&self) -> &CacheValue<Raw> {
+        match self {
+            Self::Value(value) => value,
+            Self::Body(_, entry) => entry,
+        }
+    }
+
+    async fn store_if(
+        &mut self,
+        store: &impl Store,
+        key: &CacheKey,
+        condition: &StoreCondition,
+    ) -> BackendResult<Conditional> {
+        match self {
+            Self::Value(value) => store.write_if(key, value.clone(), condition).await,
+            Self::Body(body, entry) => body.commit_if(entry, condition).await,
+        }
     }
 }
 
@@ -45,7 +73,7 @@ impl<S: Store> Leaf<S> {
         let Some(stored) = self.store.read(key).await? else { return Ok(None) };
         let stored = if let Some(Err(Unusable::TooLarge)) = stored.data().as_stored() {
             let Peek::Entry(body) = self.store.peek(key).await? else { return Ok(None) };
-            body.map(|()| Raw::chunks(Chunks::default()))
+            body.map(|()| Raw::chunks(Chunks::default(), 0))
         } else {
             let Parsed::Value(stored) = self.handle.parse(key, stored) else { return Ok(None) };
             stored
@@ -62,7 +90,7 @@ impl<S: Store> Leaf<S> {
     ) -> BackendResult<()> {
         let facts = self.store.capabilities();
         if facts.writes_conditionally {
-            return self.store_if_native(key, value, condition).await;
+            return self.store_if_native(key, Candidate::Value(value), condition).await;
         }
         if facts.shared {
             // Others may write between a look and a write.
@@ -96,10 +124,10 @@ impl<S: Store> Leaf<S> {
         }
     }
 
-    async fn store_if_native(
+    pub(super) async fn store_if_native(
         &self,
         key: &CacheKey,
-        value: CacheValue<Raw>,
+        mut candidate: Candidate<'_>,
         condition: &Condition,
     ) -> BackendResult<()> {
         let mut ignoring = None;
@@ -111,7 +139,7 @@ impl<S: Store> Leaf<S> {
                 Condition::IfSame(same) => StoreCondition::IfSame(same.data().identity()),
                 _ => StoreCondition::IfAbsent { ignoring },
             };
-            let stored = match self.store.write_if(key, value.clone(), &wanted).await? {
+            let stored = match candidate.store_if(&*self.store, key, &wanted).await? {
                 Conditional::Written => return Ok(()),
                 Conditional::Conflict(stored) => stored,
             };
@@ -119,14 +147,15 @@ impl<S: Store> Leaf<S> {
             if matches!(condition, Condition::IfSame(_)) {
                 return Err(conflict());
             }
-            let is_in_the_way = !matches!(condition, Condition::Repair) || is_later(&stored, &value);
+            let is_in_the_way =
+                !matches!(condition, Condition::Repair) || is_later(&stored, candidate.entry());
             if is_in_the_way && self.still_counts(key, &stored).await? {
                 match (condition, stored.details().and_then(|details| details.version)) {
                     (Condition::IfNewer(attempted), Some(existing)) => {
                         return Err(mismatch(existing, *attempted));
                     }
                     (Condition::IfNotOlder(version), Some(existing)) if existing == *version => {
-                        if identity == value.data().identity() {
+                        if identity == candidate.entry().data().identity() {
                             // It is in this store already, which stands in another place of the expression too.
                             return Ok(());
                         }

@@ -6,17 +6,19 @@ use std::task::Poll;
 
 use hitbox_core::{BackendError, BackendResult, CacheKey};
 
+use super::check::Parsed;
 use super::health::Side;
 use super::turn::{Outage, Turn};
 use super::{Leaf, LeafHandle};
 use crate::coherence::WriteTicket;
 use crate::coherence::epochs::Validity;
 use crate::completion::{Batch, Completion};
+use crate::envelope::wire;
 use crate::metrics::Timers;
 use crate::operation::{Reach, Removal, WriteOptions};
 use crate::receipt::{DeleteStatus, LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
-use crate::store::{Peek, Store};
+use crate::store::{Peek, Store, StoredBody};
 
 impl LeafHandle {
     fn removed(&self, key: &CacheKey, turn: &Turn<'_>, result: BackendResult<DeleteStatus>) -> Receipt {
@@ -50,11 +52,11 @@ impl<S: Store> Leaf<S> {
     }
 
     fn remove_at_once(&self, removal: &Removal) -> Option<Receipt> {
-        let Removal { key, reach, options } = removal;
+        let Removal { key, options, .. } = removal;
         if options.skip.contains(self.handle.position()) {
             return Some(self.handle.line(LeafOutcome::Skipped));
         }
-        if *reach != Reach::All {
+        if !removal.is_plain() {
             return None;
         }
         self.remove_now(key, options.ticket.as_deref())
@@ -106,9 +108,12 @@ impl<S: Store> Leaf<S> {
     }
 
     async fn remove_any(&self, removal: &Removal) -> Receipt {
-        let Removal { key, reach, options } = removal;
+        let Removal { key, reach, generation, options } = removal;
         if options.skip.contains(self.handle.position()) {
             return self.handle.line(LeafOutcome::Skipped);
+        }
+        if let Some(generation) = generation {
+            return self.remove_generation(key, *generation, options).await;
         }
         if *reach == Reach::Upper && options.ticket.is_none() {
             // An entry is dropped for want of room: that brings no new state.
@@ -146,6 +151,55 @@ impl<S: Store> Leaf<S> {
         self.handle.removed(key, turn, result)
     }
 
+    /// Removes the body of this generation. That ends no load: what is stored is another state, or the one that was there.
+    async fn remove_generation(&self, key: &CacheKey, generation: u64, options: &WriteOptions) -> Receipt {
+        let ticket = options.ticket.clone().unwrap_or_else(|| self.layout.begin_maintenance_write(key));
+        let work = async |turn| match self.take_generation(key, generation).await {
+            Ok(None) => self.handle.line(LeafOutcome::Absent),
+            result => {
+                self.handle.removed(key, &turn, result.map(|status| status.unwrap_or(DeleteStatus::Missing)))
+            }
+        };
+        let removed = self.in_turn(key, &ticket, LeafOutcome::Absent, work).await;
+        removed.unwrap_or_else(|error| self.handle.not_removed(error))
+    }
+
+    /// Nothing if there is no entry, or another one. It is the turn of the caller.
+    async fn take_generation(&self, key: &CacheKey, generation: u64) -> BackendResult<Option<DeleteStatus>> {
+        self.handle.check_key(key)?;
+        if self.handle.coherence().is_dirty(key) {
+            // Nobody is served what is there, and nobody may be when the generation that followed it is gone.
+            self.store.remove(key).await?;
+            return Ok(Some(DeleteStatus::Missing));
+        }
+        if let Some(held) = self.store.take_same(key, generation).await? {
+            return Ok(match held {
+                Peek::Absent => None,
+                held => Some(self.status_of(key, held).await),
+            });
+        }
+        if self.handle.capabilities().shared {
+            // Others may write between a look and a removal.
+            return Err(BackendError::unsupported("the removal of one generation"));
+        }
+        let stored = match self.store.open_body(key).await? {
+            StoredBody::There(body) => wire::identity_of(body.start()),
+            StoredBody::Absent => None,
+            StoredBody::Unsupported => match self.store.read(key).await? {
+                Some(stored) => match self.handle.parse(key, stored) {
+                    Parsed::Value(stored) => Some(stored.data().identity()),
+                    _ => None,
+                },
+                None => None,
+            },
+        };
+        if stored != Some(generation) {
+            return Ok(None);
+        }
+        let held = self.store.take(key).await?;
+        Ok(Some(self.status_of(key, held).await))
+    }
+
     /// A write whose scopes have been invalidated since it started replaces what was there with nothing.
     pub(super) async fn remove_superseded(&self, key: &CacheKey, turn: &Turn<'_>) -> Receipt {
         let removed = self.remove_in_turn(key, turn).await;
@@ -174,7 +228,7 @@ impl<S: Store> Leaf<S> {
 
     /// One native call for all keys. A key that occurs twice is gone when it is removed the second time.
     async fn remove_batch(&self, removals: Vec<Removal>) -> Receipts {
-        if removals.iter().any(|removal| removal.reach != Reach::All || !removal.options.skip.is_empty()) {
+        if removals.iter().any(|removal| !removal.is_plain() || !removal.options.skip.is_empty()) {
             let (mut receipts, mut outage) = (Batch::with_capacity(removals.len()), Outage::default());
             for removal in &removals {
                 let receipt = match outage.error() {

@@ -12,6 +12,7 @@ use hitbox_core::{
 use super::Leaf;
 use super::check::Checked;
 use super::collect::CollectingWriter;
+use super::condition::{Candidate, conflict};
 use super::health::Side;
 use super::turn::Turn;
 use crate::coherence::RefillPermit;
@@ -22,7 +23,7 @@ use crate::metrics::Timers;
 use crate::operation::{BodyOrigin, Condition, ReadOptions, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
-use crate::store::{Store, StoreReader, StoreWriter, StoredBody, WrittenPart};
+use crate::store::{Conditional, Store, StoreCondition, StoreReader, StoreWriter, StoredBody, WrittenPart};
 use crate::stream::{self, BodyReader, BodyWriter, BufferedReader};
 
 /// What came of opening a stored body.
@@ -86,7 +87,7 @@ impl<S: Store> Leaf<S> {
             return Ok(Opened::Whole);
         };
         // The check of values is the hot path, and is not made for other entries too.
-        let entry = entry.map(|()| Raw::chunks(Chunks::default()));
+        let entry = entry.map(|()| Raw::chunks(Chunks::default(), 0));
         if self.needs_epochs(key, &entry) {
             self.fetch_epochs(std::iter::once((key, &entry))).await?;
         }
@@ -117,15 +118,17 @@ impl<S: Store> Leaf<S> {
         let handle = &self.handle;
         let failed =
             |error: BackendError| handle.failed(Event::WriteError, error.during(Operation::WriteBody));
-        // A value that is kept as it came, and has no bytes yet.
-        let frame = wire::body_frame(key, handle.codec());
-        let value = entry.clone().map(|()| Raw::encoded(frame, None));
         // It is as old as its writer, not as what comes of asking the store.
         let origin = stream::claim(&self.layout, key, &mut options);
+        // A value that is kept as it came, and has no bytes yet.
+        let mut frame = wire::body_frame(key, handle.codec());
+        frame.identity = origin.generation();
+        let value = entry.clone().map(|()| Raw::encoded(frame, None));
         let is_refill = matches!(origin, BodyOrigin::Refill(_));
         let is_skipped = options.skip.contains(handle.position());
         // A refill knows nothing of what other processes have written meanwhile: the store has to compare.
-        let begun = if is_skipped || (is_refill && handle.capabilities().shared) {
+        let facts = handle.capabilities();
+        let begun = if is_skipped || (is_refill && facts.shared && !facts.writes_conditionally) {
             None
         } else {
             self.check(key, &value).map_err(failed)?;
@@ -171,7 +174,7 @@ impl<S: Store> Leaf<S> {
     async fn commit_in_turn(
         &self,
         key: &CacheKey,
-        Ended { body, value, bytes, event }: Ended,
+        Ended { mut body, value, bytes, event }: Ended,
         started: StartedAt,
         turn: Turn<'_>,
     ) -> Receipt {
@@ -192,8 +195,21 @@ impl<S: Store> Leaf<S> {
         };
         let _noted = handle.coherence().note(key);
         let timer = Timers::start(handle.clock());
-        let result = body.commit(value).await;
+        let facts = handle.capabilities();
+        let result = if event == Event::Refill && facts.shared {
+            let candidate = Candidate::Body(&mut *body, &value);
+            let stored = Box::pin(self.store_if_native(key, candidate, &Condition::Repair)).await;
+            if stored.is_err() {
+                body.abort().await;
+            }
+            stored
+        } else {
+            body.commit(value).await
+        };
         handle.timers().write.stop(handle.clock(), timer);
+        if event == Event::Refill && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+            return self.refill_superseded();
+        }
         handle.stored(key, &turn, event, bytes, result)
     }
 }
@@ -220,15 +236,21 @@ impl<S: Store> Leaf<S> {
             StoredBody::Absent => return Ok(Some(handle.line(LeafOutcome::Absent))),
             StoredBody::Unsupported => return Ok(None),
         };
-        let BodyHead::Body(entry, _) = wire::body_head(key, body.start(), handle.codec()) else {
+        let BodyHead::Body(entry, identity) = wire::body_head(key, body.start(), handle.codec()) else {
             return Ok(None);
         };
         if !self.still_counts(key, &entry).await? {
             return Ok(Some(handle.line(LeafOutcome::Absent)));
         }
-        let frame = wire::body_frame(key, handle.codec());
-        let value = change(entry).map(|()| Raw::encoded(frame, None));
+        let (changed, mut frame) = (change(entry), wire::body_frame(key, handle.codec()));
+        let value = changed.clone().map(|()| Raw::encoded(frame.clone(), None));
         let value = self.prepare(key, value, None)?;
+        frame.identity = identity;
+        match body.replace_entry(&changed.map(|()| Raw::encoded(frame, None))).await? {
+            Some(Conditional::Written) => return Ok(Some(handle.written(Event::Write, 0, Ok(())))),
+            Some(Conditional::Conflict(_)) => return Err(conflict()),
+            None => {}
+        }
         let Some(mut writer) = self.store.begin_body(key, &value).await? else { return Ok(None) };
         let (mut at, len) = (0, body.body_len());
         while at < len {
@@ -244,7 +266,18 @@ impl<S: Store> Leaf<S> {
                 return Err(error);
             }
         }
-        let result = writer.commit(value).await;
+        let result = if handle.capabilities().shared {
+            // Another process may have written meanwhile.
+            match writer.commit_if(&value, &StoreCondition::IfSame(identity)).await {
+                Ok(Conditional::Written) => Ok(()),
+                not_written => {
+                    writer.abort().await;
+                    Err(not_written.err().unwrap_or_else(conflict))
+                }
+            }
+        } else {
+            writer.commit(value).await
+        };
         Ok(Some(handle.written(Event::Write, len, result)))
     }
 

@@ -12,6 +12,7 @@ use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
 use crate::completion::Batch;
 use crate::envelope::{Encodings, Raw};
 use crate::receipt::{Receipt, Receipts};
+use crate::stream::BodyReader;
 
 /// One write: a key, what is stored under it, and on which condition.
 #[derive(Clone, Debug)]
@@ -191,6 +192,18 @@ pub struct BodyRefill {
     pub permit: Arc<RefillPermit>,
     /// Bytes in the body, if that is known.
     pub len: Option<u64>,
+    /// That of the body in the lower layer.
+    pub generation: u64,
+}
+
+impl BodyOrigin {
+    /// Tells the body from others of its key; the same in all layers.
+    pub fn generation(&self) -> u64 {
+        match self {
+            Self::Load(load) => load.generation(),
+            Self::Refill(refill) => refill.generation,
+        }
+    }
 }
 
 impl WriteOptions {
@@ -213,9 +226,10 @@ impl WriteOptions {
 }
 
 impl WriteOptions {
-    /// A body of so many bytes, if that is known, which is copied from a lower layer.
-    pub(crate) fn of_refill(permit: Arc<RefillPermit>, len: Option<u64>) -> Self {
-        Self { origin: Some(BodyOrigin::Refill(Arc::new(BodyRefill { permit, len }))), ..Self::default() }
+    /// The body that this reader has, which is copied from a lower layer.
+    pub(crate) fn of_refill(permit: Arc<RefillPermit>, body: &dyn BodyReader) -> Self {
+        let refill = BodyRefill { permit, len: body.len(), generation: body.generation() };
+        Self { origin: Some(BodyOrigin::Refill(Arc::new(refill))), ..Self::default() }
     }
 
     /// The refill whose body is written.
@@ -274,6 +288,8 @@ pub struct Removal {
     pub key: CacheKey,
     /// From which layers.
     pub reach: Reach,
+    /// Of the body of this generation alone; of whatever there is, if there is none.
+    pub generation: Option<u64>,
     /// What it belongs to.
     pub options: WriteOptions,
 }
@@ -294,7 +310,7 @@ impl Removal {
     /// A delete.
     #[inline]
     pub fn new(key: CacheKey) -> Self {
-        Self { key, reach: Reach::All, options: WriteOptions::default() }
+        Self { key, reach: Reach::All, generation: None, options: WriteOptions::default() }
     }
 
     /// An eviction: the lower layer keeps the entry.
@@ -302,10 +318,21 @@ impl Removal {
         Self { reach: Reach::Upper, ..Self::new(key) }
     }
 
+    /// The same of the body of this generation alone. What else is stored, or being written, under the key stays.
+    #[must_use]
+    pub fn of_generation(self, generation: u64) -> Self {
+        Self { generation: Some(generation), ..self }
+    }
+
     /// The same with these options.
     #[must_use]
     pub fn with_options(self, options: WriteOptions) -> Self {
         Self { options, ..self }
+    }
+
+    /// Whether it takes the key out of all layers, whatever is there.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.reach == Reach::All && self.generation.is_none()
     }
 }
 

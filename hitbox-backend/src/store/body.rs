@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_core::{BackendResult, CacheValue};
+use hitbox_core::{BackendError, BackendResult, CacheValue};
 
+use super::{Conditional, StoreCondition};
 use crate::envelope::Raw;
 
 /// A body on its way into a store. Nothing of it is under its key before it is committed. Dropped, it leaves nothing; nor does a
@@ -33,6 +34,20 @@ pub trait StoreWriter: Send {
     /// If it is not certain that the entry is stored.
     async fn commit(self: Box<Self>, entry: CacheValue<Raw>) -> BackendResult<()>;
 
+    /// The same on a condition, in one step, whoever else writes: for stores that other processes share. After a conflict the writer is
+    /// what it was. Only called with the capability `writes_conditionally`.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    async fn commit_if(
+        &mut self,
+        entry: &CacheValue<Raw>,
+        condition: &StoreCondition,
+    ) -> BackendResult<Conditional> {
+        let _ = (entry, condition);
+        Err(BackendError::unsupported("a conditional write of a body"))
+    }
+
     /// Gives the body up, and waits until nothing of it is left.
     async fn abort(self: Box<Self>);
 }
@@ -57,7 +72,7 @@ pub trait WrittenPart: Send + Sync {
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes>;
 }
 
-/// A body in a store. It stays what it is, whatever happens to its key.
+/// A body in a store. What is read of it is of this body alone, whatever happens to its key.
 #[async_trait]
 pub trait StoreReader: Send + Sync {
     /// Header and attributes of its record: see the [wire format](crate::envelope::wire).
@@ -69,8 +84,19 @@ pub trait StoreReader: Send + Sync {
     /// The bytes from `at` on, which is before the end: as many as the store has at hand, at least one and at most `limit`.
     ///
     /// # Errors
-    /// [`Codec`](hitbox_core::ErrorKind::Codec) if they are not what was written; others if they cannot be read.
+    /// [`Codec`](hitbox_core::ErrorKind::Codec) if they are not what was written; [`Conflict`](hitbox_core::ErrorKind::Conflict) if the
+    /// body is gone by now; others if they cannot be read.
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes>;
+
+    /// Replaces header and attributes of its record with those of this entry, which has the identity of the record, unless the key has
+    /// something else by now. A store that answers with nothing, as by default, has the body copied.
+    ///
+    /// # Errors
+    /// If it is not certain that it is done.
+    async fn replace_entry(&self, entry: &CacheValue<Raw>) -> BackendResult<Option<Conditional>> {
+        let _ = entry;
+        Ok(None)
+    }
 
     /// Removes the body, which is damaged, unless its key has something else by now.
     ///

@@ -62,6 +62,16 @@ pub trait Store: Send + Sync + 'static {
         self.remove(key).await.map(Peek::of_removed)
     }
 
+    /// The same of the entry with this identity alone ([`Raw::identity`]), in one step, whoever else writes: for stores that other processes
+    /// share. [`Peek::Absent`] if there is none or another. A store that answers with nothing, as by default, is asked what it has first.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    async fn take_same(&self, key: &CacheKey, identity: u64) -> BackendResult<Option<Peek>> {
+        let _ = (key, identity);
+        Ok(None)
+    }
+
     /// What this store can do. Asked once, when its leaf is made.
     fn capabilities(&self) -> Capabilities {
         Capabilities::PLAIN

@@ -1,6 +1,7 @@
 //! Redis itself: round trips, connections, outages, secrets. Each check is also run against a backend
 //! with the mistake that it is there to find.
 
+mod bodies;
 mod careless;
 mod cases;
 mod deaf;

@@ -11,12 +11,18 @@ use hitbox_testkit::RedisServer;
 use crate::{crowd, get, key, now};
 
 /// What the documentation says that a user needs.
-const RIGHTS: [&str; 11] = [
+const RIGHTS: [&str; 17] = [
     "+get",
     "+mget",
     "+set",
     "+getrange",
     "+setrange",
+    "+hget",
+    "+hmget",
+    "+hset",
+    "+hlen",
+    "+rename",
+    "+pexpire",
     "+pexpireat",
     "+persist",
     "+unlink",
@@ -37,6 +43,20 @@ fn user(server: &RedisServer, rights: &[&str]) -> RedisBackend {
 
 fn without(right: &str) -> Vec<&'static str> {
     RIGHTS.into_iter().filter(|other| *other != right).collect()
+}
+
+/// One in parts, which is written, read and given up.
+async fn long_body(redis: &RedisBackend) -> BackendResult<()> {
+    let chunk = || "x".repeat(300_000);
+    let mut sink = redis.write_body(&key(7), CacheValue::new(())).await?;
+    sink.chunk(chunk()).await?;
+    sink.finish().await?;
+    let mut body = redis.open_body(&key(7)).await?.expect("a body");
+    while body.chunk().await?.is_some() {}
+    let mut sink = redis.write_body(&key(7), CacheValue::new(())).await?;
+    sink.chunk(chunk()).await?;
+    sink.abort().await;
+    Ok(())
 }
 
 /// Everything that sends a command, with the error of the first that fails.
@@ -68,6 +88,7 @@ async fn all(redis: &RedisBackend) -> Vec<(&'static str, BackendResult<()>)> {
         let receipt = redis.write(Batch::one(write)).await.into_one().unwrap_or_default();
         done.push(("times", receipt.into_result().map(drop)));
     }
+    done.push(("body", long_body(redis).await));
     done.push(("removal", redis.delete(&key(1), &mut context).await.map(drop)));
     done.push(("removals", first(redis.delete_many(&two).await.into_iter().map(|r| r.map(drop)).collect())));
     done.push(("list", redis.list_keys(0, 10).await.map(drop)));

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{
-    Batch, BodyReader, BodyWriter, Completion, Content, Receipts, Write, WriteOptions, WrittenPart,
+    Batch, BodyReader, BodyWriter, Completion, Content, Reach, Receipts, Removal, Write, WriteOptions,
+    WrittenPart,
 };
 use hitbox_backend::wrap::{Wrapper, forward};
 use hitbox_backend::{Backend, Raw, ReadOptions, Receipt};
@@ -32,6 +33,14 @@ pub enum BodyDefect {
     CreatesWithMetadata,
     /// What has come in between is not noticed.
     StoresLate,
+    /// Where one layer fails nothing is stored.
+    FailsWithALayer,
+    /// Each reader has a generation of its own.
+    Renumbers,
+    /// A purge of one generation is one of all.
+    PurgesAnyGeneration,
+    /// An eviction is a purge.
+    EvictsFromAll,
 }
 
 /// A backend whose bodies have a defect.
@@ -74,6 +83,17 @@ impl Wrapper for BodyDefective {
             }
         }
         forward::write(self, writes)
+    }
+
+    fn remove(&self, mut removals: Batch<Removal>) -> Completion<'_, Receipts> {
+        for removal in removals.iter_mut() {
+            match self.defect {
+                BodyDefect::PurgesAnyGeneration => removal.generation = None,
+                BodyDefect::EvictsFromAll => removal.reach = Reach::All,
+                _ => {}
+            }
+        }
+        forward::remove(self, removals)
     }
 
     fn open_reader<'a>(
@@ -167,6 +187,13 @@ impl BodyWriter for DefectiveWriter {
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
+        if self.defect == BodyDefect::FailsWithALayer {
+            let receipt = self.writer.finish().await;
+            if receipt.leaves().iter().any(|leaf| leaf.outcome.error().is_some()) {
+                drop(self.inner.remove(Batch::one(Removal::new(self.key))).await);
+            }
+            return receipt;
+        }
         if self.defect != BodyDefect::StoresLate {
             return self.writer.finish().await;
         }
@@ -209,7 +236,10 @@ impl BodyReader for DefectiveReader {
     }
 
     fn generation(&self) -> u64 {
-        self.reader.generation()
+        match self.defect {
+            BodyDefect::Renumbers => std::ptr::from_ref(&*self.reader).addr() as u64,
+            _ => self.reader.generation(),
+        }
     }
 
     fn len(&self) -> Option<u64> {

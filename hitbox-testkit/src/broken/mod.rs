@@ -79,6 +79,15 @@ pub fn bodies(defect: BodyDefect) -> Subject {
     Subject::leaf(&format!("{defect:?}"), make)
 }
 
+/// A composition of sound layers whose bodies have a defect.
+pub fn composed_bodies(defect: BodyDefect) -> Subject {
+    let right = Subject::pair("", &sound(), &sound()).composer;
+    let composer = Arc::new(move |l1, l2, world: &World, setup: Setup| {
+        Arc::new(BodyDefective::new(right(l1, l2, world, setup), defect)) as Arc<dyn Backend>
+    });
+    Subject::composed_by(&format!("{defect:?}"), &sound(), &sound(), composer)
+}
+
 /// Sound layers, composed by a first attempt.
 pub fn naive() -> Subject {
     let composer = Arc::new(|l1, l2, world: &World, setup: Setup| {

@@ -219,13 +219,19 @@ behaviours! {
     "stats_05" facts::stats_05_lengths_name_their_leaf rejects [broken::lapsed_alone(Lapse::CountsExpired)];
     "stream_01" stream::stream_01_chunks_become_one_body rejects [
         broken::bodies(BodyDefect::LosesLastChunk), broken::bodies(BodyDefect::ShowsUnfinished)];
+    "stream_02" stream::stream_02_layers_fail_by_themselves rejects [
+        broken::composed_bodies(BodyDefect::FailsWithALayer)];
     "stream_03" stream::stream_03_writers_are_followed rejects [broken::bodies(BodyDefect::MistakesWritten)];
-    "stream_04" stream::stream_04_followers_have_one_writer rejects [broken::bodies(BodyDefect::MixesWriters)];
+    "stream_04" stream::stream_04_followers_have_one_writer rejects [
+        broken::bodies(BodyDefect::MixesWriters), broken::bodies(BodyDefect::Renumbers)];
     "stream_05" stream::stream_05_ranges rejects [
         broken::bodies(BodyDefect::IgnoresEnds), broken::bodies(BodyDefect::TakesAnyRange)];
     "stream_06" stream::stream_06_metadata_apart_from_the_body rejects [
         broken::bodies(BodyDefect::CreatesWithMetadata)];
-    "stream_07" stream::stream_07_what_comes_in_between_wins rejects [broken::bodies(BodyDefect::StoresLate)];
+    "stream_07" stream::stream_07_what_comes_in_between_wins rejects [
+        broken::bodies(BodyDefect::StoresLate), broken::bodies(BodyDefect::PurgesAnyGeneration)];
+    "stream_08" stream::stream_08_evictions_and_purges rejects [
+        broken::composed_bodies(BodyDefect::EvictsFromAll)];
     "errors_01" errors::errors_01_kinds_paths_and_sources rejects [
         broken::upper(Defect::AnonymousErrors), broken::alone(Defect::AnonymousErrors)];
     "errors_02" errors::errors_02_a_hanging_layer_is_a_timeout rejects [broken::naive()];

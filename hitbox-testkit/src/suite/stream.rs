@@ -1,12 +1,19 @@
 //! Bodies: written by chunks, followed while they are written, read by ranges.
 
+use std::pin::pin;
+use std::sync::{Arc, LazyLock};
+
 use bytes::Bytes;
-use hitbox_backend::operation::BodyReader;
-use hitbox_backend::{Backend, Body, CacheBackend, LeafOutcome};
-use hitbox_core::{BackendResult, CacheKey, CacheValue, Details, ErrorKind, Scope};
+use futures_util::future::join;
+use hitbox_backend::operation::{Batch, BodyReader, Removal};
+use hitbox_backend::{
+    Backend, Body, CacheBackend, DeleteStatus, Layer, LeafOutcome, RefillPolicy, Requirement,
+};
+use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Details, ErrorKind, Scope};
+use tokio::sync::Semaphore;
 
 use super::support::*;
-use crate::{Setup, Subject, World};
+use crate::{Setup, Subject, Trouble, Troubled, World};
 
 /// More than what is held for those who follow a body.
 const CHUNKS: usize = 90;
@@ -14,7 +21,9 @@ const CHUNK: usize = 30_000;
 
 /// A chunk of one of several bodies.
 fn chunk(body: usize, number: usize) -> Bytes {
-    Bytes::from((0..CHUNK).map(|at| (body * 91 + number * 7 + at % 251) as u8).collect::<Vec<u8>>())
+    static PATTERN: LazyLock<Bytes> = LazyLock::new(|| (0..CHUNK + 251).map(|at| (at % 251) as u8).collect());
+    let from = (body * 91 + number * 7) % 251;
+    PATTERN.slice(from..from + CHUNK)
 }
 
 fn whole(body: usize, chunks: usize) -> Vec<u8> {
@@ -89,6 +98,64 @@ pub(super) async fn stream_01_chunks_become_one_body(subject: &Subject) -> Verdi
     Ok(())
 }
 
+/// Writes ten chunks; says whether that went well.
+async fn write_ten(cache: &dyn Backend, key: &CacheKey) -> BackendResult<()> {
+    let mut sink = cache.write_body(key, CacheValue::new(())).await?;
+    for number in 0..10 {
+        sink.chunk(chunk(0, number)).await?;
+    }
+    sink.finish().await.map(drop)
+}
+
+pub(super) async fn stream_02_layers_fail_by_themselves(subject: &Subject) -> Verdict {
+    let world = World::new();
+    let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
+    let one = key("one");
+    for failing in Layer::BOTH {
+        let trouble = |layer, inner: &Arc<dyn Backend>| match layer == failing {
+            true => Arc::new(Troubled::new(inner.clone(), Trouble::FailsAfter(3))) as Arc<dyn Backend>,
+            false => inner.clone(),
+        };
+        let compose =
+            |setup| subject.compose(trouble(Layer::L1, &l1), trouble(Layer::L2, &l2), &world, setup);
+        let both = compose(Setup::default());
+        write_ten(&*both, &one).await.map_err(text)?;
+        for (layer, name) in [(Layer::L1, &l1), (Layer::L2, &l2)] {
+            let expected = (layer != failing).then(|| whole(0, 10));
+            ensure!(stored(&**name, &one).await? == expected, "{layer:?}, where {failing:?} fails");
+        }
+        ensure!(stored(&*both, &one).await? == Some(whole(0, 10)), "both, where {failing:?} fails");
+        remove_raw(&*both, &one).await.into_result().map_err(text)?;
+        let mut setup = Setup::default();
+        setup.required[failing] = Requirement::Required;
+        let both = compose(setup);
+        ensure!(write_ten(&*both, &one).await.is_err(), "a required {failing:?} may fail");
+        for layer in [&both, &l1, &l2] {
+            ensure!(
+                open(&**layer, &one).await?.is_none(),
+                "something is left where a required {failing:?} failed"
+            );
+        }
+    }
+    let commits = Arc::new(Semaphore::new(0));
+    let slow = Troubled::new(l2.clone(), Trouble::Commits(commits.clone()));
+    let both = subject.compose(l1, Arc::new(slow), &world, Setup::default());
+    let upper_is_first = async {
+        while stored(&*both, &one).await? != Some(whole(0, 10)) {
+            tokio::task::yield_now().await;
+        }
+        let lower = open(&*l2, &one).await?.is_some();
+        commits.add_permits(1);
+        ensure!(!lower, "the lower layer has it before it has committed");
+        Ok(())
+    };
+    let (written, is_first) = join(pin!(write_ten(&*both, &one)), pin!(upper_is_first)).await;
+    written.map_err(text)?;
+    is_first?;
+    ensure!(stored(&*l2, &one).await? == Some(whole(0, 10)), "the lower layer in the end");
+    Ok(())
+}
+
 pub(super) async fn stream_03_writers_are_followed(subject: &Subject) -> Verdict {
     let cache = (subject.whole)(World::new()).await;
     let one = key("one");
@@ -133,6 +200,7 @@ pub(super) async fn stream_04_followers_have_one_writer(subject: &Subject) -> Ve
         cache.write_body(&one, CacheValue::new(())).await.map_err(text)?,
     ];
     let mut followers: Vec<Body> = sinks.iter().map(|sink| sink.follow()).collect();
+    let generations: Vec<u64> = followers.iter().map(|follower| follower.generation()).collect();
     ensure!(followers[0].generation() != followers[1].generation(), "two writers have one generation");
     for number in 0..CHUNKS {
         for (body, sink) in sinks.iter_mut().enumerate() {
@@ -151,6 +219,22 @@ pub(super) async fn stream_04_followers_have_one_writer(subject: &Subject) -> Ve
         stored(&*cache, &one).await? == Some(whole(1, CHUNKS)),
         "the body that was finished first is not there"
     );
+    let stored = open(&*cache, &one).await?.ok_or("the body is gone")?;
+    ensure_eq!(stored.generation(), generations[1], "the generation of what is stored");
+    let world = World::new();
+    if let Some((l1, l2)) = subject.make_layers(&world).await {
+        let both = subject.compose(l1.clone(), l2.clone(), &world, Setup::refill(RefillPolicy::Awaited));
+        put_body(&*both, &one, CacheValue::new(()), CHUNKS).await?;
+        let generation = open(&*both, &one).await?.ok_or("no body")?.generation();
+        for layer in [&l1, &l2] {
+            let of_layer = open(&**layer, &one).await?.ok_or("no body in a layer")?.generation();
+            ensure_eq!(of_layer, generation, "the generation in a layer");
+        }
+        both.evict(&one).await.map_err(text)?;
+        ensure!(open(&*both, &one).await?.is_some(), "the body is gone");
+        let refilled = open(&*l1, &one).await?.ok_or("no body where it was refilled")?.generation();
+        ensure_eq!(refilled, generation, "the generation of a refill");
+    }
     Ok(())
 }
 
@@ -220,5 +304,88 @@ pub(super) async fn stream_07_what_comes_in_between_wins(subject: &Subject) -> V
         ensure!(found != Some(whole(0, 2)), "the body is there, though {what}");
         remove_raw(&*cache, &one).await.into_result().map_err(text)?;
     }
+    exact_generations(&*cache, &one).await
+}
+
+/// A purge of one generation leaves others alone, stored or being written.
+async fn exact_generations(cache: &dyn Backend, one: &CacheKey) -> Verdict {
+    put_body(cache, one, CacheValue::new(()), 2).await?;
+    let first = open(cache, one).await?.ok_or("no body")?.generation();
+    match cache.delete_generation(one, first ^ 1).await {
+        Ok(status) => ensure_eq!(status, DeleteStatus::Missing, "a generation that there is not"),
+        // A store that others share, and that cannot compare.
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+        Err(error) => return Err(text(error)),
+    }
+    ensure!(open(cache, one).await?.is_some(), "the purge of another generation took it away");
+    let mut sink = cache.write_body(one, CacheValue::new(())).await.map_err(text)?;
+    let second = sink.follow().generation();
+    sink.chunk(chunk(1, 0)).await.map_err(text)?;
+    let removed = cache.delete_generation(one, first).await.map_err(text)?;
+    ensure!(removed != DeleteStatus::Missing, "the generation that there is was not found");
+    ensure!(open(cache, one).await?.is_none(), "the generation is still there");
+    sink.finish().await.map_err(text)?;
+    ensure!(stored(cache, one).await? == Some(whole(1, 1)), "the purge ended another that was being written");
+    let mut sink = cache.write_body(one, CacheValue::new(())).await.map_err(text)?;
+    let third = sink.follow().generation();
+    sink.chunk(chunk(2, 0)).await.map_err(text)?;
+    let removed = cache.delete_generation(one, third).await.map_err(text)?;
+    ensure_eq!(removed, DeleteStatus::Missing, "one that was being written");
+    ensure!(cache.follow_body(one).is_none(), "somebody new follows what was purged");
+    sink.finish().await.map_err(text)?;
+    ensure!(stored(cache, one).await? == Some(whole(1, 1)), "what was purged in the middle is there");
+    let removed = cache.delete_generation(one, second).await.map_err(text)?;
+    ensure!(removed != DeleteStatus::Missing, "the second generation was not found");
     Ok(())
+}
+
+pub(super) async fn stream_08_evictions_and_purges(subject: &Subject) -> Verdict {
+    let world = World::new();
+    let Some((l1, l2)) = subject.make_layers(&world).await else { return Ok(()) };
+    let both = subject.compose(l1.clone(), l2.clone(), &world, Setup::default());
+    let all: Vec<BackendLabel> = both.layout().paths().collect();
+    let (upper, lower) = all.split_at(l1.layout().leaves().len());
+    let one = key("one");
+    put_body(&*both, &one, CacheValue::new(()), CHUNKS).await?;
+    let generation = open(&*both, &one).await?.ok_or("no body")?.generation();
+    for removal in [Removal::evict(one.clone()), Removal::evict(one.clone()).of_generation(generation)] {
+        put_body(&*both, &one, CacheValue::new(()), CHUNKS).await?;
+        let is_exact = removal.generation.is_some();
+        let now = open(&*both, &one).await?.ok_or("no body")?.generation();
+        if is_exact {
+            ensure_eq!(
+                held(&*both, removal.clone()).await?,
+                Some(Vec::new()),
+                "leaves with another generation"
+            );
+        }
+        let removal = if is_exact { removal.of_generation(now) } else { removal };
+        let Some(held_by) = held(&*both, removal.clone()).await? else { return Ok(()) };
+        ensure_eq!(held_by, upper, "leaves that an eviction took it out of");
+        ensure!(open(&*l1, &one).await?.is_none(), "the upper layer after an eviction");
+        ensure!(stored(&*l2, &one).await? == Some(whole(0, CHUNKS)), "the lower layer after an eviction");
+        ensure_eq!(held(&*both, removal).await?, Some(Vec::new()), "leaves, the second time");
+    }
+    ensure_eq!(
+        held(&*both, Removal::new(one.clone())).await?,
+        Some(lower.to_vec()),
+        "leaves that had it below"
+    );
+    put_body(&*both, &one, CacheValue::new(()), CHUNKS).await?;
+    ensure_eq!(held(&*both, Removal::new(one.clone())).await?, Some(all), "leaves that had it");
+    for layer in [&both, &l1, &l2] {
+        ensure!(open(&**layer, &one).await?.is_none(), "something is left by a purge");
+    }
+    Ok(())
+}
+
+/// The leaves that held what was removed; nothing if that cannot be done.
+async fn held(cache: &dyn Backend, removal: Removal) -> Result<Option<Vec<BackendLabel>>, String> {
+    let receipt = cache.remove(Batch::one(removal)).await.into_one().unwrap_or_default();
+    if receipt.error().is_some_and(|error| error.kind() == ErrorKind::Unsupported) {
+        return Ok(None);
+    }
+    let receipt = receipt.into_result().map_err(text)?;
+    let held = receipt.leaves().iter().filter(|leaf| matches!(leaf.outcome, LeafOutcome::Removed));
+    Ok(Some(held.map(|leaf| leaf.label).collect()))
 }

@@ -454,3 +454,60 @@ async fn a_refill_of_a_body_reaches_the_layers_of_a_nest() {
     compare(&middle, 10, "disk").await;
     compare(&cache, 10, "composition.composition.moka").await;
 }
+
+/// Flips a byte in the middle of the one file of a folder that has objects.
+fn damage(folder: &std::path::Path) {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+            match entry.file_type().expect("a type").is_dir() {
+                true => folders.push(entry.path()),
+                false => found.push((entry.metadata().expect("metadata").len(), entry.path())),
+            }
+        }
+    }
+    let (len, largest) = found.into_iter().max().expect("a file");
+    let mut bytes = std::fs::read(&largest).expect("its bytes");
+    bytes[len as usize / 2] ^= 1;
+    std::fs::write(&largest, bytes).expect("written");
+}
+
+/// A layer that fails in the middle costs the reader nothing where the other has the same body, and is never mended with another body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_read_on_from_the_other_layer() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (upper, lower) = (disk(&one).await, disk(&two).await);
+    let both = upper.clone().compose(lower.clone(), OffloadPool::new().shared());
+    let body: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
+    let store = async |cache: &dyn Backend, body: &[u8]| {
+        let mut writer = create(cache).await;
+        writer.chunk(Bytes::copy_from_slice(body)).await.expect("taken");
+        assert!(writer.finish().await.is_ok());
+    };
+    for has_another in [false, true] {
+        store(&both, &body).await;
+        if has_another {
+            store(&lower, &vec![9; body.len()]).await;
+        }
+        damage(one.path());
+        let mut reader = both.open_body(&key()).await.expect("an answer").expect("a body");
+        let (from, mut read) = (reader.label(), Vec::new());
+        reader.seek(10..2_900_000).expect("a range");
+        let end = loop {
+            match reader.chunk().await {
+                Ok(Some(chunk)) => read.extend_from_slice(&chunk),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        assert!(body[10..2_900_000].starts_with(&read), "no other bytes");
+        if has_another {
+            assert_eq!(end.expect_err("there is another body below").kind(), ErrorKind::Codec);
+        } else {
+            end.expect("the other layer has it");
+            assert_eq!(read.len(), 2_899_990);
+            assert_ne!(reader.label(), from, "the reader says whose bytes it has");
+        }
+    }
+}

@@ -2,20 +2,25 @@
 //!
 //! `HITBOX_SEED` replays a run, `HITBOX_CASES` sets its length.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hitbox_backend::doc::Map;
 use hitbox_backend::policy::Loser;
 use hitbox_backend::store::LeafOptions;
 use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
-    Backend, CacheBackend, Compose, CompositionPolicy, Leaf, OptimisticParallelWritePolicy,
-    ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy, SequentialWritePolicy, Wrap,
+    Backend, CacheBackend, Compose, CompositionPolicy, DeleteStatus, Leaf, LeafOutcome,
+    OptimisticParallelWritePolicy, ParallelReadPolicy, RaceReadPolicy, RaceWritePolicy, RefillPolicy,
+    SequentialWritePolicy, Wrap,
 };
 use hitbox_core::{CacheContext, CacheKey, CacheValue, Clock, ErrorKind, Lifetime};
 use hitbox_moka::MokaBackend;
-use hitbox_testkit::model::Model;
+use hitbox_testkit::model::{Kind, Model};
 use hitbox_testkit::{Fault, Faults, Faulty, MemoryBackend, Operation, World, number_from, seed};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -95,11 +100,94 @@ impl Expression {
     }
 }
 
+/// After how many polls a call is dropped; nothing if it never is.
+type Cut = Option<u8>;
+
+/// A body that is written.
+#[derive(Clone, Debug)]
+struct Written {
+    key: u8,
+    ttl: Option<u16>,
+    chunks: u8,
+    /// What happens to the key in the middle.
+    meanwhile: Meanwhile,
+    end: End,
+    cut: Cut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    IsSet,
+    IsDeleted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Finish,
+    Abort,
+    Drop,
+}
+
+/// A chunk of the body with this number. The first says how many there are.
+fn chunk(number: u64, chunks: u8, index: u8) -> Bytes {
+    let of = [number.to_le_bytes(), [chunks, index, 0, 0, 0, 0, 0, 0]].concat();
+    Bytes::from(of.repeat(BLOCKS))
+}
+
+/// Blocks of 16 bytes in a chunk.
+const BLOCKS: usize = 40;
+
+/// Which body it is; nothing if it is none that was written as a whole.
+fn number_of(body: &[u8], range: Option<(usize, usize)>, len: u64) -> Result<u64, String> {
+    let chunk_len = 16 * BLOCKS;
+    if !(len as usize).is_multiple_of(chunk_len) {
+        return Err(format!("a body of {len} bytes"));
+    }
+    let chunks = (len as usize / chunk_len) as u8;
+    let (from, to) = range.unwrap_or((0, len as usize));
+    // A block of it says which it is.
+    let at = (16 - from % 16) % 16;
+    let block = body.get(at..at + 8).ok_or("too short a part")?;
+    let number = u64::from_le_bytes(block.try_into().map_err(|_| "eight bytes")?);
+    let whole: Vec<u8> = (0..chunks).flat_map(|index| chunk(number, chunks, index)).collect();
+    if whole[from..to.min(whole.len())] == *body {
+        Ok(number)
+    } else {
+        Err(format!("a mixture with body {number}"))
+    }
+}
+
+/// What comes of a call that is dropped after so many polls.
+async fn cut<T>(cut: Cut, call: impl Future<Output = T>) -> Option<T> {
+    let (mut call, mut left) = (pin!(call), cut);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = call.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        match &mut left {
+            Some(0) => Poll::Ready(None),
+            Some(left) => {
+                *left -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Get(u8),
-    Set(u8, Option<u16>),
+    Set(u8, Option<u16>, Cut),
     Delete(u8),
+    Open(u8, Option<(u16, u16)>),
+    Body(Written),
+    Metadata(u8),
+    Evict(u8),
+    DeleteGeneration { key: u8, is_another: bool },
     GetMany(Vec<u8>),
     SetMany(Vec<(u8, Option<u16>)>),
     DeleteMany(Vec<u8>),
@@ -114,17 +202,37 @@ fn batch<S: Strategy>(of: S) -> impl Strategy<Value = Vec<S::Value>> {
     proptest::collection::vec(of, 0..5)
 }
 
+fn ttl() -> impl Strategy<Value = Option<u16>> {
+    proptest::option::of(1..500_u16)
+}
+
+fn cuts() -> impl Strategy<Value = Cut> {
+    prop_oneof![6 => Just(None), 1 => (0..6_u8).prop_map(Some)]
+}
+
+fn bodies() -> impl Strategy<Value = Written> {
+    let meanwhile = prop_oneof![5 => Just(Meanwhile::Nothing), 1 => Just(Meanwhile::IsSet), 1 => Just(Meanwhile::IsDeleted)];
+    let end = prop_oneof![6 => Just(End::Finish), 1 => Just(End::Abort), 1 => Just(End::Drop)];
+    (0..3_u8, ttl(), 0..4_u8, meanwhile, end, cuts())
+        .prop_map(|(key, ttl, chunks, meanwhile, end, cut)| Written { key, ttl, chunks, meanwhile, end, cut })
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = 0..3_u8;
     let step = prop_oneof![
         6 => key.clone().prop_map(Step::Get),
-        4 => (key.clone(), proptest::option::of(1..500_u16)).prop_map(|(k, ttl)| Step::Set(k, ttl)),
+        4 => (key.clone(), ttl(), cuts()).prop_map(|(k, ttl, cut)| Step::Set(k, ttl, cut)),
+        4 => (key.clone(), proptest::option::of((0..2_000_u16, 0..2_000_u16))).prop_map(|(k, range)| Step::Open(k, range)),
+        5 => bodies().prop_map(Step::Body),
+        1 => key.clone().prop_map(Step::Metadata),
+        1 => key.clone().prop_map(Step::Evict),
+        1 => (key.clone(), any::<bool>()).prop_map(|(key, is_another)| Step::DeleteGeneration { key, is_another }),
         2 => key.clone().prop_map(Step::Delete),
         2 => batch(key.clone()).prop_map(Step::GetMany),
         2 => batch((key.clone(), proptest::option::of(1..500_u16))).prop_map(Step::SetMany),
         1 => batch(key).prop_map(Step::DeleteMany),
         1 => (1..300_u16).prop_map(Step::Advance),
-        1 => (any::<u8>(), 0..4_u8, 0..3_u8).prop_map(|(leaf, operation, fault)| Step::Fault { leaf, operation, fault }),
+        1 => (any::<u8>(), 0..7_u8, 0..3_u8).prop_map(|(leaf, operation, fault)| Step::Fault { leaf, operation, fault }),
         1 => Just(Step::Recover),
         1 => Just(Step::Settle),
     ];
@@ -133,6 +241,102 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn one_each(got: usize, wanted: usize) -> Result<(), String> {
     if got == wanted { Ok(()) } else { Err(format!("{got} answers for {wanted} keys")) }
+}
+
+/// What was read, and until when it is served.
+type Answer = Option<(u64, Lifetime)>;
+
+/// What a body, or a part of it, was read as; nothing if it is empty, and does not say which it is.
+async fn open(
+    backend: &dyn Backend,
+    key: &CacheKey,
+    range: Option<(u16, u16)>,
+) -> Result<Option<Answer>, String> {
+    let Ok(Some(mut body)) = backend.open_body(key).await else { return Ok(Some(None)) };
+    let (lifetime, len) = (*body.entry().lifetime(), body.len().ok_or("a stored body has a length")?);
+    let range = range.map(|(from, to)| (usize::from(from), usize::from(to)));
+    // A part that has a block, or all of it.
+    let range = range.filter(|(from, to)| from + 32 <= *to && *to as u64 <= len);
+    if let Some((from, to)) = range {
+        body.seek(from as u64..to as u64).map_err(|error| error.to_string())?;
+    }
+    let mut read = Vec::new();
+    loop {
+        match body.chunk().await {
+            Ok(Some(chunk)) if chunk.is_empty() => return Err("a chunk of nothing".to_owned()),
+            Ok(Some(chunk)) => read.extend_from_slice(&chunk),
+            Ok(None) => break,
+            // As if there were none.
+            Err(_) => return Ok(Some(None)),
+        }
+    }
+    if len == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Some((number_of(&read, range, len)?, lifetime))))
+}
+
+/// What came of a body.
+struct Came {
+    end: Ended,
+    /// Whether what was done in the middle succeeded, if anything was.
+    meanwhile: Option<bool>,
+}
+
+enum Ended {
+    Stored,
+    Nothing,
+    Failed,
+}
+
+async fn write_body(
+    backend: &dyn Backend,
+    key: &CacheKey,
+    written: &Written,
+    number: u64,
+    other: u64,
+    lifetime: Lifetime,
+) -> Came {
+    let nothing = Came { end: Ended::Nothing, meanwhile: None };
+    let Ok(mut sink) = backend.write_body(key, CacheValue::new(()).with_lifetime(lifetime)).await else {
+        return nothing;
+    };
+    let mut follower = sink.follow();
+    let mut meanwhile = None;
+    let mut followed = Vec::new();
+    for index in 0..written.chunks {
+        if sink.chunk(chunk(number, written.chunks, index)).await.is_err() {
+            drop(sink);
+            return Came { meanwhile, ..nothing };
+        }
+        if let Ok(Some(chunk)) = follower.chunk().await {
+            followed.extend_from_slice(&chunk);
+        }
+    }
+    match written.meanwhile {
+        Meanwhile::Nothing => {}
+        Meanwhile::IsSet => meanwhile = Some(backend.set_one(key, CacheValue::new(other)).await.is_ok()),
+        Meanwhile::IsDeleted => meanwhile = Some(backend.delete_one(key).await.is_ok()),
+    }
+    let whole: Vec<u8> = (0..written.chunks).flat_map(|index| chunk(number, written.chunks, index)).collect();
+    assert!(whole.starts_with(&followed), "a follower got other bytes");
+    let end = match written.end {
+        End::Drop => Ended::Nothing,
+        End::Abort => {
+            sink.abort().await;
+            Ended::Nothing
+        }
+        End::Finish => match sink.finish().await {
+            Ok(receipt)
+                if receipt.leaves().iter().all(|leaf| matches!(leaf.outcome, LeafOutcome::Superseded)) =>
+            {
+                Ended::Nothing
+            }
+            Ok(_) => Ended::Stored,
+            Err(_) => Ended::Failed,
+        },
+    };
+    Came { end, meanwhile }
 }
 
 async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
@@ -153,7 +357,68 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
             Step::Get(k) => {
                 let read = backend.get::<u64>(&key(k), &mut context).await;
                 let answer = read.ok().flatten().map(|v| (*v.data(), *v.lifetime()));
-                model.check(k, answer, world.clock.now()).map_err(|what| format!("step {number}: {what}"))?;
+                model
+                    .check(k, Kind::Value, answer, world.clock.now())
+                    .map_err(|what| format!("step {number}: {what}"))?;
+            }
+            Step::Open(k, range) => {
+                let answer =
+                    open(&*backend, &key(k), range).await.map_err(|what| format!("step {number}: {what}"))?;
+                if let Some(answer) = answer {
+                    model
+                        .check(k, Kind::Body, answer, world.clock.now())
+                        .map_err(|what| format!("step {number}: {what}"))?;
+                }
+            }
+            Step::Body(written) => {
+                let (k, lifetime) = (key(written.key), until(written.ttl));
+                let body = write_body(&*backend, &k, &written, value_of(0), value_of(1), lifetime);
+                let came = cut(written.cut, body).await;
+                let meanwhile = came.as_ref().and_then(|came| came.meanwhile);
+                match (written.meanwhile, meanwhile) {
+                    (Meanwhile::Nothing, _) => {}
+                    (Meanwhile::IsSet, is_ok) => {
+                        model.wrote(
+                            written.key,
+                            Kind::Value,
+                            value_of(1),
+                            Lifetime::FOREVER,
+                            is_ok == Some(true),
+                        );
+                    }
+                    (Meanwhile::IsDeleted, is_ok) => model.deleted(written.key, is_ok == Some(true)),
+                }
+                match came.map(|came| came.end) {
+                    Some(Ended::Stored) if meanwhile == Some(true) => {
+                        return Err(format!("step {number}: a body was stored over what came in between"));
+                    }
+                    Some(Ended::Stored) => model.wrote(written.key, Kind::Body, value_of(0), lifetime, true),
+                    Some(Ended::Nothing) => {}
+                    Some(Ended::Failed) | None => {
+                        model.wrote(written.key, Kind::Body, value_of(0), lifetime, false);
+                    }
+                }
+            }
+            Step::Metadata(k) => {
+                let metadata =
+                    std::iter::once(("step".to_owned(), Bytes::from(number.to_string()))).collect();
+                // It is the same entry, whatever comes of it.
+                drop(backend.set_metadata(&key(k), metadata).await);
+            }
+            Step::Evict(k) => {
+                drop(backend.evict(&key(k)).await);
+                model.evicted(k);
+            }
+            Step::DeleteGeneration { key: k, is_another } => {
+                let opened = backend.open_body(&key(k)).await;
+                let Ok(Some(body)) = opened else { continue };
+                let generation = body.generation() ^ u64::from(is_another);
+                let deleted = backend.delete_generation(&key(k), generation).await;
+                if !is_another {
+                    model.deleted(k, deleted.is_ok_and(|status| status != DeleteStatus::Missing));
+                } else if deleted.is_ok_and(|status| status != DeleteStatus::Missing) {
+                    return Err(format!("step {number}: a generation was removed that there was not"));
+                }
             }
             Step::GetMany(ks) => {
                 let keys: Vec<_> = ks.iter().copied().map(key).collect();
@@ -162,15 +427,15 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
                 for (k, read) in ks.into_iter().zip(answers) {
                     let answer = read.ok().flatten().map(|v| (*v.data(), *v.lifetime()));
                     model
-                        .check(k, answer, world.clock.now())
+                        .check(k, Kind::Value, answer, world.clock.now())
                         .map_err(|what| format!("step {number}, key {k} of a batch: {what}"))?;
                 }
             }
-            Step::Set(k, ttl) => {
+            Step::Set(k, ttl, after) => {
                 let (value, lifetime) = (value_of(0), until(ttl));
                 let entry = CacheValue::new(value).with_lifetime(lifetime);
-                let written = backend.set(&key(k), entry, &mut context).await;
-                model.wrote(k, value, lifetime, written.is_ok());
+                let written = cut(after, backend.set(&key(k), entry, &mut context)).await;
+                model.wrote(k, Kind::Value, value, lifetime, written.is_some_and(|written| written.is_ok()));
             }
             Step::SetMany(items) => {
                 let entry = |(index, (k, ttl)): (usize, &(u8, Option<u16>))| {
@@ -179,7 +444,7 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
                 let receipts = backend.set_many(items.iter().enumerate().map(entry).collect()).await;
                 one_each(receipts.len(), items.len())?;
                 for (index, ((k, ttl), receipt)) in items.into_iter().zip(receipts).enumerate() {
-                    model.wrote(k, value_of(index), until(ttl), receipt.is_ok());
+                    model.wrote(k, Kind::Value, value_of(index), until(ttl), receipt.is_ok());
                 }
             }
             Step::Delete(k) => {
@@ -197,8 +462,15 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
             Step::Advance(millis) => world.advance_millis(millis.into()),
             Step::Fault { leaf, operation, fault } => {
                 model.fault();
-                let operation = [Operation::Read, Operation::Write, Operation::Remove, Operation::Install]
-                    [usize::from(operation)];
+                let operation = [
+                    Operation::Read,
+                    Operation::Write,
+                    Operation::Remove,
+                    Operation::Install,
+                    Operation::Begin,
+                    Operation::Chunk,
+                    Operation::ReadChunk,
+                ][usize::from(operation)];
                 let fault = [
                     Fault::Fail(ErrorKind::Connection),
                     Fault::Fail(ErrorKind::TooLarge),

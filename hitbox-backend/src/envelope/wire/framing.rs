@@ -1,5 +1,7 @@
 //! Records whose payload comes, and is read, by chunks.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use hitbox_core::{CacheKey, CacheValue};
 use twox_hash::XxHash3_64;
@@ -68,6 +70,52 @@ impl Framing {
         let mut trailer = self.sums.clone();
         trailer.extend_from_slice(&self.len.to_le_bytes());
         trailer
+    }
+}
+
+/// A whole record whose payload is read by parts, which are verified when they are.
+#[derive(Debug)]
+pub struct WholeRecord {
+    record: Bytes,
+    payload: Range<usize>,
+    identity: u64,
+}
+
+impl WholeRecord {
+    /// Nothing if it does not have the lengths that it says.
+    pub fn of(record: Bytes) -> Option<Self> {
+        let head = Head::parse(&record)?;
+        let (_, payload) = head.parts(&record)?;
+        Some(Self { payload, identity: head.identity, record })
+    }
+
+    /// Header and attributes.
+    pub fn start(&self) -> &[u8] {
+        &self.record[..self.payload.start]
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.record
+    }
+
+    /// Bytes of the payload.
+    pub const fn payload_len(&self) -> u64 {
+        (self.payload.end - self.payload.start) as u64
+    }
+
+    /// At most `limit` bytes of the payload from `at` on; nothing if they are not what was written.
+    pub fn read(&self, at: u64, limit: u64) -> Option<Bytes> {
+        let payload = &self.record[self.payload.clone()];
+        let end =
+            usize::try_from(at.saturating_add(limit)).map_or(payload.len(), |end| end.min(payload.len()));
+        let at = usize::try_from(at).ok().filter(|at| *at <= end)?;
+        let sums = self.record[self.payload.end..].chunks_exact(8);
+        let chunks = payload.chunks(CHUNK_BYTES).zip(sums).take(end.div_ceil(CHUNK_BYTES));
+        let mut touched = chunks.skip(at / CHUNK_BYTES);
+        touched
+            .all(|(chunk, sum)| verifies_chunk(self.identity, chunk, sum))
+            .then(|| self.record.slice(self.payload.start + at..self.payload.start + end))
     }
 }
 
