@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use hitbox_backend::internal::LoadPermit;
 use hitbox_backend::operation::{BodyWriter, WriteOptions, WrittenPart};
-use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, Receipt};
+use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Lifetime};
 
 use crate::cache::Cache;
@@ -38,6 +38,34 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
             None => shared.events.tell(|| CacheEvent::Miss { key: &key }),
         }
         Ok(body.map(Body::from))
+    }
+
+    /// Removes one body from all layers, as the generation of its reader tells it, and keeps it from being stored if it is still being
+    /// written. What else is stored or being written under the key stays, and no load ends: that is what
+    /// [`remove`](Self::remove) is for.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use hitbox::{Cache, moka::MokaBackend};
+    /// # let films: Cache<()> = Cache::builder(MokaBackend::builder().build()?).name("films").build()?;
+    /// # let mut sink = films.write_body("metropolis").await?;
+    /// # sink.chunk("a cut version").await?;
+    /// # sink.finish().await?;
+    /// let film = films.open_body("metropolis").await?.expect("it is stored");
+    /// // It is not what it should be. Whoever has stored another meanwhile loses nothing.
+    /// films.remove_generation("metropolis", film.generation()).await?;
+    /// # assert!(films.open_body("metropolis").await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If any layer failed: it is not served there until it has been removed. [`Unsupported`](hitbox_core::ErrorKind::Unsupported) if a
+    /// layer that others share cannot compare.
+    ///
+    /// # Cancellation
+    /// It may or may not have been removed, and is on its way to be.
+    pub async fn remove_generation(&self, key: impl ToKey, generation: u64) -> BackendResult<DeleteStatus> {
+        self.shared.backend.delete_generation(&self.key(&key), generation).await
     }
 
     /// Follows the body that is being written under a key, by this cache or another over the same backend, from its beginning. Nothing
