@@ -80,6 +80,7 @@ pub struct LeafReceipt {
 pub struct Receipt {
     leaves: SmallVec<[LeafReceipt; 2]>,
     error: Option<BackendError>,
+    size: Option<u64>,
 }
 
 impl Receipt {
@@ -88,13 +89,14 @@ impl Receipt {
         let error = outcome.error().cloned();
         let mut leaves = SmallVec::new();
         leaves.push(LeafReceipt { label, outcome });
-        Self { leaves, error }
+        Self { leaves, error, size: None }
     }
 
     /// A receipt of several leaves with the same outcome.
     pub fn of_all(labels: impl IntoIterator<Item = BackendLabel>, outcome: &LeafOutcome) -> Self {
         let line = |label| LeafReceipt { label, outcome: outcome.clone() };
-        Self { leaves: labels.into_iter().map(line).collect(), error: outcome.error().cloned() }
+        let leaves = labels.into_iter().map(line).collect();
+        Self { leaves, error: outcome.error().cloned(), size: None }
     }
 
     /// One line per leaf that was concerned, from left to right.
@@ -108,7 +110,20 @@ impl Receipt {
         for line in other.leaves {
             self.leaves.push(line);
         }
-        Self { leaves: self.leaves, error }
+        Self { leaves: self.leaves, error, size: self.size.or(other.size) }
+    }
+
+    /// Bytes of the body and its metadata, names and values, where a body was stored or evicted: what
+    /// [`BodyReader::size`](crate::operation::BodyReader::size) says of it.
+    pub const fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// The same of a body of this size, if some leaf has stored or removed it.
+    pub(crate) fn of_size(mut self, size: Option<u64>) -> Self {
+        let is_done = |leaf: &LeafReceipt| matches!(leaf.outcome, LeafOutcome::Stored | LeafOutcome::Removed);
+        self.size = size.filter(|_| self.leaves.iter().any(is_done));
+        self
     }
 
     /// The same lines with another answer to whether the whole failed.

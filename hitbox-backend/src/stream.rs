@@ -71,6 +71,12 @@ pub trait BodyReader: Send {
     /// Bytes in the whole body; nothing while it is still arriving.
     fn len(&self) -> Option<u64>;
 
+    /// Bytes in the whole body, and of its metadata, names and values; nothing while the body is still arriving. Receipts of writes and
+    /// evictions say the same.
+    fn size(&self) -> Option<u64> {
+        Some(size_of(self.len()?, self.entry()))
+    }
+
     /// Whether the body is known to have no bytes.
     fn is_empty(&self) -> bool {
         self.len() == Some(0)
@@ -89,6 +95,18 @@ pub trait BodyReader: Send {
     /// # Errors
     /// If the body cannot be read on.
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>>;
+}
+
+/// The size of a body of so many bytes, with this entry.
+pub(crate) fn size_of(len: u64, entry: &CacheValue<()>) -> u64 {
+    let metadata = entry.details().into_iter().flat_map(|details| &details.metadata);
+    len + metadata.map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>()
+}
+
+/// The size of the body that a backend has under a key, if it has one.
+pub(crate) async fn size_in<B: Backend + ?Sized>(backend: &B, key: &CacheKey) -> Option<u64> {
+    let options = ReadOptions::NORMAL.without_reconcile().in_background();
+    backend.open_reader(key, &options).await.ok().flatten()?.size()
 }
 
 /// Where a body comes from. It is as old as its load permit, which is taken now if the caller has none.

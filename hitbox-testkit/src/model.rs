@@ -56,6 +56,14 @@ impl Model {
         }
     }
 
+    /// The body that a read has found has been removed, and nothing else. Where a write has failed, what was there before it may be there
+    /// still.
+    pub fn purged(&mut self, key: u8, succeeded: bool) {
+        if !self.keys.entry(key).or_default().uncertain {
+            self.deleted(key, succeeded);
+        }
+    }
+
     /// A key has been taken out of some layers: it may be in none.
     pub fn evicted(&mut self, key: u8) {
         self.keys.entry(key).or_default().uncertain = true;

@@ -11,6 +11,7 @@ use super::{Layer, Pair, receipts};
 use crate::completion::{Batch, Completion};
 use crate::operation::{Reach, Removal, WriteOptions};
 use crate::receipt::{Receipt, Receipts};
+use crate::stream;
 
 impl Composition {
     pub(super) fn remove_entries(self: &Arc<Self>, mut removals: Batch<Removal>) -> Completion<'_, Receipts> {
@@ -94,11 +95,15 @@ impl Composition {
     /// Takes keys out of L1 alone. That brings no new state.
     async fn evict(&self, mut removals: Batch<Removal>) -> Receipts {
         let l1 = &self.layers[Layer::L1];
+        let size = match &removals[..] {
+            [removal] => stream::size_in(&**l1, &removal.key).await,
+            _ => None,
+        };
         for removal in removals.iter_mut() {
             let ticket = l1.layout().begin_maintenance_write(&removal.key);
             removal.reach = Reach::All;
             removal.options = WriteOptions::of(&ticket).skipping(removal.options.skip);
         }
-        l1.remove(removals).await
+        l1.remove(removals).await.into_iter().map(|receipt| receipt.of_size(size)).collect()
     }
 }

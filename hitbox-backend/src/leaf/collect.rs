@@ -214,8 +214,8 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
-        let generation = self.origin.generation();
-        self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await
+        let (generation, size) = (self.origin.generation(), stream::size_of(body.len(), &self.entry));
+        self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await.of_size(Some(size))
     }
 
     async fn abort(self: Box<Self>) {

@@ -19,6 +19,7 @@ use crate::operation::{Reach, Removal, WriteOptions};
 use crate::receipt::{DeleteStatus, LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
 use crate::store::{Peek, Store, StoredBody};
+use crate::stream;
 
 impl LeafHandle {
     fn removed(&self, key: &CacheKey, turn: &Turn<'_>, result: BackendResult<DeleteStatus>) -> Receipt {
@@ -112,15 +113,17 @@ impl<S: Store> Leaf<S> {
         if options.skip.contains(self.handle.position()) {
             return self.handle.line(LeafOutcome::Skipped);
         }
-        if let Some(generation) = generation {
-            return self.remove_generation(key, *generation, options).await;
-        }
-        if *reach == Reach::Upper && options.ticket.is_none() {
+        let (mut options, mut size) = (options.clone(), None);
+        if *reach == Reach::Upper {
+            size = stream::size_in(self, key).await;
             // An entry is dropped for want of room: that brings no new state.
-            let ticket = self.layout.begin_maintenance_write(key);
-            return self.remove_one(key, &WriteOptions::of(&ticket)).await;
+            options.ticket.get_or_insert_with(|| self.layout.begin_maintenance_write(key));
         }
-        self.remove_one(key, options).await
+        let removed = match generation {
+            Some(generation) => self.remove_generation(key, *generation, &options).await,
+            None => self.remove_one(key, &options).await,
+        };
+        removed.of_size(size)
     }
 
     pub(super) async fn remove_one(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {

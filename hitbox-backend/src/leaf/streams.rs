@@ -329,7 +329,29 @@ impl<S: Store> BodyWriter for LeafWriter<S> {
     }
 
     async fn finish(self: Box<Self>) -> Receipt {
-        let Self { leaf, key, entry, value, mut options, origin, body, written } = *self;
+        let size = stream::size_of(self.written, &self.entry);
+        self.end().await.of_size(Some(size))
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.body.abort().await;
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        let Self { leaf, key, entry, mut options, origin, body, .. } = *self;
+        body.abort().await;
+        let BodyOrigin::Load(load) = origin else { return leaf.not_admitted() };
+        options.ticket = stream::ticket_of(&leaf.layout, &key, &entry, &options, &load);
+        if options.ticket.is_none() {
+            return leaf.handle.line(LeafOutcome::Superseded);
+        }
+        leaf.leave_out(&key, None, &Condition::Always, &options).await
+    }
+}
+
+impl<S: Store> LeafWriter<S> {
+    async fn end(self) -> Receipt {
+        let Self { leaf, key, entry, value, mut options, origin, body, written } = self;
         let value = stream::ended(value, &origin, &**leaf.handle.clock());
         let value = match leaf.encoded(value, None) {
             Ok(value) => value,
@@ -357,21 +379,6 @@ impl<S: Store> BodyWriter for LeafWriter<S> {
         let work = |turn| leaf.commit_in_turn(&key, ended, ticket.started(), turn);
         let committed = leaf.in_turn(&key, &ticket, LeafOutcome::Stored, work).await;
         committed.unwrap_or_else(|error| leaf.handle.refuse(error))
-    }
-
-    async fn abort(self: Box<Self>) {
-        self.body.abort().await;
-    }
-
-    async fn leave_out(self: Box<Self>) -> Receipt {
-        let Self { leaf, key, entry, mut options, origin, body, .. } = *self;
-        body.abort().await;
-        let BodyOrigin::Load(load) = origin else { return leaf.not_admitted() };
-        options.ticket = stream::ticket_of(&leaf.layout, &key, &entry, &options, &load);
-        if options.ticket.is_none() {
-            return leaf.handle.line(LeafOutcome::Superseded);
-        }
-        leaf.leave_out(&key, None, &Condition::Always, &options).await
     }
 }
 

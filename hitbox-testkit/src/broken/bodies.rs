@@ -41,6 +41,8 @@ pub enum BodyDefect {
     PurgesAnyGeneration,
     /// An eviction is a purge.
     EvictsFromAll,
+    /// Metadata have no size.
+    ForgetsMetadata,
 }
 
 /// A backend whose bodies have a defect.
@@ -244,6 +246,13 @@ impl BodyReader for DefectiveReader {
 
     fn len(&self) -> Option<u64> {
         self.reader.len()
+    }
+
+    fn size(&self) -> Option<u64> {
+        match self.defect {
+            BodyDefect::ForgetsMetadata => self.reader.len(),
+            _ => self.reader.size(),
+        }
     }
 
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {

@@ -232,6 +232,7 @@ behaviours! {
         broken::bodies(BodyDefect::StoresLate), broken::bodies(BodyDefect::PurgesAnyGeneration)];
     "stream_08" stream::stream_08_evictions_and_purges rejects [
         broken::composed_bodies(BodyDefect::EvictsFromAll)];
+    "stream_09" stream::stream_09_sizes_agree rejects [broken::bodies(BodyDefect::ForgetsMetadata)];
     "errors_01" errors::errors_01_kinds_paths_and_sources rejects [
         broken::upper(Defect::AnonymousErrors), broken::alone(Defect::AnonymousErrors)];
     "errors_02" errors::errors_02_a_hanging_layer_is_a_timeout rejects [broken::naive()];

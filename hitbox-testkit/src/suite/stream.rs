@@ -1,5 +1,6 @@
 //! Bodies: written by chunks, followed while they are written, read by ranges.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 
@@ -48,6 +49,10 @@ async fn stored(cache: &dyn Backend, key: &CacheKey) -> Result<Option<Vec<u8>>, 
         Some(mut body) => read(&mut *body).await.map(Some).map_err(text),
         None => Ok(None),
     }
+}
+
+fn metadata(text: &str) -> BTreeMap<String, Bytes> {
+    [("type".to_owned(), Bytes::copy_from_slice(text.as_bytes()))].into()
 }
 
 /// Stores so many chunks of a body.
@@ -270,7 +275,6 @@ pub(super) async fn stream_06_metadata_apart_from_the_body(subject: &Subject) ->
     let world = World::new();
     let cache = (subject.whole)(world.clone()).await;
     let (one, absent) = (key("one"), key("absent"));
-    let metadata = |text: &str| [("type".to_owned(), Bytes::copy_from_slice(text.as_bytes()))].into();
     cache.set_metadata(&absent, metadata("b")).await.map_err(text)?;
     ensure!(open(&*cache, &absent).await?.is_none(), "metadata of nothing made an entry");
     let mut details = Details::default();
@@ -380,6 +384,33 @@ pub(super) async fn stream_08_evictions_and_purges(subject: &Subject) -> Verdict
     ensure_eq!(held(&*both, Removal::new(one.clone())).await?, Some(all), "leaves that had it");
     for layer in [&both, &l1, &l2] {
         ensure!(open(&**layer, &one).await?.is_none(), "something is left by a purge");
+    }
+    Ok(())
+}
+
+pub(super) async fn stream_09_sizes_agree(subject: &Subject) -> Verdict {
+    let cache = (subject.whole)(World::new()).await;
+    let one = key("one");
+    for chunks in [0, 1, CHUNKS] {
+        let mut details = Details::default();
+        details.metadata = metadata("text");
+        let size = chunks * CHUNK + details.metadata.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+        let entry = CacheValue::new(()).with_details(details);
+        let mut sink = cache.write_body(&one, entry).await.map_err(text)?;
+        ensure_eq!(sink.follow().size(), None, "the size of what is still arriving");
+        for number in 0..chunks {
+            sink.chunk(chunk(0, number)).await.map_err(text)?;
+        }
+        let written = sink.finish().await.map_err(text)?;
+        ensure_eq!(written.size(), Some(size as u64), "the size when it was written");
+        let hit = open(&*cache, &one).await?.ok_or("no body")?;
+        ensure_eq!(hit.size(), Some(size as u64), "the size when it was found");
+        let evicted =
+            cache.remove(Batch::one(Removal::evict(one.clone()))).await.into_one().unwrap_or_default();
+        ensure_eq!(evicted.size(), Some(size as u64), "the size when it was evicted");
+        let again =
+            cache.remove(Batch::one(Removal::evict(one.clone()))).await.into_one().unwrap_or_default();
+        ensure_eq!(again.size(), None, "the size of what was not there");
     }
     Ok(())
 }

@@ -415,7 +415,7 @@ async fn play(expression: &Expression, steps: &[Step]) -> Result<(), String> {
                 let generation = body.generation() ^ u64::from(is_another);
                 let deleted = backend.delete_generation(&key(k), generation).await;
                 if !is_another {
-                    model.deleted(k, deleted.is_ok_and(|status| status != DeleteStatus::Missing));
+                    model.purged(k, deleted.is_ok_and(|status| status != DeleteStatus::Missing));
                 } else if deleted.is_ok_and(|status| status != DeleteStatus::Missing) {
                     return Err(format!("step {number}: a generation was removed that there was not"));
                 }
@@ -501,4 +501,27 @@ fn random_programs_agree_with_the_model() {
     if let Err(what) = result {
         panic!("with HITBOX_SEED={seed}: {what}");
     }
+}
+
+/// What longer runs have found.
+#[tokio::test]
+async fn programs_that_once_failed() {
+    // An older copy of a layer that failed came back when the generation after it was purged.
+    let expression = Expression::Composed {
+        l1: Box::new(Expression::Memory),
+        l2: Box::new(Expression::Memory),
+        read: 0,
+        write: 2,
+        refill: 0,
+    };
+    let body =
+        Written { key: 0, ttl: None, chunks: 0, meanwhile: Meanwhile::Nothing, end: End::Finish, cut: None };
+    let steps = [
+        Step::Set(0, None, None),
+        Step::Fault { leaf: 0, operation: 1, fault: 0 },
+        Step::Body(body),
+        Step::DeleteGeneration { key: 0, is_another: false },
+        Step::Get(0),
+    ];
+    play(&expression, &steps).await.expect("what the model allows");
 }
