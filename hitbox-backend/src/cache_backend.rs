@@ -182,7 +182,8 @@ pub trait CacheBackend: Backend {
     /// stored if it is still being written. What else is stored or being written under the key stays, and no load ends.
     ///
     /// # Errors
-    /// As [`delete`](Self::delete).
+    /// If any layer failed: it may still be there. [`Unsupported`](hitbox_core::ErrorKind::Unsupported) if a layer that others share cannot
+    /// compare.
     ///
     /// # Cancellation
     /// As [`set`](Self::set).

@@ -205,7 +205,10 @@ impl Drop for InFlightBody {
         }
         drop(bodies);
         self.followed.change(|progress| match &mut progress.state {
-            State::Partial => progress.state = State::Aborted(feed::given_up()),
+            State::Partial => {
+                progress.state = State::Aborted(feed::given_up());
+                progress.written = None;
+            }
             State::Complete { is_settled } => *is_settled = true,
             State::Aborted(_) => {}
         });

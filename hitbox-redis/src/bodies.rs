@@ -2,6 +2,7 @@
 //! its record says. So the server replaces it, lets it end and puts it out as a whole, whoever writes its key, and it has one generation. While it is
 //! written it has a key of its own, which becomes that of the entry when it is committed.
 
+use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,12 +52,10 @@ impl Parts {
         let mut framing = framing_of(self.identity, part);
         framing.add(bytes);
         let stored = [bytes, &framing.trailer()].concat();
-        let mut pipeline = redis::pipe();
-        pipeline.hset(&self.hash, part, stored).pexpire(&self.hash, KEPT.as_millis() as i64);
-        for answer in self.connection.pipeline::<Value>(&mut pipeline).await? {
-            answer?;
-        }
-        Ok(())
+        let mut command = redis::cmd("EVAL");
+        command.arg(scripts::WRITE_PART).arg(1).arg(&self.hash);
+        command.arg(part).arg(stored).arg(KEPT.as_millis() as u64);
+        self.connection.query::<i64>(&command).await.map(drop)
     }
 
     /// A part of so many bytes; nothing if it is not there.
@@ -213,6 +212,8 @@ impl RedisWriter {
         let hash = CacheKey::builder("body")
             .part_bytes("key", key.as_encoded())
             .part("identity", frame.identity)
+            // Other processes may be at a copy of the same body.
+            .part("writer", RandomState::new().hash_one(frame.identity))
             .reserved()
             .build();
         let parts = Parts {
@@ -352,10 +353,13 @@ impl StoreWriter for RedisWriter {
         drop(self);
         // Who still reads it keeps it until then.
         if let Some(mut written) = Arc::into_inner(written)
-            && mem::take(written.is_begun.get_mut())
-            && let Err(error) = written.parts.remove().await
+            && *written.is_begun.get_mut()
         {
-            tracing::debug!(%error, "parts of a body that was given up are left until their time is over");
+            match written.parts.remove().await {
+                Ok(()) => *written.is_begun.get_mut() = false,
+                // It is tried once more when this is dropped.
+                Err(error) => tracing::debug!(%error, "parts of a body that was given up are still there"),
+            }
         }
     }
 }
@@ -417,7 +421,7 @@ impl StoreReader for LongBody {
         let mut command = redis::cmd("EVAL");
         command.arg(scripts::SET_START).arg(1).arg(&self.parts.hash);
         command.arg(wire::encode_body_start(&self.key, entry, frame)).arg(self.commands.end_argument(entry));
-        command.arg(&self.parts.identity.to_le_bytes()[..]);
+        command.arg(&self.start);
         let is_done = self.parts.connection.query::<i64>(&command).await? == 1;
         Ok(Some(if is_done { Conditional::Written } else { Conditional::Conflict(None) }))
     }
@@ -438,7 +442,13 @@ impl RedisStore {
         let stored = self.commands.key(key);
         let mut both = redis::pipe();
         both.get(&stored).cmd("HMGET").arg(&stored).arg("start").arg("len");
-        let mut answers = self.connection.pipeline::<Value>(&mut both).await?.into_iter();
+        let answers = self.connection.pipeline::<Value>(&mut both).await?;
+        let is_other = |answer: &BackendResult<Value>| answer.as_ref().is_err_and(is_wrong_type);
+        if answers.iter().all(is_other) {
+            // Another type, or one that was replaced by the other in between.
+            return Ok(StoredBody::Unsupported);
+        }
+        let mut answers = answers.into_iter();
         let (string, hash) = (of_this_type(answers.next())?, of_this_type(answers.next())?);
         if let Some(Value::BulkString(record)) = string {
             let record = WholeRecord::of(Bytes::from(record));

@@ -131,9 +131,15 @@ return false
 "
 );
 
+/// Writes a part (ARGV 1, ARGV 2) of a body, which the server keeps for ARGV 3 milliseconds.
+pub(crate) const WRITE_PART: &str = r"
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])
+";
+
 /// Puts a body in parts (KEYS 1, of ARGV 5 parts) under its key (KEYS 2), with header and attributes (ARGV 1), to end at ARGV 2 if
 /// that is not empty, on a condition (ARGV 4, with the identity ARGV 3). Its length is ARGV 6. If the condition does not hold the answer is the start of the record that is in
-/// the way, and if parts are gone it is 0.
+/// the way, and if parts are gone it is 0. What is there is replaced by the `RENAME`: if that fails, it stays. An end that is over by now removes the body.
 pub(crate) const COMMIT_BODY: &str = comparing!(
     r"
 if redis.call('HLEN', KEYS[1]) ~= tonumber(ARGV[5]) then return 0 end
@@ -141,20 +147,19 @@ local start, failed = in_the_way(KEYS[2], ARGV[4], ARGV[3], ARGV[1])
 if failed then return failed end
 if start then return start end
 redis.call('HSET', KEYS[1], 'start', ARGV[1], 'identity', string.sub(ARGV[1], 105, 112), 'len', ARGV[6])
-if ARGV[2] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end
-redis.call('UNLINK', KEYS[2])
 redis.call('RENAME', KEYS[1], KEYS[2])
+if ARGV[2] == '' then redis.call('PERSIST', KEYS[2]) else redis.call('PEXPIREAT', KEYS[2], ARGV[2]) end
 return false
 "
 );
 
-/// Replaces header and attributes of a body in parts (ARGV 1, which ends at ARGV 2 if that is not empty) if it is still the one with the
-/// identity ARGV 3; else the answer is 0.
+/// Replaces header and attributes of a body in parts (ARGV 1, which ends at ARGV 2 if that is not empty) if they are still these (ARGV 3); else
+/// the answer is 0.
 pub(crate) const SET_START: &str = looking!(
     r"
 local head, start, failed = look(KEYS[1])
 if failed then return failed end
-if not start or string.sub(head, 105, 112) ~= ARGV[3] then return 0 end
+if start ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[1], 'start', ARGV[1])
 if ARGV[2] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end
 return 1

@@ -59,7 +59,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// ```
     ///
     /// # Errors
-    /// If any layer failed: it is not served there until it has been removed. [`Unsupported`](hitbox_core::ErrorKind::Unsupported) if a
+    /// If any layer failed: it may still be there. [`Unsupported`](hitbox_core::ErrorKind::Unsupported) if a
     /// layer that others share cannot compare.
     ///
     /// # Cancellation

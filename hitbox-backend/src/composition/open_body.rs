@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, CacheValue, Freshness, ReadMode,
+    Accept, BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, CacheValue, Freshness, ReadMode,
 };
 
 use super::attempts::{Asked, ReadAttempts};
@@ -18,6 +18,7 @@ use crate::backend::Backend;
 use crate::completion::{Batch, Completion};
 use crate::envelope::{Chunks, Raw};
 use crate::operation::{Answer, Found, ReadOptions};
+
 use crate::stream::BodyReader;
 
 type Reader = Box<dyn BodyReader>;
@@ -125,16 +126,23 @@ impl LayerReader {
     /// That of the layer that failed.
     async fn move_on(&mut self, failed: BackendError) -> BackendResult<Option<Bytes>> {
         let other = self.layer.other();
-        if std::mem::replace(&mut self.has_moved, true) {
+        if self.has_moved {
             return Err(failed);
         }
-        let options = ReadOptions::NORMAL.without_reconcile().in_background();
+        // Its time may be over by now, which is nothing to who has opened it before.
+        let options = ReadOptions::NORMAL.accepting(Accept::Expired).without_reconcile().in_background();
         let opened = self.composition.layers[other].open_reader(&self.key, &options).await;
-        let Ok(Some(mut reader)) = opened else { return Err(failed) };
-        if reader.generation() != self.reader.generation() || reader.seek(self.at.clone()).is_err() {
+        let is_same = |reader: &Reader| reader.generation() == self.reader.generation();
+        let Some(mut reader) = opened.ok().flatten().filter(is_same) else {
+            self.has_moved = true;
             return Err(failed);
-        }
-        match reader.chunk().await {
+        };
+        let read = match reader.seek(self.at.clone()) {
+            Ok(()) => reader.chunk().await,
+            Err(error) => Err(error),
+        };
+        self.has_moved = true;
+        match read {
             Ok(chunk) => {
                 tracing::debug!(from = %self.reader.label(), to = %reader.label(), error = %failed, "a body is read on from another layer");
                 (self.layer, self.reader) = (other, reader);

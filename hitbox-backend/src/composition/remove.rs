@@ -74,7 +74,10 @@ impl Composition {
                 Some(known) => known,
                 None => self.layers[layer].remove(removals.clone().into()).await,
             };
-            for ((removal, progress), receipt) in removals.iter().zip(&progress).zip(&receipts) {
+            // Who has one generation removed, and fails, has left the key as it was: a copy that was dirty before still is.
+            let are_whole =
+                removals.iter().zip(&progress).zip(&receipts).filter(|((r, _), _)| r.generation.is_none());
+            for ((removal, progress), receipt) in are_whole {
                 self.settle(progress, layer, &removal.key, &removal.options, receipt);
             }
             receipts

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hitbox_core::{CacheKey, CacheValue, RecordKind};
+use hitbox_core::{CacheKey, CacheValue, ErrorKind, RecordKind};
 
 use super::Leaf;
+use super::condition::MAX_CONFLICTS;
 use super::prepare::bytes_of;
 use super::turn::Turn;
 use crate::envelope::Raw;
@@ -51,7 +52,15 @@ impl<S: Store> Leaf<S> {
         if self.handle.coherence().is_dirty(key) {
             return self.handle.line(LeafOutcome::Absent);
         }
-        match self.rewrite_body(key, |stored| with_metadata(stored, metadata)).await {
+        let mut rewritten = self.rewrite_body(key, |stored| with_metadata(stored, metadata)).await;
+        for _ in 1..MAX_CONFLICTS {
+            if !rewritten.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+                break;
+            }
+            // Another process has changed it meanwhile.
+            rewritten = self.rewrite_body(key, |stored| with_metadata(stored, metadata)).await;
+        }
+        match rewritten {
             Ok(Some(receipt)) => receipt,
             Ok(None) => {
                 let change = |stored| Ok(with_metadata(stored, metadata));

@@ -12,7 +12,7 @@ use crate::stats::Event;
 use crate::store::{Conditional, Peek, Store, StoreCondition, StoreWriter};
 
 /// A stored entry changes so often in between before the write is given up.
-const MAX_CONFLICTS: usize = 16;
+pub(super) const MAX_CONFLICTS: usize = 16;
 
 fn mismatch(existing: u64, attempted: u64) -> BackendError {
     BackendError::version_mismatch(VersionMismatch { existing, attempted })

@@ -170,8 +170,9 @@ impl<S: Store> Leaf<S> {
     /// Nothing if there is no entry, or another one. It is the turn of the caller.
     async fn take_generation(&self, key: &CacheKey, generation: u64) -> BackendResult<Option<DeleteStatus>> {
         self.handle.check_key(key)?;
-        if self.handle.coherence().is_dirty(key) {
-            // Nobody is served what is there, and nobody may be when the generation that followed it is gone.
+        if self.handle.coherence().is_dirty(key) && !self.handle.capabilities().shared {
+            // Nobody is served what is there, and nobody may be when the generation that followed it is gone. In a store that others
+            // share it stays dirty: they may have replaced it.
             self.store.remove(key).await?;
             return Ok(Some(DeleteStatus::Missing));
         }

@@ -8,7 +8,9 @@ use hitbox_backend::operation::{Batch, BodyWriter, Presence, TimeChange, Write, 
 use hitbox_backend::{
     Backend, Body, CacheBackend, Compose, LeafOutcome, OffloadPool, ReadOptions, RefillPolicy,
 };
-use hitbox_core::{BackendResult, CacheContext, CacheKey, CacheValue, Details, ErrorKind, Lifetime};
+use hitbox_core::{
+    BackendResult, CacheContext, CacheKey, CacheValue, Details, ErrorKind, Freshness, Lifetime,
+};
 use hitbox_moka::MokaBackend;
 use hitbox_redis::RedisBackend;
 use hitbox_testkit::RedisServer;
@@ -368,4 +370,97 @@ async fn a_server_that_dies_in_the_middle_is_an_error_of_the_write() {
     let receipt = both.finish().await;
     assert!(receipt.is_ok() && receipt.leaves()[1].outcome.error().is_some(), "{receipt:?}");
     assert!(read(&memory).await == body);
+}
+
+/// What other processes have stored is theirs, also where this one does not know what became of its own calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_of_a_generation_takes_nothing_else_in_an_outage() {
+    let server = RedisServer::start();
+    let hasty = || {
+        let redis = RedisBackend::builder(&server.url()).deadline(Duration::from_millis(100)).build();
+        let memory = MokaBackend::builder().build().expect("moka");
+        memory.compose(redis.expect("redis"), OffloadPool::new().shared())
+    };
+    let another = redis(&server);
+    let generation = async || open(&another).await.expect("a body").generation();
+    // A write whose outcome is unknown comes before it.
+    let one = hasty();
+    store(&one, &bytes(1, 100)).await;
+    server.freeze();
+    let receipt = one.set_one(&key(), CacheValue::new(5_u64)).await;
+    server.thaw();
+    assert!(receipt.expect("memory has it").leaves().iter().any(|leaf| leaf.outcome.error().is_some()));
+    store(&another, &bytes(2, 3 * PART)).await;
+    one.delete_generation(&key(), generation().await ^ 1).await.expect("an answer");
+    assert!(read(&another).await == bytes(2, 3 * PART));
+    // Its own outcome is unknown.
+    let two = hasty();
+    store(&two, &bytes(3, 3 * PART)).await;
+    two.evict(&key()).await.expect("evicted");
+    let other = generation().await ^ 1;
+    server.freeze();
+    two.delete_generation(&key(), other).await.expect_err("nobody answers");
+    server.thaw();
+    assert!(read(&two).await == bytes(3, 3 * PART));
+    assert!(read(&another).await == bytes(3, 3 * PART));
+}
+
+/// Changes of what a body says do not undo each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_and_times_are_changed_at_once() {
+    let server = RedisServer::start();
+    let (one, two) = (redis(&server), redis(&server));
+    for round in 0..60 {
+        let entry = CacheValue::new(()).with_lifetime(Lifetime::ttl(now(), Duration::from_secs(1_000)));
+        let mut writer = one.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer");
+        feed(&mut *writer, &bytes(1, 2 * PART)).await.expect("taken");
+        writer.finish().await.into_result().expect("stored");
+        let metadata = std::iter::once(("kind".to_owned(), Bytes::from("film"))).collect();
+        let write = Write::times(key(), TimeChange::stale_from(now()));
+        let film = key();
+        let (said, ended) = tokio::join!(one.set_metadata(&film, metadata), two.write(Batch::one(write)));
+        said.expect("said");
+        ended.into_one().expect("a receipt").into_result().expect("ended");
+        let body = open(&two).await.expect("a body");
+        assert_eq!(body.freshness(), Freshness::Stale, "round {round}");
+        assert!(
+            body.entry().details().is_some_and(|details| details.metadata.contains_key("kind")),
+            "round {round}"
+        );
+    }
+}
+
+/// A body that comes after its end replaces what was there with nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_arrives_late() {
+    let server = RedisServer::start();
+    let cache = RedisBackend::builder(&server.url())
+        .deadline(Duration::from_secs(20))
+        .skew_margin(Duration::ZERO)
+        .build()
+        .expect("redis");
+    store(&cache, &bytes(1, 2 * PART)).await;
+    let end = now() + Duration::from_millis(300);
+    let entry = CacheValue::new(()).with_lifetime(Lifetime::new(None, Some(end), Some(end)));
+    let mut writer = cache.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer");
+    feed(&mut *writer, &bytes(2, 3 * PART)).await.expect("taken");
+    server.freeze();
+    let finish = tokio::spawn(writer.finish());
+    until("it is over", || now() > end + Duration::from_millis(50)).await;
+    server.thaw();
+    finish.await.expect("no panic").into_result().expect("in order");
+    assert_eq!(type_of(&server), "none");
+}
+
+/// Who follows a body that was given up gets nothing of it any more, and keeps nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_follower_keeps_no_parts() {
+    let server = RedisServer::start();
+    let cache = redis(&server);
+    let mut sink = cache.write_body(&key(), CacheValue::new(())).await.expect("a sink");
+    let mut follower = sink.follow();
+    sink.chunk(bytes(1, 3 * PART)).await.expect("taken");
+    sink.abort().await;
+    until("nothing is left", || under_way(&server).is_empty()).await;
+    assert_eq!(rest_of(&mut follower).await.map(drop).expect_err("given up").kind(), ErrorKind::Closed);
 }

@@ -45,12 +45,17 @@ fn without(right: &str) -> Vec<&'static str> {
     RIGHTS.into_iter().filter(|other| *other != right).collect()
 }
 
-/// One in parts, which is written, read and given up.
+/// One in parts.
+async fn long_body_of(redis: &RedisBackend, text: &str) -> BackendResult<()> {
+    let mut sink = redis.write_body(&key(7), CacheValue::new(())).await?;
+    sink.chunk(text.repeat(300_000)).await?;
+    sink.finish().await.map(drop)
+}
+
+/// The same, which is written, read and given up.
 async fn long_body(redis: &RedisBackend) -> BackendResult<()> {
     let chunk = || "x".repeat(300_000);
-    let mut sink = redis.write_body(&key(7), CacheValue::new(())).await?;
-    sink.chunk(chunk()).await?;
-    sink.finish().await?;
+    long_body_of(redis, "x").await?;
     let mut body = redis.open_body(&key(7)).await?.expect("a body");
     while body.chunk().await?.is_some() {}
     let mut sink = redis.write_body(&key(7), CacheValue::new(())).await?;
@@ -192,4 +197,16 @@ async fn case_f29_keys_out_of_reach_and_wrong_passwords_are_clear_errors() {
     let select = open(&address("cache:sesame", "/1")).ping().await.expect_err("no right to SELECT");
     assert_eq!(select.kind(), ErrorKind::Configuration, "{select}");
     assert!(select.to_string().to_lowercase().contains("select"), "{select}");
+}
+
+/// A body that cannot be put in the place of another leaves that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_without_a_right_leaves_what_is_there() {
+    let server = RedisServer::start();
+    long_body_of(&user(&server, &RIGHTS), "x").await.expect("stored");
+    let unable = user(&server, &without("+rename"));
+    long_body_of(&unable, "y").await.expect_err("no right");
+    let able = user(&server, &RIGHTS);
+    let mut body = able.open_body(&key(7)).await.expect("an answer").expect("a body");
+    assert_eq!(body.chunk().await.expect("a part").expect("some")[0], b'x');
 }

@@ -11,13 +11,15 @@ use hitbox_backend::policy::{
 use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
     Backend, CacheBackend, Compose, CompositionBackend, Layer, LeafOutcome, LeafStatistics, OffloadPool,
-    ReadOptions, Receipt, RefillPolicy, Requirement, Wrap,
+    ReadOptions, Receipt, RefillPolicy, Requirement, SystemClock, Wrap,
 };
-use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Details, ErrorKind, Limits, Scope};
+use hitbox_core::{
+    BackendLabel, BackendResult, CacheKey, CacheValue, Clock, Details, ErrorKind, Lifetime, Limits, Scope,
+};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
 use hitbox_quick::QuickBackend;
-use hitbox_testkit::{Trouble, Troubled};
+use hitbox_testkit::{Fault, Faults, Faulty, Operation, Trouble, Troubled};
 use tokio::sync::Semaphore;
 
 fn key() -> CacheKey {
@@ -512,4 +514,30 @@ async fn a_body_is_read_on_from_the_other_layer() {
             assert_ne!(reader.label(), from, "the reader says whose bytes it has");
         }
     }
+}
+
+/// A call that is dropped while it goes on in the other layer costs the reader nothing, and nor does the end of the body's time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_moves_on_whoever_gives_it_up_in_between() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (above, below) = (Faults::default(), Faults::default());
+    let upper = Faulty::new(memory(), &above, clock.clone());
+    let both = upper.compose(Faulty::new(memory(), &below, clock.clone()), OffloadPool::new().shared());
+    let end = clock.now() + Duration::from_millis(100);
+    let retain = end + Duration::from_secs(600);
+    let entry = CacheValue::new(()).with_lifetime(Lifetime::new(None, Some(end), Some(retain)));
+    let mut writer = create_of(&both, entry).await;
+    put(&mut *writer, 10).await.expect("chunks");
+    assert!(writer.finish().await.is_ok());
+    let mut body = both.open_body(&key()).await.expect("an answer").expect("a body");
+    let first = body.chunk().await.expect("a chunk").expect("some");
+    until("it is over", async || clock.now() > end).await;
+    above.always(Operation::ReadChunk, Fault::Fail(ErrorKind::Io));
+    below.nth(Operation::ReadChunk, 1, Fault::Hang);
+    tokio::time::timeout(Duration::from_millis(20), body.chunk()).await.expect_err("it hangs");
+    let mut read = first.to_vec();
+    while let Some(chunk) = body.chunk().await.expect("the other layer has it") {
+        read.extend_from_slice(&chunk);
+    }
+    assert_eq!(Some(read.len() as u64), body.len());
 }
