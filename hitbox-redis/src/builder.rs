@@ -98,7 +98,7 @@ impl RedisBuilder {
         self
     }
 
-    /// Refuses [bodies](hitbox_backend::stream) of more bytes than these, 64 MiB by default. One of up to 256 KiB is stored as one value, and a
+    /// Refuses bodies of more bytes than these, 64 MiB by default. One of up to 256 KiB is stored as one value, and a
     /// longer one in parts of so many, under one key: with a limit of 256 KiB nothing is stored in parts.
     #[must_use]
     pub fn body_limit(mut self, bytes: u64) -> Self {
