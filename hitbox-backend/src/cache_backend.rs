@@ -178,7 +178,7 @@ pub trait CacheBackend: Backend {
         remove_one(self, Removal::new(key.clone()))
     }
 
-    /// Removes the body of one generation, as its [reader](BodyReader::generation) tells it, from all layers, and keeps it from being
+    /// Removes the body of one generation, as its [reader](crate::operation::BodyReader::generation) tells it, from all layers, and keeps it from being
     /// stored if it is still being written. What else is stored or being written under the key stays, and no load ends.
     ///
     /// # Errors
