@@ -73,11 +73,14 @@ made_here! {
     stats_03_hits_of_layers_add_up
     stats_05_lengths_name_their_leaf
     stream_01_chunks_become_one_body
+    stream_02_layers_fail_by_themselves
     stream_03_writers_are_followed
     stream_04_followers_have_one_writer
     stream_05_ranges
     stream_06_metadata_apart_from_the_body
     stream_07_what_comes_in_between_wins
+    stream_08_evictions_and_purges
+    stream_09_sizes_agree
     errors_01_kinds_paths_and_sources
     errors_02_a_hanging_layer_is_a_timeout
 }
