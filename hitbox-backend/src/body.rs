@@ -78,6 +78,11 @@ impl DerefMut for Body {
 }
 
 impl Body {
+    /// The metadata with this name, as it was when the body was opened.
+    pub fn metadata(&self, name: &str) -> Option<&Bytes> {
+        self.entry().details()?.metadata.get(name)
+    }
+
     /// What is left of it as a stream. An error is its last item.
     pub fn into_stream(self) -> impl Stream<Item = BackendResult<Bytes>> + Send + Unpin + 'static {
         let next = |mut reader: Box<dyn BodyReader>| async move {

@@ -118,7 +118,8 @@ pub(crate) async fn reconcile_key<B: Backend + ?Sized>(backend: &B, key: &CacheK
     let dirty = dirty_leaves(layout, key);
     if !open.covers(dirty) {
         let options = WriteOptions::of(&ticket).skipping(all_but(layout, dirty).union(open));
-        drop(backend.remove(Batch::one(Removal::new(key.clone()).with_options(options))).await);
+        let removal = Removal::new(key.clone()).of_outdated().with_options(options);
+        drop(backend.remove(Batch::one(removal)).await);
     }
     dirty_leaves(layout, key).is_empty()
 }

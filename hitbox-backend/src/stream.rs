@@ -86,15 +86,86 @@ pub trait BodyReader: Send {
     /// "to the end".
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] if the range starts behind its own end, or not within the body; a body without bytes can be
-    /// read from 0.
+    /// [`ErrorKind::Range`] if the range starts behind its own end, or not within the body; a body without bytes can be
+    /// read from 0. The reader goes on where it was. Of a body that is still arriving it may be [`chunk`](Self::chunk) that fails so.
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()>;
 
     /// The next chunk; nothing at the end.
     ///
     /// # Errors
-    /// If the body cannot be read on.
+    /// If the body cannot be read on. After a [temporary](hitbox_core::ErrorStatus) one the reader may be asked again, and goes on where it was.
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>>;
+}
+
+/// A reader around another, which forwards what it does not do otherwise.
+#[async_trait]
+pub trait ReaderWrapper: Send {
+    /// The reader that is wrapped.
+    fn reader(&self) -> &dyn BodyReader;
+
+    /// The same, to read on.
+    fn reader_mut(&mut self) -> &mut dyn BodyReader;
+
+    /// See [`BodyReader::generation`].
+    fn generation(&self) -> u64 {
+        self.reader().generation()
+    }
+
+    /// See [`BodyReader::size`].
+    fn size(&self) -> Option<u64> {
+        self.reader().size()
+    }
+
+    /// See [`BodyReader::seek`].
+    ///
+    /// # Errors
+    /// Those of the wrapped reader.
+    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
+        self.reader_mut().seek(range)
+    }
+
+    /// See [`BodyReader::chunk`].
+    ///
+    /// # Errors
+    /// Those of the wrapped reader.
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        self.reader_mut().chunk().await
+    }
+}
+
+#[async_trait]
+impl<R: ReaderWrapper> BodyReader for R {
+    fn entry(&self) -> &CacheValue<()> {
+        self.reader().entry()
+    }
+
+    fn label(&self) -> BackendLabel {
+        self.reader().label()
+    }
+
+    fn freshness(&self) -> Freshness {
+        self.reader().freshness()
+    }
+
+    fn generation(&self) -> u64 {
+        ReaderWrapper::generation(self)
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.reader().len()
+    }
+
+    fn size(&self) -> Option<u64> {
+        ReaderWrapper::size(self)
+    }
+
+    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
+        ReaderWrapper::seek(self, range)
+    }
+
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        ReaderWrapper::chunk(self).await
+    }
 }
 
 /// The size of a body of so many bytes, with this entry.
@@ -152,7 +223,7 @@ pub(crate) fn part_of(range: Range<u64>, len: u64, label: BackendLabel) -> Backe
     let end = range.end.min(len);
     if range.start > range.end || (range.start >= len && range.start > 0) {
         let message = format!("{}..{} is no range of {len} bytes", range.start, range.end);
-        return Err(BackendError::new(ErrorKind::Unsupported, message).at(label).during(Operation::ReadBody));
+        return Err(BackendError::new(ErrorKind::Range, message).at(label).during(Operation::ReadBody));
     }
     Ok(range.start..end)
 }

@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Conflict,
     /// The backend cannot do this.
     Unsupported,
+    /// A range does not begin within the body that is read.
+    Range,
     /// A layer that was declared required failed; the cause says how.
     RequiredLayer,
     /// Every layer failed; [`BackendError::causes`] has one error per layer.
@@ -56,6 +58,7 @@ impl ErrorKind {
             Self::VersionMismatch => "version_mismatch",
             Self::Conflict => "conflict",
             Self::Unsupported => "unsupported",
+            Self::Range => "range",
             Self::RequiredLayer => "required_layer",
             Self::AllLayers => "all_layers",
             Self::Overloaded => "overloaded",
@@ -174,6 +177,7 @@ impl From<BackendError> for std::io::Error {
             ErrorKind::Timeout => std::io::ErrorKind::TimedOut,
             ErrorKind::Codec => std::io::ErrorKind::InvalidData,
             ErrorKind::Unsupported => std::io::ErrorKind::Unsupported,
+            ErrorKind::Range => std::io::ErrorKind::InvalidInput,
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -153,14 +153,19 @@ return false
 "
 );
 
-/// Replaces header and attributes of a body in parts (ARGV 1, which ends at ARGV 2 if that is not empty) if they are still these (ARGV 3); else
+/// Replaces header and attributes of a record (ARGV 1, which ends at ARGV 2 if that is not empty) if they are still these (ARGV 3); else
 /// the answer is 0.
 pub(crate) const SET_START: &str = looking!(
     r"
 local head, start, failed = look(KEYS[1])
 if failed then return failed end
-if start ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], 'start', ARGV[1])
+if start then
+  if start ~= ARGV[3] then return 0 end
+  redis.call('HSET', KEYS[1], 'start', ARGV[1])
+else
+  if #head ~= 144 or redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) ~= ARGV[3] then return 0 end
+  redis.call('SET', KEYS[1], ARGV[1] .. redis.call('GETRANGE', KEYS[1], #ARGV[3], -1))
+end
 if ARGV[2] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end
 return 1
 "

@@ -1,6 +1,5 @@
 //! A backend that fails, stalls or hangs when it is told to.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,11 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{Answers, LeafSet, Removal, TryRead, Write, WriteOptions};
 use hitbox_backend::operation::{Batch, BodyReader, BodyWriter, Completion, Presence, Receipts, WrittenPart};
-use hitbox_backend::wrap::{Wrapper, forward};
+use hitbox_backend::wrap::{ReaderWrapper, Wrapper, forward};
 use hitbox_backend::{Backend, IntoBackend, LeafOutcome, ReadOptions, Receipt};
-use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, Freshness,
-};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind};
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -300,29 +297,13 @@ struct FaultyReader {
 }
 
 #[async_trait]
-impl BodyReader for FaultyReader {
-    fn entry(&self) -> &CacheValue<()> {
-        self.reader.entry()
+impl ReaderWrapper for FaultyReader {
+    fn reader(&self) -> &dyn BodyReader {
+        &*self.reader
     }
 
-    fn label(&self) -> BackendLabel {
-        self.reader.label()
-    }
-
-    fn freshness(&self) -> Freshness {
-        self.reader.freshness()
-    }
-
-    fn generation(&self) -> u64 {
-        self.reader.generation()
-    }
-
-    fn len(&self) -> Option<u64> {
-        self.reader.len()
-    }
-
-    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
-        self.reader.seek(range)
+    fn reader_mut(&mut self) -> &mut dyn BodyReader {
+        &mut *self.reader
     }
 
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {

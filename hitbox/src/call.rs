@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use hitbox_backend::{Backend, Body, BodySink, Cacheable, DeleteStatus, Receipt};
+use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
 use crate::cache::Cache;
@@ -280,6 +280,32 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         let key = self.cache.key(&self.key);
         self.call.options.version = Some(version);
         self.cache.shared.insert(&key, value, self.call.lifetime, self.call.options).await
+    }
+
+    /// Replaces the metadata of what is stored with that of [`metadata`](Self::metadata), all of it; the value or body, its generation and its times
+    /// stay. The receipt says which layers had it; where it is absent nothing is created.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use hitbox::{Cache, moka::MokaBackend};
+    /// # let films: Cache<()> = Cache::builder(MokaBackend::builder().build()?).name("films").build()?;
+    /// # let mut sink = films.write_body("metropolis").await?;
+    /// # sink.chunk("first reel").await?;
+    /// # sink.finish().await?;
+    /// films.entry("metropolis").metadata("content-type", "video/mp4").set_metadata().await?;
+    /// let film = films.open_body("metropolis").await?.expect("it is stored");
+    /// assert_eq!(film.metadata("content-type").map(|text| &text[..]), Some(&b"video/mp4"[..]));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If a layer failed, as the policy of writes says: others may have the new metadata.
+    ///
+    /// # Cancellation
+    /// As [`Cache::insert`].
+    pub async fn set_metadata(self) -> BackendResult<Receipt> {
+        let key = self.cache.key(&self.key);
+        self.cache.shared.backend.set_metadata(&key, self.call.options.metadata).await
     }
 
     /// Removes the entry.

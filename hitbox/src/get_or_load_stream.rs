@@ -1,13 +1,13 @@
 //! The way of a call that wants a body and has a source for it: what a layer has, somebody else's load, or its own.
 
-use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::BodyReader;
+use hitbox_backend::wrap::ReaderWrapper;
 use hitbox_backend::{Backend, Body, Cacheable, ReadOptions};
-use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness, Offload, ResponseSource};
+use hitbox_core::{BackendResult, CacheKey, Freshness, Offload, ResponseSource};
 
 use crate::call::{Call, Mode};
 use crate::cycle;
@@ -305,29 +305,13 @@ impl Drop for LoadedReader {
 }
 
 #[async_trait]
-impl BodyReader for LoadedReader {
-    fn entry(&self) -> &CacheValue<()> {
-        self.reader.entry()
+impl ReaderWrapper for LoadedReader {
+    fn reader(&self) -> &dyn BodyReader {
+        &*self.reader
     }
 
-    fn label(&self) -> BackendLabel {
-        self.reader.label()
-    }
-
-    fn freshness(&self) -> Freshness {
-        self.reader.freshness()
-    }
-
-    fn generation(&self) -> u64 {
-        self.reader.generation()
-    }
-
-    fn len(&self) -> Option<u64> {
-        self.reader.len()
-    }
-
-    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
-        self.reader.seek(range)
+    fn reader_mut(&mut self) -> &mut dyn BodyReader {
+        &mut *self.reader
     }
 
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {

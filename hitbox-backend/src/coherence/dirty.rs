@@ -29,10 +29,18 @@ pub(crate) struct DirtyKeys {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Dirty keys, each with the number of the write that made it dirty.
-    keys: HashMap<CacheKey, u64>,
+    keys: HashMap<CacheKey, Mark>,
     /// Writes that would have marked a key while the whole store was dirty.
     unnamed: u64,
+}
+
+/// Why a key is dirty.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// The number of the write that made it dirty.
+    number: u64,
+    /// What was made until then is outdated.
+    since: Timestamp,
 }
 
 /// An erasing of the store under way.
@@ -56,10 +64,11 @@ impl DirtyKeys {
             table.unnamed += 1;
             return;
         }
-        let by = table.keys.entry(key.clone()).or_insert(number);
-        *by = number.max(*by);
+        let since = now();
+        let mark = table.keys.entry(key.clone()).or_insert(Mark { number, since });
+        *mark = Mark { number: number.max(mark.number), since: since.max(mark.since) };
         if table.keys.len() > MAX_KEYS && self.is_shared {
-            self.ignore(&mut table, now());
+            self.ignore(&mut table, since);
         } else if table.keys.len() > MAX_KEYS {
             table.keys = HashMap::new();
             self.count.store(ALL, Ordering::Release);
@@ -96,6 +105,11 @@ impl DirtyKeys {
         self.is_all() || self.lock().keys.contains_key(key)
     }
 
+    /// Until when entries of a dirty key are outdated; nothing if that is not known.
+    pub(super) fn since(&self, key: &CacheKey) -> Option<Timestamp> {
+        self.lock().keys.get(key).map(|mark| mark.since)
+    }
+
     #[inline]
     pub(super) fn is_any(&self) -> bool {
         self.count.load(Ordering::Acquire) != 0
@@ -112,7 +126,7 @@ impl DirtyKeys {
             return;
         }
         let mut table = self.lock();
-        if !self.is_all() && table.keys.get(key).is_some_and(|by| *by <= number) {
+        if !self.is_all() && table.keys.get(key).is_some_and(|mark| mark.number <= number) {
             table.keys.remove(key);
             self.count.store(table.keys.len(), Ordering::Release);
         }
@@ -130,7 +144,7 @@ impl DirtyKeys {
             // Nobody knows which keys were marked meanwhile: the next erasing has to do it.
             return;
         }
-        table.keys.retain(|key, number| !is_before(key, *number));
+        table.keys.retain(|key, mark| !is_before(key, mark.number));
         self.count.store(table.keys.len(), Ordering::Release);
     }
 

@@ -23,7 +23,7 @@ pub(crate) mod sync {
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use hitbox_core::{CacheKey, CacheValue, Clock};
+use hitbox_core::{CacheKey, CacheValue, Clock, Timestamp};
 
 use dirty::DirtyKeys;
 use epochs::{EpochHome, Epochs};
@@ -87,6 +87,11 @@ impl Coherence {
     #[inline(always)]
     pub fn is_dirty(&self, key: &CacheKey) -> bool {
         self.dirty.has(key)
+    }
+
+    /// Until when entries of a dirty key are outdated; nothing if that is not known.
+    pub(crate) fn dirty_since(&self, key: &CacheKey) -> Option<Timestamp> {
+        self.dirty.since(key)
     }
 
     /// Whether this entry of the store must not be served, whatever its key.

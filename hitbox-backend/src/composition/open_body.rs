@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hitbox_core::{
-    Accept, BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, CacheValue, Freshness, ReadMode,
-};
+use hitbox_core::{Accept, BackendError, BackendResult, BoxFuture, CacheKey, ReadMode};
 
 use super::attempts::{Asked, ReadAttempts};
 use super::read::Detachment;
@@ -18,8 +16,7 @@ use crate::backend::Backend;
 use crate::completion::{Batch, Completion};
 use crate::envelope::{Chunks, Raw};
 use crate::operation::{Answer, Found, ReadOptions};
-
-use crate::stream::BodyReader;
+use crate::stream::{BodyReader, ReaderWrapper};
 
 type Reader = Box<dyn BodyReader>;
 
@@ -154,25 +151,13 @@ impl LayerReader {
 }
 
 #[async_trait]
-impl BodyReader for LayerReader {
-    fn entry(&self) -> &CacheValue<()> {
-        self.reader.entry()
+impl ReaderWrapper for LayerReader {
+    fn reader(&self) -> &dyn BodyReader {
+        &*self.reader
     }
 
-    fn label(&self) -> BackendLabel {
-        self.reader.label()
-    }
-
-    fn freshness(&self) -> Freshness {
-        self.reader.freshness()
-    }
-
-    fn generation(&self) -> u64 {
-        self.reader.generation()
-    }
-
-    fn len(&self) -> Option<u64> {
-        self.reader.len()
+    fn reader_mut(&mut self) -> &mut dyn BodyReader {
+        &mut *self.reader
     }
 
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {

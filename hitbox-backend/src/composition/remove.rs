@@ -9,7 +9,7 @@ use super::finish::CompletesWhenDropped;
 use super::state::Composition;
 use super::{Layer, Pair, receipts};
 use crate::completion::{Batch, Completion};
-use crate::operation::{Reach, Removal, WriteOptions};
+use crate::operation::{Reach, Removal, Target, WriteOptions};
 use crate::receipt::{Receipt, Receipts};
 use crate::stream;
 
@@ -25,7 +25,9 @@ impl Composition {
             (0..removals.len()).filter(|at| removals[*at].options.ticket.is_none()).collect();
         let tickets = match &removals[..] {
             // It ends no load: what that brings is another generation.
-            [Removal { key, generation: Some(_), .. }] => vec![self.layout.begin_maintenance_write(key)],
+            [Removal { key, target: Target::Generation(_), .. }] => {
+                vec![self.layout.begin_maintenance_write(key)]
+            }
             _ => self.layout.begin_writes(open.iter().map(|at| &removals[*at].key)),
         };
         for (at, ticket) in open.into_iter().zip(tickets) {
@@ -75,10 +77,10 @@ impl Composition {
                 None => self.layers[layer].remove(removals.clone().into()).await,
             };
             // Who has one generation removed, and fails, has left the key as it was: a copy that was dirty before still is.
-            let are_whole =
-                removals.iter().zip(&progress).zip(&receipts).filter(|((r, _), _)| r.generation.is_none());
-            for ((removal, progress), receipt) in are_whole {
-                self.settle(progress, layer, &removal.key, &removal.options, receipt);
+            for ((removal, progress), receipt) in removals.iter().zip(&progress).zip(&receipts) {
+                if !matches!(removal.target, Target::Generation(_)) {
+                    self.settle(progress, layer, &removal.key, &removal.options, receipt);
+                }
             }
             receipts
         };

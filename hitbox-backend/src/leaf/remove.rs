@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 
-use hitbox_core::{BackendError, BackendResult, CacheKey};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue};
 
 use super::check::Parsed;
 use super::health::Side;
@@ -15,7 +15,7 @@ use crate::coherence::epochs::Validity;
 use crate::completion::{Batch, Completion};
 use crate::envelope::wire;
 use crate::metrics::Timers;
-use crate::operation::{Reach, Removal, WriteOptions};
+use crate::operation::{Reach, Removal, Target, WriteOptions};
 use crate::receipt::{DeleteStatus, LeafOutcome, Receipt, Receipts};
 use crate::stats::Event;
 use crate::store::{Peek, Store, StoredBody};
@@ -109,7 +109,7 @@ impl<S: Store> Leaf<S> {
     }
 
     async fn remove_any(&self, removal: &Removal) -> Receipt {
-        let Removal { key, reach, generation, options } = removal;
+        let Removal { key, reach, target, options } = removal;
         if options.skip.contains(self.handle.position()) {
             return self.handle.line(LeafOutcome::Skipped);
         }
@@ -119,9 +119,12 @@ impl<S: Store> Leaf<S> {
             // An entry is dropped for want of room: that brings no new state.
             options.ticket.get_or_insert_with(|| self.layout.begin_maintenance_write(key));
         }
-        let removed = match generation {
-            Some(generation) => self.remove_generation(key, *generation, &options).await,
-            None => self.remove_one(key, &options).await,
+        let removed = match target {
+            Target::Generation(generation) => self.remove_generation(key, *generation, &options).await,
+            Target::Outdated if self.handle.capabilities().shared => {
+                self.remove_outdated(key, &options).await
+            }
+            Target::Any | Target::Outdated => self.remove_one(key, &options).await,
         };
         removed.of_size(size)
     }
@@ -186,22 +189,52 @@ impl<S: Store> Leaf<S> {
             // Others may write between a look and a removal.
             return Err(BackendError::unsupported("the removal of one generation"));
         }
-        let stored = match self.store.open_body(key).await? {
-            StoredBody::There(body) => wire::identity_of(body.start()),
-            StoredBody::Absent => None,
-            StoredBody::Unsupported => match self.store.read(key).await? {
-                Some(stored) => match self.handle.parse(key, stored) {
-                    Parsed::Value(stored) => Some(stored.data().identity()),
-                    _ => None,
-                },
-                None => None,
-            },
-        };
-        if stored != Some(generation) {
+        let stored = self.stored_identity(key).await?;
+        if stored.is_none_or(|(_, identity)| identity != generation) {
             return Ok(None);
         }
         let held = self.store.take(key).await?;
         Ok(Some(self.status_of(key, held).await))
+    }
+
+    /// What is stored, and its identity.
+    async fn stored_identity(&self, key: &CacheKey) -> BackendResult<Option<(CacheValue<()>, u64)>> {
+        match self.store.open_body(key).await? {
+            StoredBody::There(body) => {
+                let entry = wire::peek(body.start()).and_then(Result::ok);
+                return Ok(entry.zip(wire::identity_of(body.start())));
+            }
+            StoredBody::Absent => return Ok(None),
+            StoredBody::Unsupported => {}
+        }
+        let Some(stored) = self.store.read(key).await? else { return Ok(None) };
+        let Parsed::Value(stored) = self.handle.parse(key, stored) else { return Ok(None) };
+        let identity = stored.data().identity();
+        Ok(Some((stored.map(drop), identity)))
+    }
+
+    /// Removes what is older than the call that failed here, in a store that others share.
+    async fn remove_outdated(&self, key: &CacheKey, options: &WriteOptions) -> Receipt {
+        let ticket = self.ticket(key, options);
+        let work = async |turn| self.handle.removed(key, &turn, self.take_outdated(key).await);
+        let removed = self.in_turn(key, &ticket, LeafOutcome::Absent, work).await;
+        removed.unwrap_or_else(|error| self.handle.not_removed(error))
+    }
+
+    async fn take_outdated(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.handle.check_key(key)?;
+        let Some((stored, identity)) = self.stored_identity(key).await? else {
+            return Ok(DeleteStatus::Missing);
+        };
+        let since = self.handle.coherence().dirty_since(key);
+        if since.zip(stored.created()).is_some_and(|(since, created)| created > since) {
+            return Ok(DeleteStatus::Missing);
+        }
+        let held = match self.store.take_same(key, identity).await? {
+            Some(held) => held,
+            None => self.store.take(key).await?,
+        };
+        Ok(self.status_of(key, held).await)
     }
 
     /// A write whose scopes have been invalidated since it started replaces what was there with nothing.

@@ -242,11 +242,11 @@ impl<S: Store> Leaf<S> {
         if !self.still_counts(key, &entry).await? {
             return Ok(Some(handle.line(LeafOutcome::Absent)));
         }
-        let (changed, mut frame) = (change(entry), wire::body_frame(key, handle.codec()));
-        let value = changed.clone().map(|()| Raw::encoded(frame.clone(), None));
-        let value = self.prepare(key, value, None)?;
+        // It is the same body.
+        let mut frame = wire::body_frame(key, handle.codec());
         frame.identity = identity;
-        match body.replace_entry(&changed.map(|()| Raw::encoded(frame, None))).await? {
+        let value = self.prepare(key, change(entry).map(|()| Raw::encoded(frame, None)), None)?;
+        match body.replace_entry(&value).await? {
             Some(Conditional::Written) => return Ok(Some(handle.written(Event::Write, 0, Ok(())))),
             Some(Conditional::Conflict(_)) => return Err(conflict()),
             None => {}

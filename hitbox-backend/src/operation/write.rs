@@ -288,8 +288,8 @@ pub struct Removal {
     pub key: CacheKey,
     /// From which layers.
     pub reach: Reach,
-    /// Of the body of this generation alone; of whatever there is, if there is none.
-    pub generation: Option<u64>,
+    /// Which entry it is of.
+    pub target: Target,
     /// What it belongs to.
     pub options: WriteOptions,
 }
@@ -306,11 +306,25 @@ pub enum Reach {
     Upper,
 }
 
+/// Which entry of a key is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// Whatever there is.
+    #[default]
+    Any,
+    /// The body of this generation alone.
+    Generation(u64),
+    /// What is older than the call of this process that failed there. In a store that others share they may have replaced it since; in
+    /// others it is whatever there is.
+    Outdated,
+}
+
 impl Removal {
     /// A delete.
     #[inline]
     pub fn new(key: CacheKey) -> Self {
-        Self { key, reach: Reach::All, generation: None, options: WriteOptions::default() }
+        Self { key, reach: Reach::All, target: Target::Any, options: WriteOptions::default() }
     }
 
     /// An eviction: the lower layer keeps the entry.
@@ -321,7 +335,12 @@ impl Removal {
     /// The same of the body of this generation alone. What else is stored, or being written, under the key stays.
     #[must_use]
     pub fn of_generation(self, generation: u64) -> Self {
-        Self { generation: Some(generation), ..self }
+        Self { target: Target::Generation(generation), ..self }
+    }
+
+    /// The same of what is outdated.
+    pub(crate) fn of_outdated(self) -> Self {
+        Self { target: Target::Outdated, ..self }
     }
 
     /// The same with these options.
@@ -332,7 +351,7 @@ impl Removal {
 
     /// Whether it takes the key out of all layers, whatever is there.
     pub(crate) fn is_plain(&self) -> bool {
-        self.reach == Reach::All && self.generation.is_none()
+        self.reach == Reach::All && self.target == Target::Any
     }
 }
 

@@ -223,7 +223,7 @@ impl Counters {
 struct ErrorKinds;
 
 impl ErrorKinds {
-    const ALL: [ErrorKind; 14] = [
+    const ALL: [ErrorKind; 16] = [
         ErrorKind::Connection,
         ErrorKind::Timeout,
         ErrorKind::Codec,
@@ -231,9 +231,11 @@ impl ErrorKinds {
         ErrorKind::VersionMismatch,
         ErrorKind::Conflict,
         ErrorKind::Unsupported,
+        ErrorKind::Range,
         ErrorKind::RequiredLayer,
         ErrorKind::AllLayers,
         ErrorKind::Overloaded,
+        ErrorKind::NotAdmitted,
         ErrorKind::Io,
         ErrorKind::Protocol,
         ErrorKind::Configuration,

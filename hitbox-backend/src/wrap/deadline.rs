@@ -1,6 +1,5 @@
 //! Cuts calls that take too long.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use hitbox_core::{
-    BackendError, BackendLabel, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, ErrorKind, Freshness,
-    Operation,
+    BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, ErrorKind, Operation,
 };
 
 use super::{Wrapper, forward};
@@ -21,7 +19,7 @@ use crate::operation::{ReadOptions, WriteOptions};
 use crate::receipt::Receipt;
 use crate::stats::Event;
 use crate::store::WrittenPart;
-use crate::stream::{BodyReader, BodyWriter};
+use crate::stream::{BodyReader, BodyWriter, ReaderWrapper};
 
 /// A backend whose calls are cut after a limit, whatever they are; of bodies every chunk is a call. A read that is cut is
 /// a failed read. A write or delete that is cut has an unknown outcome in each leaf, so that compositions do not serve
@@ -117,29 +115,13 @@ struct CutReader {
 }
 
 #[async_trait]
-impl BodyReader for CutReader {
-    fn entry(&self) -> &CacheValue<()> {
-        self.reader.entry()
+impl ReaderWrapper for CutReader {
+    fn reader(&self) -> &dyn BodyReader {
+        &*self.reader
     }
 
-    fn label(&self) -> BackendLabel {
-        self.reader.label()
-    }
-
-    fn freshness(&self) -> Freshness {
-        self.reader.freshness()
-    }
-
-    fn generation(&self) -> u64 {
-        self.reader.generation()
-    }
-
-    fn len(&self) -> Option<u64> {
-        self.reader.len()
-    }
-
-    fn seek(&mut self, range: Range<u64>) -> BackendResult<()> {
-        self.reader.seek(range)
+    fn reader_mut(&mut self) -> &mut dyn BodyReader {
+        &mut *self.reader
     }
 
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {

@@ -23,6 +23,7 @@ pub use ttl::{Ttl, TtlRule};
 
 pub use crate::backend::Placement;
 pub use crate::layout::{KeyMap, KeyMapping, Layout, LeafInfo};
+pub use crate::stream::ReaderWrapper;
 pub use crate::wrapper::{Offer, Wrapper, forward};
 use hitbox_core::BackendResult;
 

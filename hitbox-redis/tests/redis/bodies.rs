@@ -410,10 +410,11 @@ async fn a_purge_of_a_generation_takes_nothing_else_in_an_outage() {
 async fn metadata_and_times_are_changed_at_once() {
     let server = RedisServer::start();
     let (one, two) = (redis(&server), redis(&server));
-    for round in 0..60 {
+    for round in 0..80 {
+        let len = if round % 2 == 0 { 2 * PART } else { 1_000 };
         let entry = CacheValue::new(()).with_lifetime(Lifetime::ttl(now(), Duration::from_secs(1_000)));
         let mut writer = one.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer");
-        feed(&mut *writer, &bytes(1, 2 * PART)).await.expect("taken");
+        feed(&mut *writer, &bytes(1, len)).await.expect("taken");
         writer.finish().await.into_result().expect("stored");
         let metadata = std::iter::once(("kind".to_owned(), Bytes::from("film"))).collect();
         let write = Write::times(key(), TimeChange::stale_from(now()));
@@ -463,4 +464,38 @@ async fn an_idle_follower_keeps_no_parts() {
     sink.abort().await;
     until("nothing is left", || under_way(&server).is_empty()).await;
     assert_eq!(rest_of(&mut follower).await.map(drop).expect_err("given up").kind(), ErrorKind::Closed);
+}
+
+/// A removal of which nobody knows whether it was carried out is made up for, and takes nothing that another process has stored since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_is_made_up_for_spares_what_is_newer() {
+    let server = RedisServer::start();
+    let another = redis(&server);
+    for len in [1_000, 3 * PART] {
+        for is_replaced in [true, false] {
+            let hasty = RedisBackend::builder(&server.url()).deadline(Duration::from_millis(100)).build();
+            let (memory, pool) = (MokaBackend::builder().build().expect("moka"), OffloadPool::new());
+            let cache = memory.compose(hasty.expect("redis"), pool.shared());
+            store(&cache, &bytes(1, len)).await;
+            server.freeze();
+            cache.delete_one(&key()).await.expect_err("nobody answers");
+            server.thaw();
+            if is_replaced {
+                store(&another, &bytes(2, len)).await;
+            } else {
+                // The removal itself may have been kept, and carried out now.
+                store(&another, &bytes(1, len)).await;
+                server.freeze();
+                cache.delete_one(&key()).await.expect_err("nobody answers");
+                server.thaw();
+            }
+            drop(open(&cache).await);
+            pool.wait_all().await;
+            let is_left = open(&another).await.is_some();
+            assert_eq!(is_left, is_replaced, "{len}");
+            if is_replaced {
+                assert!(read(&another).await == bytes(2, len) && read(&cache).await == bytes(2, len));
+            }
+        }
+    }
 }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_backend::operation::{
-    Batch, BodyReader, BodyWriter, Completion, Content, Reach, Receipts, Removal, Write, WriteOptions,
-    WrittenPart,
+    Batch, BodyReader, BodyWriter, Completion, Content, Reach, Receipts, Removal, Target, Write,
+    WriteOptions, WrittenPart,
 };
-use hitbox_backend::wrap::{Wrapper, forward};
+use hitbox_backend::wrap::{ReaderWrapper, Wrapper, forward};
 use hitbox_backend::{Backend, Raw, ReadOptions, Receipt};
-use hitbox_core::{BackendLabel, BackendResult, CacheKey, CacheValue, Freshness};
+use hitbox_core::{BackendResult, CacheKey, CacheValue};
 
 /// What is wrong with bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Wrapper for BodyDefective {
     fn remove(&self, mut removals: Batch<Removal>) -> Completion<'_, Receipts> {
         for removal in removals.iter_mut() {
             match self.defect {
-                BodyDefect::PurgesAnyGeneration => removal.generation = None,
+                BodyDefect::PurgesAnyGeneration => removal.target = Target::Any,
                 BodyDefect::EvictsFromAll => removal.reach = Reach::All,
                 _ => {}
             }
@@ -224,17 +224,13 @@ struct DefectiveReader {
 }
 
 #[async_trait]
-impl BodyReader for DefectiveReader {
-    fn entry(&self) -> &CacheValue<()> {
-        self.reader.entry()
+impl ReaderWrapper for DefectiveReader {
+    fn reader(&self) -> &dyn BodyReader {
+        &*self.reader
     }
 
-    fn label(&self) -> BackendLabel {
-        self.reader.label()
-    }
-
-    fn freshness(&self) -> Freshness {
-        self.reader.freshness()
+    fn reader_mut(&mut self) -> &mut dyn BodyReader {
+        &mut *self.reader
     }
 
     fn generation(&self) -> u64 {
@@ -242,10 +238,6 @@ impl BodyReader for DefectiveReader {
             BodyDefect::Renumbers => std::ptr::from_ref(&*self.reader).addr() as u64,
             _ => self.reader.generation(),
         }
-    }
-
-    fn len(&self) -> Option<u64> {
-        self.reader.len()
     }
 
     fn size(&self) -> Option<u64> {
@@ -261,9 +253,5 @@ impl BodyReader for DefectiveReader {
             BodyDefect::TakesAnyRange => self.reader.seek(range).or(Ok(())),
             _ => self.reader.seek(range),
         }
-    }
-
-    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
-        self.reader.chunk().await
     }
 }
