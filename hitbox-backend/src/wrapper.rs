@@ -292,8 +292,13 @@ pub mod forward {
     /// Writes to the inner backend what the hooks leave of it.
     pub fn write<W: Wrapper>(wrapper: &W, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
         for write in writes.iter_mut() {
-            if matches!(write.content, Content::Entry(_)) {
-                enter(wrapper, write);
+            match &mut write.content {
+                Content::Entry(_) => enter(wrapper, write),
+                Content::Renewal(renewal) => {
+                    let change = |entry| wrapper.change(&write.key, entry);
+                    *renewal = std::mem::take(renewal).changed(change);
+                }
+                _ => {}
             }
             if let Some(keys) = wrapper.keys() {
                 write.key = keys.map().inward(&write.key);

@@ -40,6 +40,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
         Ok(body.map(Body::from))
     }
 
+    /// How many loads of bodies have ended, of this key and of some others: who looks for a body asks before, and says it with
+    /// [`looked`](crate::Entry::looked).
+    #[doc(hidden)]
+    pub fn body_loads_ended(&self, key: &CacheKey) -> u64 {
+        self.shared.streams.completions(key)
+    }
+
     /// Removes one body from all layers, as the generation of its reader tells it, and keeps it from being stored if it is still being
     /// written. What else is stored or being written under the key stays, and no load ends: that is what
     /// [`remove`](Self::remove) is for.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, DeleteStatus, Receipt};
+use hitbox_backend::{Backend, Body, BodySink, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
 use crate::cache::Cache;
@@ -22,6 +22,8 @@ use crate::settings::LifetimeOverride;
 pub(crate) enum Mode {
     #[default]
     Normal,
+    /// The caller has looked for a body already, when so many loads had ended.
+    Looked(u64),
     Reload,
     Bypass,
 }
@@ -111,6 +113,13 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         self
     }
 
+    /// The caller has looked for a body, when so many [loads had ended](Cache::body_loads_ended), and wants another.
+    #[doc(hidden)]
+    pub fn looked(mut self, ended: u64) -> Self {
+        self.call.mode = Mode::Looked(ended);
+        self
+    }
+
     /// Loads past the cache: nothing is read and nothing stored.
     pub fn bypass(mut self) -> Self {
         self.call.mode = Mode::Bypass;
@@ -137,7 +146,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         let key = self.cache.key(&self.key);
         match self.call.mode {
             Mode::Bypass => Ok(self.cache.missed(&key)),
-            Mode::Normal | Mode::Reload => self.cache.find(&key).await,
+            Mode::Normal | Mode::Looked(_) | Mode::Reload => self.cache.find(&key).await,
         }
     }
 
@@ -233,11 +242,12 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         self.get_or_load_stream_with(|| async { loader().await.map(Loaded::new) }).await
     }
 
-    /// The same with a loader that says how long its body is good, or that there is none, which is not remembered. It cannot say "not
-    /// modified".
+    /// The same with a loader that says how long its body is good, or that there is none, which is not remembered. Of one that is "not modified"
+    /// the life starts anew, as the loader says, and what is stored is the answer.
     ///
     /// # Errors
-    /// As [`Cache::get_or_load_stream`]; of kind [`Absent`](LoadErrorKind::Absent) if the loader says so.
+    /// As [`Cache::get_or_load_stream`]; of kind [`Absent`](LoadErrorKind::Absent) if the loader says so, and of kind
+    /// [`NothingToKeep`](LoadErrorKind::NothingToKeep) if it says "not modified", and nothing is stored.
     pub async fn get_or_load_stream_with<L, F, S, E, D>(self, loader: L) -> Result<Response<Body>, LoadError>
     where
         L: FnOnce() -> F + Send + 'static,
@@ -282,8 +292,8 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         self.cache.shared.insert(&key, value, self.call.lifetime, self.call.options).await
     }
 
-    /// Replaces the metadata of what is stored with that of [`metadata`](Self::metadata), all of it; the value or body, its generation and its times
-    /// stay. The receipt says which layers had it; where it is absent nothing is created.
+    /// Replaces the metadata of what is stored with that of [`metadata`](Self::metadata), all of it; the value or body and its generation stay, and so do its
+    /// times, unless this call says others ([`ttl`](Self::ttl), [`stale`](Self::stale), [`expires_at`](Self::expires_at)): then its life starts anew. The receipt says which layers had it; where it is absent nothing is created.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -305,7 +315,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// As [`Cache::insert`].
     pub async fn set_metadata(self) -> BackendResult<Receipt> {
         let key = self.cache.key(&self.key);
-        self.cache.shared.backend.set_metadata(&key, self.call.options.metadata).await
+        self.cache.shared.set_metadata(&key, self.call.lifetime, self.call.options.metadata).await
     }
 
     /// Removes the entry.

@@ -37,6 +37,8 @@ pub enum LoadErrorKind {
     NothingToKeep,
     /// The loader said that the source has nothing, and the caller asked for a value.
     Absent,
+    /// The loader said that it has nothing for others.
+    Declined,
     /// A loader asked for a key whose load waits for it: for its own, or for one whose loader asks for its own.
     Cycle,
 }
@@ -124,6 +126,7 @@ impl fmt::Display for LoadError {
                     "the loader of {key} says that nothing was modified, and no older value is there to be kept"
                 )?;
             }
+            LoadErrorKind::Declined => write!(f, "the loader of {key} has nothing for others")?,
             LoadErrorKind::Absent => write!(f, "the source has nothing for {key}")?,
             LoadErrorKind::Cycle => write!(f, "the load of {key} would wait for itself")?,
         }

@@ -75,7 +75,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let completions = self.flights.completions(key);
         let first = match call.mode {
             Mode::Normal => internal::try_read(&*self.backend, key, &READ.with_absent(absent)),
-            Mode::Reload | Mode::Bypass => Ok(None),
+            Mode::Looked(_) | Mode::Reload | Mode::Bypass => Ok(None),
         };
         match first {
             Ok(Some(copy)) if self.is_plain_hit(&copy) => {
@@ -424,7 +424,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let value = match loaded.payload {
             Payload::Value(value) => Some(value),
             Payload::Absent => None,
-            Payload::NotModified => return Err(LoadError::new(LoadErrorKind::NothingToKeep, key)),
+            Payload::NotModified(_) => return Err(LoadError::new(LoadErrorKind::NothingToKeep, key)),
+            Payload::Declined => return Err(LoadError::new(LoadErrorKind::Declined, key)),
         };
         let details = loaded.options.details();
         Ok(Response::new(value, Outcome::new(AnswerKind::Bypassed, None)).with(details))

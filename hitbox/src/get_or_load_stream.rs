@@ -50,14 +50,17 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let mut timeouts = Timeouts::start(&*self.clock, soft, hard);
         // Nobody joins a load that goes past the cache.
         let flights = if call.mode == Mode::Bypass { Arc::default() } else { self.streams.clone() };
-        let completions = flights.completions(key);
+        let completions = match call.mode {
+            Mode::Looked(completions) => completions,
+            _ => flights.completions(key),
+        };
         let found = match call.mode {
             Mode::Normal => {
                 let found = self.body_soon(key, READ, &mut timeouts).await;
                 self.count_look(found.as_ref().map(|reader| reader.freshness()));
                 found
             }
-            Mode::Reload | Mode::Bypass => None,
+            Mode::Looked(_) | Mode::Reload | Mode::Bypass => None,
         };
         let mut plan = LoadPlan { bypasses: call.mode == Mode::Bypass, ..LoadPlan::of(call, None) };
         let Some(reader) = found else {
@@ -107,6 +110,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     fn serve_body(&self, key: &CacheKey, reader: Reader, kind: AnswerKind) -> Response<Body> {
         match kind {
             AnswerKind::Hit => self.tell_hit(key, reader.freshness()),
+            AnswerKind::Loaded | AnswerKind::Coalesced => {}
             _ => {
                 count(&self.events.counts.stale_served);
                 self.events.tell(|| CacheEvent::StaleServed { key });
@@ -163,7 +167,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 }
                 Role::Leader(completion, waiting) => {
                     // A body may have been stored since this call looked.
-                    if call.mode == Mode::Normal && flights.completions(key) != completions {
+                    let has_looked = matches!(call.mode, Mode::Normal | Mode::Looked(_));
+                    if has_looked && flights.completions(key) != completions {
                         completions = flights.completions(key);
                         let found = self.body_soon(key, READ_AGAIN, &mut timeouts).await;
                         if let Some(found) = found.filter(|found| found.freshness() == Freshness::Fresh) {
@@ -205,8 +210,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     if is_leader && let Some(panic) = waiting.flight.take_panic() {
                         std::panic::resume_unwind(panic);
                     }
-                    if error.kind() == LoadErrorKind::Absent || call.mode == Mode::Bypass {
+                    let is_answer = matches!(error.kind(), LoadErrorKind::Absent | LoadErrorKind::Declined);
+                    if is_answer || call.mode == Mode::Bypass {
                         return Err(error);
+                    }
+                    if error.kind() == LoadErrorKind::NothingToKeep {
+                        // It was not modified: what is stored is the answer.
+                        let kept = self.body_soon(key, READ_AGAIN, &mut timeouts).await.ok_or(error)?;
+                        let kind = if is_leader { AnswerKind::Loaded } else { AnswerKind::Coalesced };
+                        return Ok(self.serve_body(key, kept, kind));
                     }
                     let Some(older) = self.older_body(key, older, &mut timeouts).await else {
                         return Err(error);

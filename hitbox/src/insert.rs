@@ -1,11 +1,13 @@
 //! Writes and removals by callers, one key at a time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hitbox_backend::operation::Batch;
-use hitbox_backend::operation::{Condition, Removal, TimeChange, Write, WriteOptions};
+use bytes::Bytes;
+use hitbox_backend::operation::{Batch, Condition, Removal, Renewal, TimeChange, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, DeleteStatus, Raw, Receipt};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind, Lifetime};
 
 use crate::entry_options::EntryOptions;
 use crate::settings::LifetimeOverride;
@@ -52,6 +54,26 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             self.record_failures(key, &receipt, &ticket);
         }
         receipt.into_result()
+    }
+
+    /// Other metadata for what is stored, and other times if any are said.
+    pub(crate) async fn set_metadata(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        lifetime: LifetimeOverride,
+        metadata: BTreeMap<String, Bytes>,
+    ) -> BackendResult<Receipt> {
+        let lifetime = (lifetime != LifetimeOverride::NONE).then(|| self.renewed(key, lifetime));
+        let renewal = Renewal { metadata: Some(Arc::new(metadata)), lifetime, generation: None };
+        let write = Write::renewal(key.clone(), renewal);
+        self.backend.write(Batch::one(write)).await.into_one().unwrap_or_default().into_result()
+    }
+
+    /// The instants of an entry whose life starts anew. One that is over at once is over.
+    pub(crate) fn renewed(&self, key: &CacheKey, lifetime: LifetimeOverride) -> Lifetime {
+        let now = self.now();
+        let over = || Lifetime::ttl(now, Duration::ZERO);
+        self.settings.lifetime(key, lifetime, false, now).unwrap_or_else(over)
     }
 
     pub(crate) async fn remove(self: &Arc<Self>, key: &CacheKey) -> BackendResult<DeleteStatus> {

@@ -113,7 +113,7 @@ pub(crate) struct LoadPlan {
 impl LoadPlan {
     /// The load that a call leads, ahead of need if there is a copy.
     pub(crate) fn of(call: &Call, ahead: Option<RefreshAhead>) -> Self {
-        let may_replace = call.mode == Mode::Reload;
+        let may_replace = matches!(call.mode, Mode::Reload | Mode::Looked(_));
         Self { lifetime: call.lifetime, options: call.options.clone(), ahead, may_replace, bypasses: false }
     }
 }
@@ -331,7 +331,11 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let value = match payload {
             Payload::Value(value) => Some(value),
             Payload::Absent => None,
-            Payload::NotModified => {
+            Payload::Declined => {
+                completion.store(Err(LoadError::new(LoadErrorKind::Declined, key)));
+                return None;
+            }
+            Payload::NotModified(_) => {
                 let shown =
                     shown.and_then(|shown| shown.lock().unwrap_or_else(PoisonError::into_inner).take());
                 let previous = match shown {

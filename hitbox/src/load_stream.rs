@@ -13,7 +13,7 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use hitbox_backend::internal::{
     self, BodyFeed, Follower, InFlightBody, LoadPermit, PATIENCE, QUEUE, WriteTicket,
 };
-use hitbox_backend::operation::{Batch, Removal, WriteOptions};
+use hitbox_backend::operation::{Batch, Removal, Renewal, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, LeafOutcome, Receipt};
 use hitbox_core::{
     BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, Details, ErrorKind, Lifetime, Operation,
@@ -152,8 +152,19 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Payload::Absent => {
                 return completion.complete(Err(LoadError::new(LoadErrorKind::Absent, &key)));
             }
-            Payload::NotModified => {
-                return completion.complete(Err(fail(LoadError::new(LoadErrorKind::NothingToKeep, &key))));
+            Payload::Declined => {
+                return completion.complete(Err(LoadError::new(LoadErrorKind::Declined, &key)));
+            }
+            Payload::NotModified(generation) => {
+                let lifetime = self.renewed(&key, lifetime.or(plan.lifetime));
+                let metadata = (!options.metadata.is_empty()).then(|| Arc::new(options.metadata));
+                let renewal = Renewal { metadata, lifetime: Some(lifetime), generation };
+                let ticket = self.keep(&key, renewal, flight.permit()).await;
+                // Whoever waits reads it again.
+                completion.store(Err(LoadError::new(LoadErrorKind::NothingToKeep, &key)));
+                completion.stored();
+                drop(ticket);
+                return;
             }
         };
         self.throttle.end(&key);
@@ -221,6 +232,20 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         completion.stored();
         // Until here others have joined the flight.
         drop(ticket);
+    }
+
+    /// The life of the stored body starts anew. Where nothing is stored nothing is created.
+    async fn keep(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        renewal: Renewal,
+        permit: &LoadPermit,
+    ) -> Option<Arc<WriteTicket>> {
+        let ticket = permit.begin()?;
+        let write = Write::renewal(key.clone(), renewal).with_options(WriteOptions::of(&ticket));
+        let receipt = self.backend.write(Batch::one(write)).await.into_one().unwrap_or_default();
+        self.record_failures(key, &receipt, &ticket);
+        Some(ticket)
     }
 
     fn stream_failed(&self, key: &CacheKey, error: &LoadError) {

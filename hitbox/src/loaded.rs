@@ -31,7 +31,9 @@ pub struct Loaded<V> {
 pub(crate) enum Payload<V> {
     Value(V),
     Absent,
-    NotModified,
+    /// That of this generation, if one is meant.
+    NotModified(Option<u64>),
+    Declined,
 }
 
 impl<V> Loaded<V> {
@@ -50,10 +52,22 @@ impl<V> Loaded<V> {
         Self::of(Payload::Absent)
     }
 
-    /// The value that the cache has is still right: its life starts anew. It is the one that the loader has been shown, if
-    /// it has [looked](Load::previous).
+    /// The value or body that the cache has is still right: its life starts anew. It is the one that the loader has been shown, if
+    /// it has [looked](Load::previous). Of a body all metadata is replaced if any is said here.
     pub const fn not_modified() -> Self {
-        Self::of(Payload::NotModified)
+        Self::of(Payload::NotModified(None))
+    }
+
+    /// The same for the body of this [generation](hitbox_backend::operation::BodyReader::generation): if another has been stored meanwhile, by
+    /// whichever process, that stays as it is, and is the answer.
+    pub const fn body_not_modified(generation: u64) -> Self {
+        Self::of(Payload::NotModified(Some(generation)))
+    }
+
+    /// There is nothing for others who wait: nothing is stored, what is stored stays, and all who wait get an error of the kind
+    /// [`Declined`](crate::LoadErrorKind::Declined), so that each can ask the source by itself. Such as for an answer that is one user's alone.
+    pub const fn declined() -> Self {
+        Self::of(Payload::Declined)
     }
 
     /// The same with what `change` makes of the value, if there is one.
@@ -62,7 +76,8 @@ impl<V> Loaded<V> {
         let payload = match payload {
             Payload::Value(value) => Payload::Value(change(value)),
             Payload::Absent => Payload::Absent,
-            Payload::NotModified => Payload::NotModified,
+            Payload::NotModified(generation) => Payload::NotModified(generation),
+            Payload::Declined => Payload::Declined,
         };
         Loaded { payload, lifetime, store, options }
     }

@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `deny`, `features`, `api`, `behaviours`, `instructions`,
-//! `bench`, `heap`, `fuzz`, `soak`.
+//! The project's own commands: `cargo xtask test`, `tidy`, `deny`, `features`, `api`, `behaviours`, `http-conformance`,
+//! `instructions`, `bench`, `heap`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
@@ -11,6 +11,7 @@ mod deny;
 mod features;
 mod fuzz;
 mod heap;
+mod http_conformance;
 mod run;
 mod soak;
 mod test;
@@ -46,6 +47,9 @@ enum Command {
     },
     /// Lists, per acceptance id, its test and the broken backends that it rejects.
     Behaviours,
+    /// Runs the HTTP working group's cache tests against the example proxy, and compares what passes with the list of what
+    /// has to.
+    HttpConformance(http_conformance::Options),
     /// Counts instructions and allocations of the most important paths, and compares them with the baseline.
     Instructions {
         /// Makes what was counted the baseline.
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
         Command::Features => features::run(),
         Command::Api { bless } => api::run(bless),
         Command::Behaviours => behaviours::run(),
+        Command::HttpConformance(options) => http_conformance::run(&options),
         Command::Instructions { bless } => bench::instructions(bless),
         Command::Bench { subject } => bench::bench(&subject),
         Command::Heap => heap::run(),

@@ -1,8 +1,7 @@
 //! Changes of an entry that is there: its metadata, its times. The value stays.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use hitbox_core::{CacheKey, CacheValue, ErrorKind, RecordKind};
 
 use super::Leaf;
@@ -10,61 +9,43 @@ use super::condition::MAX_CONFLICTS;
 use super::prepare::bytes_of;
 use super::turn::Turn;
 use crate::envelope::Raw;
-use crate::operation::{Condition, TimeChange, WriteOptions};
+use crate::operation::{Condition, Renewal, TimeChange, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
 use crate::store::{Peek, Store};
-use std::sync::Arc;
 
 /// Known absence has times too, and is nothing that a caller would find.
 fn is_value<T>(entry: &CacheValue<T>) -> bool {
     entry.details().is_none_or(|details| details.kind == RecordKind::Value)
 }
 
-fn with_metadata<T>(entry: CacheValue<T>, metadata: &BTreeMap<String, Bytes>) -> CacheValue<T> {
-    let mut details = entry.details().cloned().unwrap_or_default();
-    details.metadata.clone_from(metadata);
-    let epoch = entry.namespace_epoch();
-    entry.with_details(details).with_namespace_epoch(epoch)
-}
-
 impl<S: Store> Leaf<S> {
-    /// Other metadata for what is stored; nothing where nothing is.
-    pub(super) async fn replace_metadata(
-        &self,
-        key: &CacheKey,
-        metadata: &BTreeMap<String, Bytes>,
-        options: &WriteOptions,
-    ) -> Receipt {
+    /// Other metadata or times for what is stored; nothing where nothing is.
+    pub(super) async fn renew(&self, key: &CacheKey, renewal: &Renewal, options: &WriteOptions) -> Receipt {
         let ticket = self.ticket(key, options);
-        let work = |turn| self.replace_metadata_in_turn(key, metadata, turn);
+        let work = |turn| self.renew_in_turn(key, renewal, turn);
         self.in_turn(key, &ticket, LeafOutcome::Absent, work)
             .await
             .unwrap_or_else(|error| self.handle.refuse(error))
     }
 
-    async fn replace_metadata_in_turn(
-        &self,
-        key: &CacheKey,
-        metadata: &BTreeMap<String, Bytes>,
-        _turn: Turn<'_>,
-    ) -> Receipt {
+    async fn renew_in_turn(&self, key: &CacheKey, renewal: &Renewal, _turn: Turn<'_>) -> Receipt {
         if self.handle.coherence().is_dirty(key) {
             return self.handle.line(LeafOutcome::Absent);
         }
-        let mut rewritten = self.rewrite_body(key, |stored| with_metadata(stored, metadata)).await;
+        let mut rewritten = self.rewrite_body(key, renewal).await;
         for _ in 1..MAX_CONFLICTS {
             if !rewritten.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
                 break;
             }
             // Another process has changed it meanwhile.
-            rewritten = self.rewrite_body(key, |stored| with_metadata(stored, metadata)).await;
+            rewritten = self.rewrite_body(key, renewal).await;
         }
         match rewritten {
             Ok(Some(receipt)) => receipt,
             Ok(None) => {
-                let change = |stored| Ok(with_metadata(stored, metadata));
-                self.rewrite(key, change, Some(Event::Write)).await
+                let change = |stored| Ok(renewal.apply(stored));
+                self.rewrite(key, change, renewal.generation, Some(Event::Write)).await
             }
             Err(error) => self.handle.refuse(error),
         }
@@ -106,7 +87,7 @@ impl<S: Store> Leaf<S> {
     async fn rewrite_times(&self, key: &CacheKey, change: &TimeChange, turn: &Turn<'_>) -> Receipt {
         let facts = self.store.capabilities();
         if !facts.shared || facts.writes_conditionally {
-            return self.rewrite(key, |stored| change.apply(stored), None).await;
+            return self.rewrite(key, |stored| change.apply(stored), None, None).await;
         }
         // Another process may write between a look and a write: what it has written must not be replaced with what was
         // there before.
@@ -117,11 +98,12 @@ impl<S: Store> Leaf<S> {
         }
     }
 
-    /// Replaces what is stored with a form of itself. It is the turn of the caller.
+    /// Replaces what is stored, if it is of the generation that is meant, with a form of itself. It is the turn of the caller.
     async fn rewrite(
         &self,
         key: &CacheKey,
         change: impl Fn(CacheValue<Raw>) -> Result<CacheValue<Raw>, CacheValue<Raw>>,
+        meant: Option<u64>,
         event: Option<Event>,
     ) -> Receipt {
         let handle = &self.handle;
@@ -133,6 +115,9 @@ impl<S: Store> Leaf<S> {
             Ok(None) => return handle.line(LeafOutcome::Absent),
             Err(error) => return handle.refuse(error),
         };
+        if meant.is_some_and(|meant| meant != stored.data().identity()) {
+            return handle.line(LeafOutcome::Absent);
+        }
         let same = Arc::new(stored.clone());
         let done = if is_value(&stored) { LeafOutcome::Stored } else { LeafOutcome::Absent };
         let Ok(changed) = change(stored) else { return handle.line(done) };

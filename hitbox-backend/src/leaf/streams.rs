@@ -20,7 +20,7 @@ use crate::coherence::logical_clock::StartedAt;
 use crate::envelope::wire::{self, BodyHead};
 use crate::envelope::{Chunks, Raw};
 use crate::metrics::Timers;
-use crate::operation::{BodyOrigin, Condition, ReadOptions, WriteOptions};
+use crate::operation::{BodyOrigin, Condition, ReadOptions, Renewal, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::stats::Event;
 use crate::store::{Conditional, Store, StoreCondition, StoreReader, StoreWriter, StoredBody, WrittenPart};
@@ -223,12 +223,12 @@ struct Ended {
 }
 
 impl<S: Store> Leaf<S> {
-    /// Stores a body once more, chunk by chunk, with an entry that is a form of its own; nothing if the store has to be asked
+    /// Stores a body once more, chunk by chunk, with what is said anew of it; nothing if the store has to be asked
     /// for all of it at once. It is the turn of the caller.
     pub(super) async fn rewrite_body(
         &self,
         key: &CacheKey,
-        change: impl FnOnce(CacheValue<()>) -> CacheValue<()>,
+        renewal: &Renewal,
     ) -> BackendResult<Option<Receipt>> {
         let handle = &self.handle;
         let body = match self.store.open_body(key).await? {
@@ -239,13 +239,14 @@ impl<S: Store> Leaf<S> {
         let BodyHead::Body(entry, identity) = wire::body_head(key, body.start(), handle.codec()) else {
             return Ok(None);
         };
-        if !self.still_counts(key, &entry).await? {
+        let is_meant = renewal.generation.is_none_or(|generation| generation == identity);
+        if !is_meant || !self.still_counts(key, &entry).await? {
             return Ok(Some(handle.line(LeafOutcome::Absent)));
         }
         // It is the same body.
         let mut frame = wire::body_frame(key, handle.codec());
         frame.identity = identity;
-        let value = self.prepare(key, change(entry).map(|()| Raw::encoded(frame, None)), None)?;
+        let value = self.prepare(key, renewal.apply(entry).map(|()| Raw::encoded(frame, None)), None)?;
         match body.replace_entry(&value).await? {
             Some(Conditional::Written) => return Ok(Some(handle.written(Event::Write, 0, Ok(())))),
             Some(Conditional::Conflict(_)) => return Err(conflict()),

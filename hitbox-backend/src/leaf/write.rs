@@ -212,9 +212,7 @@ impl<S: Store> Leaf<S> {
             (Content::NotAdmitted { version }, condition) => {
                 Box::pin(self.leave_out(&key, version, &condition, &options)).await
             }
-            (Content::Metadata(metadata), _) => {
-                Box::pin(self.replace_metadata(&key, &metadata, &options)).await
-            }
+            (Content::Renewal(renewal), _) => Box::pin(self.renew(&key, &renewal, &options)).await,
             (Content::Times(change), _) => Box::pin(self.change_times(&key, &change, &options)).await,
         }
     }

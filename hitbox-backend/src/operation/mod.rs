@@ -16,5 +16,6 @@ pub(crate) use read::status_of;
 pub use read::{Answer, Answers, Found, LeafPosition, LeafSet, MAX_LEAVES, Presence, ReadOptions, TryRead};
 pub(crate) use write::LastWrites;
 pub use write::{
-    BodyOrigin, BodyRefill, Condition, Content, Reach, Removal, Target, TimeChange, Write, WriteOptions,
+    BodyOrigin, BodyRefill, Condition, Content, Reach, Removal, Renewal, Target, TimeChange, Write,
+    WriteOptions,
 };

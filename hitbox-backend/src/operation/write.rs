@@ -39,12 +39,42 @@ pub enum Content {
         /// The version that it would have had.
         version: Option<u64>,
     },
-    /// Other metadata for the entry that is there. Its value and its times stay; where there is none, nothing is
-    /// created.
-    Metadata(Arc<BTreeMap<String, Bytes>>),
+    /// Other metadata or times for the entry that is there. Its value stays; where there is none, nothing is created.
+    Renewal(Renewal),
     /// Other times for the entry that is there. Its value stays, and is neither sent nor written again; where there is no
     /// entry, nothing is created.
     Times(TimeChange),
+}
+
+/// What is said anew of an entry that is there, as after it was validated.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// All of its metadata, if that changes.
+    pub metadata: Option<Arc<BTreeMap<String, Bytes>>>,
+    /// Its times, if they change.
+    pub lifetime: Option<Lifetime>,
+    /// The body that is meant. What else is stored stays as it is.
+    pub generation: Option<u64>,
+}
+
+impl Renewal {
+    /// The entry with what is said anew.
+    pub(crate) fn apply<T>(&self, entry: CacheValue<T>) -> CacheValue<T> {
+        let lifetime = self.lifetime.unwrap_or(*entry.lifetime());
+        let entry = entry.with_lifetime(lifetime);
+        let Some(metadata) = &self.metadata else { return entry };
+        let mut details = entry.details().cloned().unwrap_or_default();
+        details.metadata.clone_from(metadata);
+        let epoch = entry.namespace_epoch();
+        entry.with_details(details).with_namespace_epoch(epoch)
+    }
+
+    /// With the times that a rule for entries makes of those that it has.
+    pub(crate) fn changed(self, change: impl FnOnce(CacheValue<()>) -> CacheValue<()>) -> Self {
+        let Some(lifetime) = self.lifetime else { return self };
+        let entry = change(CacheValue::new(()).with_lifetime(lifetime));
+        Self { lifetime: Some(*entry.lifetime()), ..self }
+    }
 }
 
 /// What becomes of the times of an entry that is there. It does not matter how often or in which order such changes are
@@ -251,8 +281,13 @@ impl Write {
 
     /// Other metadata for the entry that is stored.
     pub fn metadata(key: CacheKey, metadata: BTreeMap<String, Bytes>) -> Self {
-        let content = Content::Metadata(Arc::new(metadata));
-        Self { key, content, condition: Condition::Always, options: WriteOptions::default() }
+        Self::renewal(key, Renewal { metadata: Some(Arc::new(metadata)), ..Renewal::default() })
+    }
+
+    /// Other metadata or times for the entry that is stored.
+    pub fn renewal(key: CacheKey, renewal: Renewal) -> Self {
+        let (content, condition) = (Content::Renewal(renewal), Condition::Always);
+        Self { key, content, condition, options: WriteOptions::default() }
     }
 
     /// Other times for the entry that is stored.

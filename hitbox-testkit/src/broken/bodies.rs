@@ -79,7 +79,7 @@ impl Wrapper for BodyDefective {
     fn write(&self, mut writes: Batch<Write>) -> Completion<'_, Receipts> {
         if self.defect == BodyDefect::CreatesWithMetadata {
             for write in writes.iter_mut() {
-                if matches!(write.content, Content::Metadata(_)) {
+                if matches!(write.content, Content::Renewal(_)) {
                     write.content = Content::Entry(CacheValue::new(Raw::from(Bytes::new())));
                 }
             }

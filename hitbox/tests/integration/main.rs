@@ -29,6 +29,7 @@ mod processes;
 mod races;
 mod rare;
 mod reloads;
+mod renewed_bodies;
 mod scenarios;
 mod tags;
 mod timeouts;

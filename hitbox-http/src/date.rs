@@ -1,0 +1,21 @@
+//! Dates of HTTP (RFC 9110, 5.6.7), in milliseconds.
+
+use std::time::UNIX_EPOCH;
+
+use hitbox_core::Timestamp;
+use http::header::AsHeaderName;
+use http::{HeaderMap, HeaderValue};
+
+/// The date that a field says: nothing if it is not there, or no date, or there more than once.
+pub(crate) fn date_of(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Timestamp> {
+    let mut lines = headers.get_all(name).into_iter();
+    let (first, more) = (lines.next()?, lines.next());
+    if more.is_some() { None } else { parse(first) }
+}
+
+/// A date.
+pub(crate) fn parse(value: &HeaderValue) -> Option<Timestamp> {
+    let date = httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()?;
+    let since = date.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}

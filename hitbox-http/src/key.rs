@@ -1,0 +1,170 @@
+//! Keys of responses: what of a request tells one resource from another.
+
+use hitbox_core::{CacheKey, CacheKeyBuilder};
+use http::header::AsHeaderName;
+use http::{HeaderMap, HeaderName, Uri, header};
+
+use crate::vary::{Vary, VaryKey};
+
+/// What of a request the key consists of: by default scheme, authority, path and query, all as they are. Methods are no part of it.
+///
+/// ```
+/// # use hitbox_http::KeyRules;
+/// # use http::{HeaderMap, Uri};
+/// let rules = KeyRules::default().query(["page"]).cookie("currency");
+/// let key = |uri: &'static str| rules.key("shop", &Uri::from_static(uri), &HeaderMap::new());
+/// assert_eq!(key("http://a/items?page=2&utm_source=mail"), key("http://a/items?page=2"));
+/// assert_ne!(key("http://a/items?page=2"), key("http://a/items?page=3"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct KeyRules {
+    query: Query,
+    headers: Vec<HeaderName>,
+    cookies: Vec<String>,
+}
+
+/// Which parameters of a query count.
+#[derive(Clone, Debug, Default)]
+enum Query {
+    #[default]
+    All,
+    Only(Vec<String>),
+    AllBut(Vec<String>),
+}
+
+impl Query {
+    fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|known| known == name),
+            Self::AllBut(names) => !names.iter().any(|known| known == name),
+        }
+    }
+}
+
+impl KeyRules {
+    /// Of the query these parameters alone, as they are written. Their order counts no more, unless one is there more than once.
+    #[must_use]
+    pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.query = Query::Only(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Of the query all but these parameters. The order of the others counts no more, unless one is there more than once.
+    #[must_use]
+    pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.query = Query::AllBut(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Also this field of the request.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.headers.push(name);
+        self
+    }
+
+    /// Also this cookie.
+    #[must_use]
+    pub fn cookie(mut self, name: impl Into<String>) -> Self {
+        self.cookies.push(name.into());
+        self
+    }
+
+    /// Whether nothing but the URI counts, and all of it.
+    pub fn is_of_uri_alone(&self) -> bool {
+        matches!(self.query, Query::All) && self.headers.is_empty() && self.cookies.is_empty()
+    }
+
+    /// The same rules for the URI, and nothing else.
+    #[must_use]
+    pub fn of_uri(&self) -> Self {
+        Self { query: self.query.clone(), ..Self::default() }
+    }
+
+    /// The key of a request for this URI with these fields. Keys of different prefixes are never the same.
+    pub fn key(&self, prefix: &str, uri: &Uri, request: &HeaderMap) -> CacheKey {
+        let mut key = of_uri(prefix, uri, request, &self.query);
+        if !self.headers.is_empty() {
+            for (name, value) in Vary::new(self.headers.iter().cloned()).key(request).fields() {
+                key = field(key, "header:", name, value);
+            }
+        }
+        for cookie in &self.cookies {
+            let name = format!("cookie:{cookie}");
+            key = match cookie_of(request, cookie) {
+                Some(value) => key.part_bytes(&name, value),
+                None => key.flag(&name),
+            };
+        }
+        key.build()
+    }
+}
+
+impl VaryKey {
+    /// The key of the variant that this request would have, of a resource with this key. `edition` tells apart what was known under the key
+    /// at different times.
+    pub fn of_variant(&self, primary: &CacheKey, edition: u64) -> CacheKey {
+        let mut key = CacheKey::builder(primary.prefix()).version(primary.version());
+        for part in primary.parts() {
+            key = match part.value {
+                Some(value) => key.part_bytes(part.name, value),
+                None => key.flag(part.name),
+            };
+        }
+        key = key.part("edition", format_args!("{edition:016x}"));
+        for (name, value) in self.fields() {
+            key = field(key, "vary:", name, value);
+        }
+        key.build()
+    }
+}
+
+fn field(key: CacheKeyBuilder, kind: &str, name: &HeaderName, value: Option<&[u8]>) -> CacheKeyBuilder {
+    let name = format!("{kind}{name}");
+    match value {
+        Some(value) => key.part_bytes(&name, value),
+        None => key.flag(&name),
+    }
+}
+
+fn only(headers: &HeaderMap, name: impl AsHeaderName) -> &[u8] {
+    let mut lines = headers.get_all(name).into_iter();
+    lines.next().map(|line| line.as_bytes()).unwrap_or_default()
+}
+
+/// Scheme and authority in lower case and without the port that the scheme has anyway, path, and query.
+fn of_uri(prefix: &str, uri: &Uri, request: &HeaderMap, rules: &Query) -> CacheKeyBuilder {
+    let scheme = uri.scheme_str().unwrap_or("http").to_ascii_lowercase();
+    let authority = match uri.authority() {
+        // Who asks with a password is told from others by "Authorization".
+        Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
+        None => String::from_utf8_lossy(only(request, header::HOST)).to_ascii_lowercase(),
+    };
+    let usual = if scheme == "https" { ":443" } else { ":80" };
+    let authority = authority.strip_suffix(usual).unwrap_or(&authority);
+    let path = if uri.path().is_empty() { "/" } else { uri.path() };
+    let key = CacheKey::builder(prefix);
+    match (rules, uri.query()) {
+        (Query::All, Some(query)) => key.part("url", format_args!("{scheme}://{authority}{path}?{query}")),
+        (Query::All, None) => key.part("url", format_args!("{scheme}://{authority}{path}")),
+        (rules, query) => {
+            let mut key = key.part("url", format_args!("{scheme}://{authority}{path}"));
+            let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+            let pairs = pairs.map(|pair| pair.split_once('=').map_or((pair, None), |(n, v)| (n, Some(v))));
+            let mut pairs: Vec<(&str, Option<&str>)> = pairs.filter(|(name, _)| rules.takes(name)).collect();
+            // A stable order: what is there more than once stays in its own.
+            pairs.sort_by_key(|(name, _)| *name);
+            for (name, value) in pairs {
+                key = key.part_option(&format!("query:{name}"), value);
+            }
+            key
+        }
+    }
+}
+
+fn cookie_of<'h>(request: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let lines = request.get_all(header::COOKIE).into_iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()
+}

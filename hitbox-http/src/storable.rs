@@ -1,0 +1,108 @@
+//! What may be stored (RFC 9111, 3).
+
+use http::{HeaderMap, Method, StatusCode, header};
+use thiserror::Error;
+
+use crate::directives::{RequestDirectives, ResponseDirectives};
+use crate::freshness::is_heuristic;
+use crate::policy::Policy;
+use crate::vary::Vary;
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotStorable {
+    /// Only what answers a `GET` is.
+    #[error("only responses to GET are stored")]
+    Method,
+    /// A status that is not final, or that says nothing of the resource by itself.
+    #[error("responses of this status are not stored")]
+    Status,
+    /// `no-store` of the request.
+    #[error("the request says no-store")]
+    RequestNoStore,
+    /// `no-store` of the response.
+    #[error("the response says no-store")]
+    NoStore,
+    /// `private`, and the cache is shared.
+    #[error("the response is private")]
+    Private,
+    /// The request had `Authorization`, and the response does not say that others may have it.
+    #[error("the request had Authorization, and the response does not say that others may have it")]
+    Authorization,
+    /// It sets cookies.
+    #[error("the response sets cookies")]
+    SetCookie,
+    /// `Vary: *`: no other request is like it.
+    #[error("the response varies by what no field says")]
+    VaryStar,
+    /// It does not say that it may be stored, by itself or by its status.
+    #[error("the response does not say how long it is fresh")]
+    Unspecified,
+}
+
+/// Statuses of the registry of IANA whose rules of caching are those of any response.
+fn is_understood(status: StatusCode) -> bool {
+    status.canonical_reason().is_some()
+}
+
+/// Whether a response to this request may be stored by a cache of this policy.
+///
+/// # Errors
+/// If not: says why.
+pub fn may_store(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    policy: &Policy,
+) -> Result<(), NotStorable> {
+    if method != Method::GET {
+        return Err(NotStorable::Method);
+    }
+    let is_part = matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+    if status.is_informational() || is_part {
+        return Err(NotStorable::Status);
+    }
+    let directives = ResponseDirectives::of(response, policy);
+    let ignores = policy.fixed_ttl.is_some();
+    if !ignores && policy.heeds_requests && RequestDirectives::of(request).no_store {
+        return Err(NotStorable::RequestNoStore);
+    }
+    // Whoever understands the status goes by what it says instead (RFC 9111, 5.2.2.3).
+    let overrides = directives.must_understand && is_understood(status);
+    if directives.must_understand && !is_understood(status) {
+        return Err(NotStorable::Status);
+    }
+    if directives.no_store && !overrides && !ignores {
+        return Err(NotStorable::NoStore);
+    }
+    if policy.is_shared {
+        if directives.private {
+            return Err(NotStorable::Private);
+        }
+        let for_others = directives.public || directives.must_revalidate || directives.s_maxage.is_some();
+        if request.contains_key(header::AUTHORIZATION) && !for_others {
+            return Err(NotStorable::Authorization);
+        }
+    }
+    if response.contains_key(header::SET_COOKIE)
+        && !policy.stores_set_cookie
+        && !directives.fields.contains(&header::SET_COOKIE)
+    {
+        return Err(NotStorable::SetCookie);
+    }
+    if Vary::of(response).is_none() {
+        return Err(NotStorable::VaryStar);
+    }
+    let is_explicit = directives.public
+        || directives.max_age.is_some()
+        || directives.s_maxage.is_some() && policy.is_shared
+        || directives.private && !policy.is_shared
+        || !directives.are_targeted && response.contains_key(header::EXPIRES);
+    let is_kept = ignores && !status.is_client_error() && !status.is_server_error();
+    if is_explicit && !ignores || is_kept || !ignores && is_heuristic(status) {
+        return Ok(());
+    }
+    Err(NotStorable::Unspecified)
+}

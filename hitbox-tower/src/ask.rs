@@ -1,0 +1,162 @@
+//! The service is asked, and what it answers is looked at: whether it may be stored, and under which key.
+
+use std::sync::Arc;
+
+use hitbox::backend::Backend;
+use hitbox::backend::internal::LoadPermit;
+use hitbox::core::{CacheKey, Scope, Timestamp};
+use hitbox_http::{
+    NotStorable, ResponseDirectives, StoredHead, Vary, add_validators, may_store, remove_preconditions,
+    storable_fields,
+};
+use http::{Extensions, Request, Response, StatusCode};
+
+use crate::body::Trailers;
+use crate::exchange::Kept;
+use crate::layer::Rules;
+use crate::lookup::Variants;
+use crate::service::HttpService;
+
+/// A response as it came, without its body.
+pub(crate) struct Arrived {
+    pub(crate) head: StoredHead,
+    pub(crate) extensions: Extensions,
+    pub(crate) trailers: Trailers,
+}
+
+impl Arrived {
+    pub(crate) fn into_response<A>(self, body: A) -> Response<A> {
+        let mut response = Response::new(body);
+        *response.status_mut() = self.head.status;
+        *response.headers_mut() = self.head.headers;
+        *response.extensions_mut() = self.extensions;
+        response
+    }
+}
+
+/// A response that may be stored.
+pub(crate) struct Storable<A> {
+    pub(crate) arrived: Arrived,
+    /// What is stored of it.
+    pub(crate) head: StoredHead,
+    pub(crate) vary: Vary,
+    pub(crate) tags: Vec<String>,
+    pub(crate) body: A,
+}
+
+/// A response, or none, that is not stored.
+pub(crate) enum Unstored<A, E> {
+    Failed(E),
+    /// It is for the one request alone.
+    Own(Response<A>, Option<NotStorable>),
+    /// What is stored is still right, and this is what it says now.
+    Validated(StoredHead),
+    /// It came, and was lost while the cache shut down.
+    Lost,
+}
+
+/// Where a response is stored.
+pub(crate) enum Place {
+    /// Under the key that is being loaded.
+    Here,
+    Elsewhere(CacheKey),
+    /// Under a key that only another record of variants leads to.
+    NewVariant(Variants, CacheKey),
+}
+
+/// A load of one response: of what, and what is known of it.
+pub(crate) struct Load {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) asked: Kept,
+    /// The key of the resource.
+    pub(crate) primary: CacheKey,
+    /// The key that is being loaded: that of the resource, or of a variant.
+    pub(crate) key: CacheKey,
+    /// How many loads had ended when it was looked for.
+    pub(crate) looked: u64,
+    /// The request wants the origin to be asked, whatever is stored.
+    pub(crate) validates: bool,
+    pub(crate) variants: Option<Variants>,
+    /// Until when the record of variants is kept.
+    pub(crate) record_end: Option<Timestamp>,
+    /// What is stored, and the generation of its body.
+    pub(crate) stored: Option<(StoredHead, u64)>,
+    /// The right to store what is brought where the load of the key has none: it ends when the resource is removed, as that of the load does.
+    pub(crate) permit: Option<LoadPermit>,
+}
+
+impl Load {
+    /// Asks the service for a response that can be stored.
+    pub(crate) async fn ask<S, Q>(
+        &self,
+        inner: S,
+        mut request: Request<Q>,
+    ) -> Result<Storable<S::Answer>, Unstored<S::Answer, S::Fault>>
+    where
+        S: HttpService<Q>,
+    {
+        let rules = &self.rules;
+        match &self.stored {
+            Some((head, _)) if head.has_validator() => add_validators(request.headers_mut(), head),
+            _ => remove_preconditions(request.headers_mut()),
+        }
+        if let Some(capability) = rules.policy.surrogate_capability() {
+            request.headers_mut().append("surrogate-capability", capability);
+        }
+        let asked = rules.now();
+        let response = inner.ask(request).await.map_err(Unstored::Failed)?;
+        let came = rules.now();
+        if let Some((head, _)) = &self.stored
+            && response.status() == StatusCode::NOT_MODIFIED
+        {
+            let news = storable_fields(response.headers(), &ResponseDirectives::default());
+            return Err(Unstored::Validated(head.freshened(&news, asked, came)));
+        }
+        let (parts, body) = response.into_parts();
+        let Kept { method, uri, headers } = &self.asked;
+        if let Err(why) = may_store(method, headers, parts.status, &parts.headers, &rules.policy) {
+            return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
+        }
+        let arrived = StoredHead::new(parts.status, parts.headers, asked, came);
+        let directives = arrived.directives(&rules.policy);
+        let head =
+            StoredHead::new(arrived.status, storable_fields(&arrived.headers, &directives), asked, came);
+        let tags = rules.tags_of(&arrived.headers, uri, headers);
+        let vary = Vary::of(&arrived.headers).unwrap_or_default();
+        let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
+        let storable = Storable { arrived, head, vary, tags, body };
+        // What is never fresh and cannot be validated is of no use.
+        if storable.head.kept(&rules.policy).0.is_zero() && !storable.head.has_validator() {
+            let Storable { arrived, body, .. } = storable;
+            return Err(Unstored::Own(arrived.into_response(body), None));
+        }
+        Ok(storable)
+    }
+
+    /// Whether nothing of the resource was removed since the service was asked, nor anything that carries these tags.
+    pub(crate) fn is_current(&self, tags: &[String]) -> bool {
+        let scopes: Vec<Scope> = tags.iter().map(|tag| Scope::tag(tag.as_str())).collect();
+        let layout = self.rules.cache.backend().layout();
+        self.permit
+            .as_ref()
+            .is_none_or(|permit| permit.is_current() && !layout.is_superseded(&self.primary, &scopes, permit))
+    }
+
+    /// Where a response belongs that varies so.
+    pub(crate) fn place(&self, vary: &Vary) -> Place {
+        let of_variant =
+            |variants: &Variants| vary.key(&self.asked.headers).of_variant(&self.primary, variants.edition);
+        let key = match &self.variants {
+            _ if vary.is_empty() => self.primary.clone(),
+            Some(known) if known.sets.contains(vary) => of_variant(known),
+            known => {
+                // Its edition is new. Were it the old one, a record that was removed meanwhile would be back, and with it what was removed.
+                let mut variants = Variants::new(vary.clone());
+                variants.sets.extend(known.iter().flat_map(|known| known.sets.iter().cloned()));
+                let key = of_variant(&variants);
+                return Place::NewVariant(variants, key);
+            }
+        };
+        if key == self.key { Place::Here } else { Place::Elsewhere(key) }
+    }
+}

@@ -1,0 +1,255 @@
+//! The answer to a request that went on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use hitbox::Body as StoredBody;
+use hitbox::backend::Backend;
+use hitbox::core::CacheKey;
+use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, StoredHead, Verdict};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::Body;
+
+use crate::ask::{Arrived, Load, Unstored};
+use crate::body::{CacheBody, Trailers};
+use crate::exchange::{Answer, Exchange, Kept};
+use crate::load::{Outcome, Slot};
+use crate::lookup::{self, Lookup, Stored, head_of, variants_of};
+use crate::service::HttpService;
+
+/// A request that has gone on, or waited for another that has.
+struct End<S> {
+    exchange: Exchange<S>,
+    asked: Kept,
+    primary: CacheKey,
+    lookup: Lookup,
+    why: Forwarded,
+}
+
+impl<S> Exchange<S> {
+    /// Has the service answer: once for all who ask for the same meanwhile, if it `may_share` and the response is one for others.
+    pub(crate) async fn load<Q>(
+        self,
+        request: Request<Q>,
+        primary: CacheKey,
+        lookup: Lookup,
+        why: Forwarded,
+        may_share: bool,
+    ) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let (rules, headers) = (&self.rules, request.headers());
+        let is_part = lookup.stored.is_none() && headers.contains_key(header::RANGE);
+        if is_part || request.method() == Method::HEAD {
+            return self.pass_on(request, if is_part { Forwarded::Partial } else { why }).await;
+        }
+        let is_own = rules.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
+            || RequestDirectives::of(headers).no_store;
+        let shares = may_share && !is_own && !rules.not_shared.contains(&primary, rules.monotonic());
+        let asked = Kept::of(&request);
+        // The load of the resource itself has a right of its own to all that it may lead to.
+        let needs_permit = !shares || lookup.key != primary;
+        let load = Load {
+            rules: self.rules.clone(),
+            asked: asked.clone(),
+            primary: primary.clone(),
+            key: lookup.key.clone(),
+            looked: lookup.looked,
+            validates: why == Forwarded::Request,
+            variants: lookup.variants.as_ref().map(|(variants, _)| variants.clone()),
+            record_end: lookup.variants.as_ref().and_then(|(_, end)| *end),
+            stored: lookup.stored.as_ref().map(|stored| (stored.head.clone(), stored.body.generation())),
+            permit: needs_permit.then(|| rules.cache.backend().layout().load_permit(&primary)),
+        };
+        let slot = Slot::new(request);
+        let inner = self.inner.clone();
+        let load = Arc::new(load);
+        let body = if shares { load.share(inner, &slot).await } else { load.alone(inner, &slot).await };
+        End { exchange: self, asked, primary, lookup, why }.answer(slot, body).await
+    }
+
+    /// The service answers, and nothing is stored.
+    async fn pass_on<Q>(self, request: Request<Q>, why: Forwarded) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+    {
+        let mut response = self.inner.ask(request).await?;
+        self.rules.tell_status(response.headers_mut(), &CacheStatusField::forwarded(why));
+        Ok(response.map(CacheBody::passed))
+    }
+}
+
+impl<S> End<S> {
+    async fn answer<Q>(
+        self,
+        slot: Slot<Q, S::Answer, S::Fault>,
+        body: Option<StoredBody>,
+    ) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        match (slot.take_outcome(), body) {
+            (Some(Outcome::Stored(arrived)), Some(body)) | (Some(Outcome::Elsewhere(arrived, body)), _) => {
+                Ok(self.stored_now(arrived, body))
+            }
+            (Some(Outcome::Unstored(unstored)), body) => self.unstored(unstored, body).await,
+            (None, Some(body)) => self.of_another(slot, body).await,
+            (Some(Outcome::Stored(_)), None) => Ok(self.lost()),
+            (None, None) => match slot.take_request() {
+                // What another request brought is not for this one.
+                Some(request) => self.again(request, false).await,
+                None => Ok(self.lost()),
+            },
+        }
+    }
+
+    fn status(&self) -> CacheStatusField {
+        let mut status = CacheStatusField::forwarded(self.why);
+        status.key = self.exchange.rules.tells_key.then(|| self.lookup.key.to_string());
+        status
+    }
+
+    /// The response that this request brought, which is being stored.
+    fn stored_now<A>(&self, arrived: Arrived, body: StoredBody) -> Response<CacheBody<A>> {
+        let mut status = self.status();
+        status.stored = true;
+        let Arrived { head, extensions, trailers } = arrived;
+        let mut response = self.respond(&head, body, trailers, false, status);
+        *response.extensions_mut() = extensions;
+        response
+    }
+
+    fn respond<A>(
+        &self,
+        head: &StoredHead,
+        body: StoredBody,
+        trailers: Trailers,
+        is_stored: bool,
+        status: CacheStatusField,
+    ) -> Response<CacheBody<A>> {
+        self.exchange.rules.respond(&self.asked.asked(), head, body, trailers, is_stored, status)
+    }
+
+    /// What this request brought is not stored.
+    async fn unstored<A, E>(mut self, unstored: Unstored<A, E>, body: Option<StoredBody>) -> Answer<A, E> {
+        let rules = self.exchange.rules.clone();
+        match unstored {
+            Unstored::Failed(error) => match self.stale(false, None) {
+                Some(stale) => Ok(stale),
+                None => Err(error),
+            },
+            Unstored::Own(response, _) if response.status().is_server_error() => {
+                match self.stale(true, Some(response.status())) {
+                    Some(stale) => Ok(stale),
+                    None => Ok(self.own(response, None)),
+                }
+            }
+            Unstored::Own(response, why) => {
+                if why.is_some() {
+                    rules.not_shared.remember(&self.primary, rules.monotonic());
+                }
+                if self.lookup.stored.is_some()
+                    && let Err(error) = rules.cache.remove(self.lookup.key.clone()).await
+                {
+                    tracing::debug!(cache = %rules.name, %error, "what is not right any more was not removed");
+                }
+                Ok(self.own(response, why.map(|why| why.to_string())))
+            }
+            Unstored::Validated(head) => {
+                let mut status = self.status();
+                status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
+                status.stored = true;
+                let found = body.and_then(|body| Some((head_of(&body)?, body)));
+                // What has been validated is at hand, even if no layer has it any more.
+                let known = || self.lookup.stored.take().map(|stored| (head, stored.body));
+                match found.or_else(known) {
+                    Some((head, body)) => Ok(self.respond(&head, body, Trailers::default(), true, status)),
+                    None => Ok(self.lost()),
+                }
+            }
+            Unstored::Lost => Ok(self.lost()),
+        }
+    }
+
+    fn own<A>(&self, mut response: Response<A>, detail: Option<String>) -> Response<CacheBody<A>> {
+        let mut status = self.status();
+        status.detail = detail;
+        self.exchange.rules.tell_status(response.headers_mut(), &status);
+        response.map(CacheBody::passed)
+    }
+
+    /// What is stored, if it may be served although the service has failed, or has answered with an error.
+    fn stale<A>(&mut self, is_answer: bool, code: Option<StatusCode>) -> Option<Response<CacheBody<A>>> {
+        let Stored { head, body } = self.lookup.stored.take()?;
+        let rules = &self.exchange.rules;
+        let may_serve = match head.verdict(&self.asked.headers, rules.now(), &rules.policy) {
+            Verdict::Validate { on_error, .. } if is_answer => on_error,
+            Verdict::Validate { when_disconnected, .. } => when_disconnected,
+            _ => true,
+        };
+        if !may_serve {
+            return None;
+        }
+        let mut status = self.status();
+        status.forwarded_status = code.map(|code| code.as_u16());
+        status.detail = Some("served since the origin failed".to_owned());
+        Some(self.respond(&head, body, Trailers::default(), true, status))
+    }
+
+    /// What somebody else's request brought.
+    async fn of_another<Q>(
+        self,
+        slot: Slot<Q, S::Answer, S::Fault>,
+        body: StoredBody,
+    ) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        if let Some(head) = head_of(&body) {
+            let mut status = self.status();
+            status.collapsed = true;
+            return Ok(self.respond(&head, body, Trailers::default(), false, status));
+        }
+        let Some(request) = slot.take_request() else { return Ok(self.lost()) };
+        let Some(variants) = variants_of(&body) else { return self.again(request, false).await };
+        // The response has variants. This request may wait for the one that it is for.
+        let Some(key) = variants.keys(&self.primary, &self.asked.headers).next() else {
+            return self.again(request, false).await;
+        };
+        let end = body.entry().lifetime().expire();
+        let lookup = lookup::look_for_variant(&self.exchange.rules.cache, key, variants, end).await;
+        if let Some(Stored { head, body }) = lookup.stored {
+            // It was small, and is stored already.
+            let mut status = self.status();
+            status.collapsed = true;
+            return Ok(self.respond(&head, body, Trailers::default(), true, status));
+        }
+        Self { lookup, ..self }.again(request, true).await
+    }
+
+    /// Goes on once more.
+    fn again<Q>(
+        self,
+        request: Request<Q>,
+        may_share: bool,
+    ) -> Pin<Box<dyn Future<Output = Answer<S::Answer, S::Fault>> + Send>>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let Self { exchange, primary, lookup, why, .. } = self;
+        Box::pin(exchange.load(request, primary, lookup, why, may_share))
+    }
+
+    /// The request has gone on, and nothing came of it.
+    fn lost<A>(mut self) -> Response<CacheBody<A>> {
+        let stale = self.stale(false, None);
+        stale.unwrap_or_else(|| {
+            self.exchange.rules.refuse(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time\n")
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! One request: what is stored answers it, or the service does.
+
+use std::sync::Arc;
+
+use hitbox::core::CacheKey;
+use hitbox_http::{
+    CacheStatusField, Forwarded, RequestDirectives, Verdict, invalidated_groups, invalidated_uris,
+    is_conditional, is_unsafe,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body;
+
+use crate::body::{CacheBody, Trailers};
+use crate::layer::Rules;
+use crate::lookup::{self, Lookup};
+use crate::respond::Asked;
+use crate::service::HttpService;
+
+/// What a request needs: the rules, and a service of its own.
+#[derive(Clone)]
+pub(crate) struct Exchange<S> {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) inner: S,
+}
+
+pub(crate) type Answer<A, E> = Result<Response<CacheBody<A>>, E>;
+
+/// What stays of a request once it has gone on.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Kept {
+    pub(crate) fn of<Q>(request: &Request<Q>) -> Self {
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        Self { method: method.clone(), uri: uri.clone(), headers: headers.clone() }
+    }
+
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked { method: &self.method, headers: &self.headers }
+    }
+}
+
+/// Whether a request is one that a stored response may answer.
+fn is_cacheable<Q: Body>(request: &Request<Q>) -> bool {
+    let has_body = request.body().size_hint().upper() != Some(0) && !request.body().is_end_stream();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    is_read
+        && !has_body
+        && !is_conditional(request.headers())
+        && !request.headers().contains_key(header::UPGRADE)
+}
+
+impl<S> Exchange<S> {
+    pub(crate) async fn run<Q>(self, request: Request<Q>) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        if !is_cacheable(&request) {
+            return self.pass(request).await;
+        }
+        let rules = self.rules.clone();
+        let key = rules.keys.key(&rules.name, request.uri(), request.headers());
+        let lookup = lookup::look(&rules.cache, &key, request.headers()).await;
+        let Some(stored) = &lookup.stored else {
+            let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
+            return self.go_on(request, key, lookup, why).await;
+        };
+        let verdict = stored.head.verdict(request.headers(), rules.now(), &rules.policy);
+        match verdict {
+            Verdict::Fresh | Verdict::StaleAllowed => Ok(self.hit(&request, lookup)),
+            Verdict::StaleWhileRevalidate => {
+                let answer = self.hit(&request, lookup);
+                self.validate_in_background(request, key);
+                Ok(answer)
+            }
+            Verdict::Validate { by_request, .. } => {
+                let why = if by_request { Forwarded::Request } else { Forwarded::Stale };
+                self.go_on(request, key, lookup, why).await
+            }
+            // What a later version of the rules says is not known here.
+            _ => self.go_on(request, key, lookup, Forwarded::Stale).await,
+        }
+    }
+
+    fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup) -> Response<CacheBody<A>> {
+        let mut status = CacheStatusField::hit();
+        status.key = self.rules.tells_key.then(|| lookup.key.to_string());
+        let asked = Asked { method: request.method(), headers: request.headers() };
+        match lookup.stored {
+            Some(stored) => {
+                status.detail = Some(stored.body.label().to_string());
+                self.rules.respond(&asked, &stored.head, stored.body, Trailers::default(), true, status)
+            }
+            None => self.rules.only_if_cached(),
+        }
+    }
+
+    /// Asks the origin, unless the request does not want that.
+    async fn go_on<Q>(
+        self,
+        request: Request<Q>,
+        primary: CacheKey,
+        lookup: Lookup,
+        why: Forwarded,
+    ) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let rules = &self.rules;
+        if rules.policy.heeds_requests() && RequestDirectives::of(request.headers()).only_if_cached {
+            return Ok(rules.only_if_cached());
+        }
+        self.load(request, primary, lookup, why, true).await
+    }
+
+    /// The service answers, and nothing is stored. What it changes is removed.
+    async fn pass<Q>(self, request: Request<Q>) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let Self { rules, inner } = self;
+        let kept = Kept::of(&request);
+        let mut response = inner.ask(request).await?;
+        if is_unsafe(&kept.method) {
+            rules.invalidate(&kept, response.status(), response.headers()).await;
+        }
+        let is_read = matches!(kept.method, Method::GET | Method::HEAD);
+        let why = if is_read { Forwarded::Bypass } else { Forwarded::Method };
+        // A connection that becomes another protocol has no caches.
+        if !response.status().is_informational() {
+            rules.tell_status(response.headers_mut(), &CacheStatusField::forwarded(why));
+        }
+        Ok(response.map(CacheBody::passed))
+    }
+
+    /// Has what is stored for a request validated while its answer is on its way.
+    fn validate_in_background<Q>(self, mut request: Request<Q>, key: CacheKey)
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let rules = self.rules.clone();
+        *request.method_mut() = Method::GET;
+        rules.clone().in_background(async move {
+            let lookup = lookup::look(&rules.cache, &key, request.headers()).await;
+            if lookup.stored.is_none() {
+                return;
+            }
+            let Ok(answer) = self.load(request, key, lookup, Forwarded::Stale, true).await else { return };
+            // It is stored as it is read.
+            let mut body = std::pin::pin!(answer.into_body());
+            while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
+        });
+    }
+}
+
+impl Rules {
+    /// Removes what the answer to an unsafe request makes invalid. The answer waits for it: who made the change is to see it.
+    async fn invalidate(&self, asked: &Kept, status: StatusCode, headers: &HeaderMap) {
+        for uri in invalidated_uris(&asked.method, &asked.uri, &asked.headers, status, headers) {
+            if let Err(error) = self.purge_uri(&uri, &asked.headers).await {
+                tracing::warn!(cache = %self.name, %uri, %error, "what was changed could not be removed");
+            }
+        }
+        if !status.is_success() && !status.is_redirection() {
+            return;
+        }
+        let groups = invalidated_groups(headers, &asked.uri, &asked.headers);
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        if !groups.is_empty()
+            && let Err(error) = self.cache.invalidate_tags(&groups).await
+        {
+            tracing::warn!(cache = %self.name, %error, "groups could not be invalidated");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The layer, and what it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitbox::backend::{Backend, IntoBackend};
+use hitbox::core::{BackendResult, Clock, Offload, Task, TaskKind, Timestamp};
+use hitbox::{Cache, OffloadPool};
+use hitbox_http::{KeyRules, Policy};
+use http::HeaderName;
+use tower_layer::Layer;
+
+use crate::purge::Purge;
+use crate::recent::NotShared;
+use crate::service::CacheService;
+
+/// Caches the responses of the service that it is put in front of, by the rules of HTTP (RFC 9111). Cloning is cheap; clones share
+/// everything.
+///
+/// ```
+/// # fn f() -> hitbox::core::BackendResult<()> {
+/// use hitbox::moka::MokaBackend;
+/// use hitbox_tower::CacheLayer;
+///
+/// let memory = MokaBackend::builder().max_bytes(256 * 1024 * 1024).build()?;
+/// let layer = CacheLayer::new(memory);
+/// # let _ = layer;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct CacheLayer {
+    rules: Arc<Rules>,
+}
+
+/// What all requests share.
+pub(crate) struct Rules {
+    pub(crate) cache: Cache<()>,
+    pub(crate) name: String,
+    pub(crate) policy: Policy,
+    pub(crate) keys: KeyRules,
+    pub(crate) tag_fields: Vec<HeaderName>,
+    pub(crate) tells_key: bool,
+    pub(crate) not_shared: NotShared,
+    clock: Arc<dyn Clock>,
+    offload: Arc<dyn Offload>,
+}
+
+impl Rules {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Time since the start of the process.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Does something that nobody waits for, unless there is no room for it.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
+            tracing::debug!(cache = %self.name, why = ?refused.why, "a validation in the background was not taken");
+        }
+    }
+}
+
+impl std::fmt::Debug for CacheLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheLayer")
+            .field("name", &self.rules.name)
+            .field("cache", &self.rules.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CacheLayer {
+    /// A shared cache over a backend, with the rules of [`Policy::shared`]: responses are stored that say how long they are fresh, and that are
+    /// not one user's alone.
+    pub fn new<Kind>(backend: impl IntoBackend<Kind>) -> Self {
+        // What may be wrong about a cache is set by none of what is set here.
+        Self::builder(backend).build().expect("a layer without settings is valid")
+    }
+
+    /// Settings to start from.
+    pub fn builder<Kind, T: IntoBackend<Kind>>(backend: T) -> CacheLayerBuilder<T::Backend> {
+        CacheLayerBuilder {
+            backend: backend.into_backend(),
+            name: "http".to_owned(),
+            policy: Policy::shared(),
+            keys: KeyRules::default(),
+            tag_fields: Vec::new(),
+            tells_key: false,
+            clock: None,
+            offload: None,
+        }
+    }
+
+    /// Removes responses from the cache.
+    pub fn purge(&self) -> Purge {
+        Purge::new(self.rules.clone())
+    }
+
+    /// The cache that has the responses, for its statistics and its shutdown.
+    pub fn cache(&self) -> &Cache<()> {
+        &self.rules.cache
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = CacheService<S>;
+
+    fn layer(&self, inner: S) -> CacheService<S> {
+        CacheService::new(inner, self.rules.clone())
+    }
+}
+
+/// Settings of a [`CacheLayer`].
+#[must_use]
+pub struct CacheLayerBuilder<B> {
+    backend: B,
+    name: String,
+    policy: Policy,
+    keys: KeyRules,
+    tag_fields: Vec<HeaderName>,
+    tells_key: bool,
+    clock: Option<Arc<dyn Clock>>,
+    offload: Option<Arc<dyn Offload>>,
+}
+
+impl<B> std::fmt::Debug for CacheLayerBuilder<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheLayerBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> CacheLayerBuilder<B> {
+    /// The name of this cache: the prefix of its keys, and what `Cache-Status` calls it. `http` by default. Layers over one backend that
+    /// stand before different services need different names: otherwise what one has stored for a path is served by the other.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// What kind of cache it is, and what it does where the rules leave a choice.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// A response that does not say how long it is fresh is fresh for so long. By default it is not stored, or only to be validated.
+    pub fn ttl_when_unspecified(mut self, ttl: Duration) -> Self {
+        self.policy = self.policy.ttl_when_unspecified(ttl);
+        self
+    }
+
+    /// What of a request the key consists of. By default scheme, authority, path and query.
+    pub fn key(mut self, rules: impl FnOnce(KeyRules) -> KeyRules) -> Self {
+        self.keys = rules(self.keys);
+        self
+    }
+
+    /// Fields of responses that name their tags, separated by spaces or commas, such as `Surrogate-Key` and `Cache-Tag`:
+    /// [`Purge::tag`] removes what carries them.
+    pub fn tags_from(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.tag_fields = fields.into_iter().collect();
+        self
+    }
+
+    /// Whether `Cache-Status` tells the key. By default it does not.
+    pub fn tell_key(mut self, tells: bool) -> Self {
+        self.tells_key = tells;
+        self
+    }
+
+    /// Another clock: for tests.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// The pool of background tasks, to be shared with others.
+    pub fn offload(mut self, offload: Arc<dyn Offload>) -> Self {
+        self.offload = Some(offload);
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub fn build(self) -> BackendResult<CacheLayer> {
+        let Self { backend, name, policy, keys, tag_fields, tells_key, clock, offload } = self;
+        let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
+        let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
+        let builder = Cache::builder(backend).name(&name).clock(clock.clone()).offload(offload.clone());
+        let cache = builder.build()?;
+        let not_shared = NotShared::new();
+        let rules = Rules { cache, name, policy, keys, tag_fields, tells_key, not_shared, clock, offload };
+        Ok(CacheLayer { rules: Arc::new(rules) })
+    }
+}

@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![warn(clippy::disallowed_methods)]
+
+mod ask;
+mod body;
+mod end;
+mod exchange;
+mod layer;
+mod load;
+mod lookup;
+mod purge;
+mod recent;
+mod respond;
+mod service;
+
+pub use body::{BoxError, CacheBody};
+pub use hitbox_http::{self as rules, KeyRules, Policy};
+pub use layer::{CacheLayer, CacheLayerBuilder};
+pub use purge::Purge;
+pub use service::CacheService;

@@ -1,0 +1,115 @@
+//! What is stored for a request: a response, or a record of the variants that a resource has.
+
+use hitbox::core::{CacheKey, Timestamp};
+use hitbox::{Body, Cache};
+use hitbox_http::{StoredHead, Vary};
+use http::HeaderMap;
+
+/// The metadata that has the head of a response.
+pub(crate) const HEAD: &str = "http";
+/// The metadata that says that an entry is a record of variants.
+pub(crate) const VARIANTS: &str = "http-variants";
+/// So many sets of fields by which one resource has varied are looked for.
+const MOST_SETS: usize = 4;
+
+/// By which fields a resource varies: the latest set first. A response without `Vary` replaces the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Variants {
+    /// Part of the keys of variants: those of an older record are found no more.
+    pub(crate) edition: u64,
+    pub(crate) sets: Vec<Vary>,
+}
+
+impl Variants {
+    pub(crate) fn new(vary: Vary) -> Self {
+        Self { edition: fastrand::u64(..), sets: vec![vary] }
+    }
+
+    pub(crate) fn encode(&self) -> String {
+        let sets: Vec<String> = self.sets.iter().map(Vary::to_text).collect();
+        format!("{:016x};{}", self.edition, sets.join(";"))
+    }
+
+    pub(crate) fn decode(stored: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(stored).ok()?.split(';');
+        let edition = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let sets: Vec<Vary> = parts.take(MOST_SETS).map(Vary::from_text).collect::<Option<_>>()?;
+        (!sets.is_empty()).then_some(Self { edition, sets })
+    }
+
+    /// The keys that a response to this request may have.
+    pub(crate) fn keys(&self, primary: &CacheKey, request: &HeaderMap) -> impl Iterator<Item = CacheKey> {
+        self.sets.iter().map(|vary| vary.key(request).of_variant(primary, self.edition))
+    }
+}
+
+/// A stored response.
+pub(crate) struct Stored {
+    pub(crate) head: StoredHead,
+    pub(crate) body: Body,
+}
+
+/// What is stored for a request.
+pub(crate) struct Lookup {
+    /// The key under which its response would be stored, as far as is known.
+    pub(crate) key: CacheKey,
+    /// How many loads had ended when it was looked for.
+    pub(crate) looked: u64,
+    pub(crate) stored: Option<Stored>,
+    /// The record of variants, and how long that is kept.
+    pub(crate) variants: Option<(Variants, Option<Timestamp>)>,
+}
+
+/// A layer that fails is one that has nothing.
+async fn open(cache: &Cache<()>, key: &CacheKey) -> Option<Body> {
+    match cache.open_body(key.clone()).await {
+        Ok(body) => body,
+        Err(error) => {
+            tracing::debug!(%key, %error, "a stored response could not be read");
+            None
+        }
+    }
+}
+
+/// What one entry is.
+pub(crate) fn head_of(body: &Body) -> Option<StoredHead> {
+    StoredHead::decode(body.metadata(HEAD)?).ok()
+}
+
+pub(crate) fn variants_of(body: &Body) -> Option<Variants> {
+    Variants::decode(body.metadata(VARIANTS)?)
+}
+
+/// Looks for the response to a request with these fields.
+pub(crate) async fn look(cache: &Cache<()>, primary: &CacheKey, request: &HeaderMap) -> Lookup {
+    let looked = cache.body_loads_ended(primary);
+    let nothing = Lookup { key: primary.clone(), looked, stored: None, variants: None };
+    let Some(body) = open(cache, primary).await else { return nothing };
+    let Some(variants) = variants_of(&body) else {
+        let stored = head_of(&body).map(|head| Stored { head, body });
+        return Lookup { stored, ..nothing };
+    };
+    let kept = body.entry().lifetime().expire();
+    let mut best: Option<Lookup> = None;
+    for key in variants.keys(primary, request) {
+        let found = look_for_variant(cache, key, variants.clone(), kept).await;
+        let came = |lookup: &Lookup| lookup.stored.as_ref().map(|stored| stored.head.came);
+        // The latest counts (RFC 9111, 4.1).
+        if best.as_ref().is_none_or(|best| came(best) < came(&found)) {
+            best = Some(found);
+        }
+    }
+    best.unwrap_or(nothing)
+}
+
+/// Looks for a variant of which a record tells.
+pub(crate) async fn look_for_variant(
+    cache: &Cache<()>,
+    key: CacheKey,
+    variants: Variants,
+    kept: Option<Timestamp>,
+) -> Lookup {
+    let looked = cache.body_loads_ended(&key);
+    let stored = open(cache, &key).await.and_then(|body| Some(Stored { head: head_of(&body)?, body }));
+    Lookup { key, looked, stored, variants: Some((variants, kept)) }
+}

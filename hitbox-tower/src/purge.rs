@@ -1,0 +1,84 @@
+//! Removing responses.
+
+use std::sync::Arc;
+
+use hitbox::core::BackendResult;
+use hitbox_http::KeyRules;
+use http::{HeaderMap, Uri};
+
+use crate::layer::Rules;
+
+/// Removes responses from the cache of a [`CacheLayer`](crate::CacheLayer), from all of its layers. What is being loaded meanwhile is not
+/// stored.
+#[derive(Clone)]
+pub struct Purge {
+    rules: Arc<Rules>,
+}
+
+impl std::fmt::Debug for Purge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Purge").field("name", &self.rules.name).finish_non_exhaustive()
+    }
+}
+
+impl Purge {
+    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+        Self { rules }
+    }
+
+    /// Removes what is stored for a URI: all variants, and for each value of what else is part of the key.
+    ///
+    /// The URI is that which requests have: an absolute one, such as `http://shop/items?page=2`; scheme and authority in any case.
+    ///
+    /// # Errors
+    /// If any layer failed: it may still be there.
+    ///
+    /// # Cancellation
+    /// It may or may not have been removed, and is on its way to be.
+    pub async fn uri(&self, uri: &Uri) -> BackendResult<()> {
+        self.rules.purge_uri(uri, &HeaderMap::new()).await
+    }
+
+    /// Makes all responses with a tag invalid, whatever their number.
+    ///
+    /// # Errors
+    /// As [`uri`](Self::uri).
+    pub async fn tag(&self, tag: &str) -> BackendResult<()> {
+        self.rules.cache.invalidate_tags(&[tag]).await.map(drop)
+    }
+
+    /// Removes what is stored for all URIs like this one: `*` stands for any text, as in `*://shop/items/*`. Says how many entries that were, where
+    /// layers can list them.
+    ///
+    /// # Errors
+    /// As [`uri`](Self::uri).
+    pub async fn matching(&self, pattern: &str) -> BackendResult<u64> {
+        // Behind the URI stand other parts of the key, if it has any.
+        self.rules.cache.invalidate_matching(&format!("{pattern}:**")).await
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// As [`uri`](Self::uri).
+    pub async fn all(&self) -> BackendResult<()> {
+        self.rules.cache.clear().await.map(drop)
+    }
+}
+
+impl Rules {
+    /// Removes what is stored for a URI. Its authority is that of the request if it has none.
+    pub(crate) async fn purge_uri(&self, uri: &Uri, request: &HeaderMap) -> BackendResult<()> {
+        // Variants are found through the entry under this key.
+        let key = KeyRules::default().key(&self.name, uri, request);
+        if self.keys.is_of_uri_alone() {
+            return self.cache.remove(key).await.map(drop);
+        }
+        self.cache.invalidate_tags(&[&self.uri_tag(uri, request)]).await.map(drop)
+    }
+
+    /// The tag of all responses of one URI, where the key has more than that.
+    pub(crate) fn uri_tag(&self, uri: &Uri, request: &HeaderMap) -> String {
+        self.keys.of_uri().key("uri", uri, request).to_string()
+    }
+}

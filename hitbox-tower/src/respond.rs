@@ -1,0 +1,115 @@
+//! Answers that are made of stored responses.
+
+use hitbox::Body;
+use hitbox_http::{CacheStatusField, Precondition, Requested, StoredHead, requested_range};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::body::{CacheBody, Trailers};
+use crate::layer::Rules;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// What a request asks of a stored response.
+pub(crate) struct Asked<'r> {
+    pub(crate) method: &'r Method,
+    pub(crate) headers: &'r HeaderMap,
+}
+
+impl Rules {
+    /// The answer that a stored response gives. Its age is told if it `is_stored`, and does not come from the origin just now.
+    pub(crate) fn respond<A>(
+        &self,
+        asked: &Asked<'_>,
+        head: &StoredHead,
+        mut body: Body,
+        trailers: Trailers,
+        is_stored: bool,
+        mut status: CacheStatusField,
+    ) -> Response<CacheBody<A>> {
+        let now = self.now();
+        let age = head.age(now, &self.policy);
+        status = status.with_ttl(head.freshness(&self.policy).lifetime, age);
+        let (code, mut headers, body) = match Precondition::of(asked.headers, head) {
+            Precondition::NotModified => (StatusCode::NOT_MODIFIED, head.not_modified(), CacheBody::empty()),
+            _ => {
+                let (code, headers, left) = self.select(asked.headers, head, &mut body, is_stored);
+                let body = match left {
+                    _ if asked.method == Method::HEAD => CacheBody::empty(),
+                    Left::Nothing => CacheBody::empty(),
+                    Left::Bytes(left) => CacheBody::stored(body, left, trailers),
+                };
+                (code, headers, body)
+            }
+        };
+        if is_stored {
+            headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+        }
+        self.tell_status(&mut headers, &status);
+        let mut response = Response::new(body);
+        *response.status_mut() = code;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// All of a stored response, or the part that is asked for.
+    fn select(
+        &self,
+        asked: &HeaderMap,
+        head: &StoredHead,
+        body: &mut Body,
+        is_stored: bool,
+    ) -> (StatusCode, HeaderMap, Left) {
+        let mut headers = head.headers.clone();
+        // What comes from the origin just now may have trailers, unless it says how long it is.
+        let length = body.len().filter(|_| is_stored || headers.contains_key(header::CONTENT_LENGTH));
+        let Some(length) = length else { return (head.status, headers, Left::Bytes(None)) };
+        if head.status != StatusCode::NO_CONTENT {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        match requested_range(asked, head, length) {
+            Requested::Unsatisfiable => {
+                headers.remove(header::CONTENT_LENGTH);
+                if let Ok(range) = HeaderValue::from_str(&format!("bytes */{length}")) {
+                    headers.insert(header::CONTENT_RANGE, range);
+                }
+                (StatusCode::RANGE_NOT_SATISFIABLE, headers, Left::Nothing)
+            }
+            Requested::Part(part) if body.seek(part.bytes.clone()).is_ok() => {
+                let left = part.bytes.end - part.bytes.start;
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
+                headers.extend(part.content_range().map(|range| (header::CONTENT_RANGE, range)));
+                (StatusCode::PARTIAL_CONTENT, headers, Left::Bytes(Some(left)))
+            }
+            _ => (head.status, headers, Left::Bytes(Some(length))),
+        }
+    }
+
+    /// Tells what became of a request, after what caches nearer to the origin tell.
+    pub(crate) fn tell_status(&self, headers: &mut HeaderMap, status: &CacheStatusField) {
+        if let Some(value) = status.to_value(&self.name) {
+            headers.append(CACHE_STATUS, value);
+        }
+    }
+
+    /// Nothing is stored, and the origin is not to be asked (RFC 9111, 5.2.1.7).
+    pub(crate) fn only_if_cached<A>(&self) -> Response<CacheBody<A>> {
+        self.refuse(StatusCode::GATEWAY_TIMEOUT, "nothing is stored for this request\n")
+    }
+
+    /// There is no answer.
+    pub(crate) fn refuse<A>(&self, code: StatusCode, why: &'static str) -> Response<CacheBody<A>> {
+        let mut response = Response::new(CacheBody::text(why));
+        *response.status_mut() = code;
+        let plain = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        self.tell_status(response.headers_mut(), &CacheStatusField::default());
+        response
+    }
+}
+
+/// What there is to send.
+enum Left {
+    Nothing,
+    /// So many bytes, if anybody knows.
+    Bytes(Option<u64>),
+}

@@ -1,0 +1,123 @@
+//! Requests that come at the same time: the origin is asked once, and nobody gets what is not for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream;
+use http::Method;
+use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::common::{Answering, Served, answer, client, serve, until};
+
+/// An origin that answers once it may: one answer for each permit.
+fn held(lines: &'static [(&'static str, &'static str)], gate: Arc<Semaphore>) -> Answering {
+    Arc::new(move |request, count| {
+        let gate = gate.clone();
+        Box::pin(async move {
+            gate.acquire().await.expect("a gate").forget();
+            let language = request.headers().get("accept-language").and_then(|value| value.to_str().ok());
+            let language = language.unwrap_or("none").to_owned();
+            answer(lines, format!("answer {count} {language}"))
+        })
+    })
+}
+
+async fn at_once(served: &Served, count: usize, lines: &[(&str, &str)]) -> Vec<String> {
+    let got = join_all((0..count).map(|_| served.get("/a", lines))).await;
+    got.iter().map(|got| got.text().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_cold_requests_are_one() {
+    let gate = Arc::new(Semaphore::new(0));
+    let served = serve(held(&[("cache-control", "max-age=60")], gate.clone())).await;
+    let (texts, ()) = tokio::join!(at_once(&served, 10, &[]), async {
+        served.until_asked(1).await;
+        until("nine wait", async || served.layer.cache().statistics().coalesced >= 9).await;
+        gate.add_permits(100);
+    });
+    assert_eq!(texts, vec!["answer 1 none"; 10]);
+    assert_eq!(served.seen.count(), 1);
+    assert!(served.get("/a", &[]).await.is_hit());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variants_that_nobody_knew_of_are_one_request_each() {
+    let gate = Arc::new(Semaphore::new(0));
+    let served =
+        serve(held(&[("cache-control", "max-age=60"), ("vary", "accept-language")], gate.clone())).await;
+    let (english, french, ()) = tokio::join!(
+        at_once(&served, 5, &[("accept-language", "en")]),
+        at_once(&served, 5, &[("accept-language", "fr")]),
+        async {
+            served.until_asked(1).await;
+            until("nine wait", async || served.layer.cache().statistics().coalesced >= 9).await;
+            gate.add_permits(100);
+        }
+    );
+    assert!(english.iter().all(|text| text.ends_with(" en") && *text == english[0]), "{english:?}");
+    assert!(french.iter().all(|text| text.ends_with(" fr") && *text == french[0]), "{french:?}");
+    assert_eq!(served.seen.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_private_is_asked_for_by_each() {
+    let gate = Arc::new(Semaphore::new(0));
+    let served = serve(held(&[("cache-control", "private")], gate.clone())).await;
+    let (texts, ()) = tokio::join!(at_once(&served, 10, &[]), async {
+        served.until_asked(1).await;
+        until("nine wait", async || served.layer.cache().statistics().coalesced >= 9).await;
+        gate.add_permits(100);
+    });
+    let mut distinct = texts.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 10, "{texts:?}");
+    // From now on nobody waits for what is not for them.
+    let closed = Arc::new(gate);
+    drop(closed.acquire_many(closed.available_permits() as u32).await.map(|permits| permits.forget()));
+    let (_, ()) = tokio::join!(at_once(&served, 10, &[]), async {
+        served.until_asked(20).await;
+        closed.add_permits(10);
+    });
+}
+
+/// A client that leaves takes nothing from others who wait for the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_in_the_middle_harms_nobody() {
+    let (feed, chunks) = mpsc::unbounded_channel::<Result<Bytes, std::io::Error>>();
+    let chunks = Arc::new(tokio::sync::Mutex::new(Some(chunks)));
+    let served = serve(Arc::new(move |_, _| {
+        let chunks = chunks.clone();
+        Box::pin(async move {
+            let chunks = chunks.lock().await.take().expect("one request");
+            let chunks =
+                stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|c| (c, chunks)) });
+            answer(&[("cache-control", "max-age=60")], Body::from_stream(chunks))
+        })
+    }))
+    .await;
+    feed.send(Ok(Bytes::from_static(b"one "))).expect("it is read");
+    let leaver = client().request(served.request(Method::GET, "/a", &[])).await.expect("an answer");
+    let mut leaver = leaver.into_body();
+    let first = leaver.frame().await.expect("a frame").expect("a chunk");
+    assert_eq!(first.into_data().expect("bytes"), "one ");
+    let stayer = async { served.get("/a", &[]).await };
+    let leaving = async {
+        until("it waits too", async || served.layer.cache().statistics().coalesced >= 1).await;
+        drop(leaver);
+        feed.send(Ok(Bytes::from_static(b"two"))).expect("it is read");
+        drop(feed);
+    };
+    let (stayed, ()) = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(stayer, leaving) })
+        .await
+        .expect("in time");
+    assert_eq!(stayed.text(), "one two");
+    assert_eq!(stayed.field("cache-status"), Some("http;fwd=uri-miss;ttl=60;collapsed"));
+    assert!(served.get("/a", &[]).await.is_hit());
+    assert_eq!(served.seen.count(), 1);
+}

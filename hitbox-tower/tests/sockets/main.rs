@@ -1,0 +1,11 @@
+//! The layer before real services, over real sockets.
+
+#![forbid(unsafe_code)]
+
+mod bodies;
+mod collapsed;
+mod common;
+mod hazards;
+mod layers;
+mod purging;
+mod stale;

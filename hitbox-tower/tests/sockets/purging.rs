@@ -1,0 +1,137 @@
+//! What is removed: by whoever holds the layer, and by requests that change something.
+
+use std::sync::Arc;
+
+use hitbox_tower::CacheLayer;
+use http::{HeaderName, Method, StatusCode};
+
+use crate::common::{answer, clock, fields, memory_at, serve, serve_behind};
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("vary", "accept-language")];
+
+#[tokio::test]
+async fn a_uri_is_purged_with_all_its_variants() {
+    let served = serve(fields(FRESH)).await;
+    for language in ["en", "fr"] {
+        served.get("/a", &[("accept-language", language)]).await;
+    }
+    served.get("/b", &[]).await;
+    let uri = format!("http://{}/a", served.address).parse().expect("a URI");
+    served.layer.purge().uri(&uri).await.expect("it is purged");
+    for (language, text) in [("en", "answer 4"), ("fr", "answer 5")] {
+        assert_eq!(served.get("/a", &[("accept-language", language)]).await.text(), text);
+    }
+    assert_eq!(served.get("/b", &[]).await.text(), "answer 3");
+}
+
+#[tokio::test]
+async fn tags_patterns_and_all() {
+    let clock = clock();
+    let layer = CacheLayer::builder(memory_at(&clock));
+    let layer = layer.tags_from([HeaderName::from_static("surrogate-key")]).build().expect("a layer");
+    let origin = fields(&[
+        ("cache-control", "max-age=60"),
+        ("surrogate-key", "shop item-7"),
+        ("cache-groups", "\"g\""),
+    ]);
+    let served = serve_behind(layer, clock, origin).await;
+    let purge = served.layer.purge();
+    assert_eq!(served.get("/items/7", &[]).await.text(), "answer 1");
+    purge.tag("item-7").await.expect("it is purged");
+    assert_eq!(served.get("/items/7", &[]).await.text(), "answer 2");
+    purge.tag("item-8").await.expect("it is purged");
+    assert_eq!(served.get("/items/7", &[]).await.text(), "answer 2");
+    let pattern = format!("http://{}/items/*", served.address);
+    assert_eq!(purge.matching(&pattern).await.expect("it is purged"), 1);
+    assert_eq!(served.get("/items/7", &[]).await.text(), "answer 3");
+    purge.all().await.expect("it is purged");
+    assert_eq!(served.get("/items/7", &[]).await.text(), "answer 4");
+}
+
+/// A response that is being loaded when its URI is purged is as old as what was purged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_loaded_meanwhile_is_not_stored() {
+    for lines in [&FRESH[..1], FRESH] {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let waits = gate.clone();
+        let served = serve(Arc::new(move |_, count| {
+            let waits = waits.clone();
+            Box::pin(async move {
+                waits.acquire().await.expect("a gate").forget();
+                answer(lines, format!("answer {count}"))
+            })
+        }))
+        .await;
+        let uri = format!("http://{}/a", served.address).parse().expect("a URI");
+        let (got, ()) = tokio::join!(served.get("/a", &[]), async {
+            served.until_asked(1).await;
+            served.layer.purge().uri(&uri).await.expect("it is purged");
+            gate.add_permits(10);
+        });
+        assert_eq!(got.text(), "answer 1");
+        assert_eq!(served.get("/a", &[]).await.text(), "answer 2", "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_invalidates_what_it_changes() {
+    let served = serve(Arc::new(|request, count| {
+        Box::pin(async move {
+            let mut response = answer(&[("cache-control", "max-age=60")], format!("answer {count}"));
+            if *request.method() == Method::POST {
+                response.headers_mut().insert("location", "/items/7".parse().expect("a value"));
+                if request.uri().path() == "/refused" {
+                    *response.status_mut() = StatusCode::BAD_REQUEST;
+                }
+            }
+            response
+        })
+    }))
+    .await;
+    for path in ["/items", "/items/7", "/refused"] {
+        served.get(path, &[]).await;
+    }
+    served.send(Method::POST, "/refused", &[]).await;
+    assert_eq!(served.get("/refused", &[]).await.text(), "answer 3", "a change that was refused is none");
+    served.send(Method::POST, "/items", &[]).await;
+    assert_eq!(served.get("/items", &[]).await.text(), "answer 6");
+    assert_eq!(served.get("/items/7", &[]).await.text(), "answer 7", "Location names it");
+    assert_eq!(served.get("/refused", &[]).await.text(), "answer 3");
+}
+
+#[tokio::test]
+async fn a_change_invalidates_groups() {
+    let served = serve(Arc::new(|request, count| {
+        Box::pin(async move {
+            let says =
+                if *request.method() == Method::POST { "cache-group-invalidation" } else { "cache-groups" };
+            answer(&[("cache-control", "max-age=60"), (says, "\"prices\"")], format!("answer {count}"))
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    assert!(served.get("/a", &[]).await.is_hit());
+    served.send(Method::POST, "/prices", &[]).await;
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 3");
+}
+
+/// Where more than the URI is part of the key, a purge of the URI is one of all of these.
+#[tokio::test]
+async fn a_purge_where_keys_have_more() {
+    let clock = clock();
+    let layer = CacheLayer::builder(memory_at(&clock));
+    let layer = layer.key(|key| key.query(["page"]).cookie("currency")).build().expect("a layer");
+    let served = serve_behind(layer, clock, fields(&[("cache-control", "max-age=60")])).await;
+    let (euro, dollar) = ([("cookie", "a=b; currency=EUR")], [("cookie", "currency=USD")]);
+    assert_eq!(served.get("/a?page=1&utm=x", &euro).await.text(), "answer 1");
+    assert_eq!(served.get("/a?page=1&utm=y", &euro).await.text(), "answer 1");
+    assert_eq!(served.get("/a?page=1", &dollar).await.text(), "answer 2");
+    served
+        .layer
+        .purge()
+        .uri(&format!("http://{}/a?page=1", served.address).parse().expect("a URI"))
+        .await
+        .expect("purged");
+    assert_eq!(served.get("/a?page=1&utm=x", &euro).await.text(), "answer 3");
+    assert_eq!(served.get("/a?page=1", &dollar).await.text(), "answer 4");
+}

@@ -1,0 +1,95 @@
+//! What is stale: served while it is validated, or since the origin fails, or not at all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::StatusCode;
+
+use crate::common::{answer, fields, serve};
+
+#[tokio::test]
+async fn a_stale_answer_is_served_while_it_is_validated() {
+    let served = serve(fields(&[("cache-control", "max-age=10, stale-while-revalidate=30")])).await;
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 1");
+    served.advance(20);
+    let stale = served.get("/a", &[]).await;
+    assert_eq!((stale.text(), stale.field("age"), stale.is_hit()), ("answer 1", Some("20"), true));
+    assert_eq!(stale.field("cache-status"), Some("http;hit;ttl=-10;detail=\"moka\""));
+    served.until_asked(2).await;
+    crate::common::until("the new one is stored", async || served.get("/a", &[]).await.text() == "answer 2")
+        .await;
+    assert_eq!(served.seen.count(), 2);
+    served.advance(41);
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 3");
+}
+
+/// An origin that answers with an error once it is told to.
+fn failing(
+    lines: &'static [(&'static str, &'static str)],
+    fails: Arc<AtomicBool>,
+) -> crate::common::Answering {
+    Arc::new(move |_, count| {
+        let fails = fails.load(Ordering::SeqCst);
+        Box::pin(async move {
+            if fails {
+                let mut response = answer(&[], format!("error {count}"));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return response;
+            }
+            answer(lines, format!("answer {count}"))
+        })
+    })
+}
+
+#[tokio::test]
+async fn an_error_is_answered_with_what_is_stale_if_the_response_says_so() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let served = serve(failing(&[("cache-control", "max-age=10, stale-if-error=60")], fails.clone())).await;
+    served.get("/a", &[]).await;
+    fails.store(true, Ordering::SeqCst);
+    served.advance(20);
+    let stale = served.get("/a", &[]).await;
+    assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"));
+    let status = "http;fwd=stale;fwd-status=503;ttl=-10;detail=\"served since the origin failed\"";
+    assert_eq!(stale.field("cache-status"), Some(status));
+    served.advance(60);
+    assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn an_error_is_passed_on_if_it_does_not() {
+    for lines in [
+        &[("cache-control", "max-age=10")][..],
+        &[("cache-control", "max-age=10, must-revalidate, stale-if-error=60")],
+        &[("cache-control", "max-age=10, s-maxage=10, stale-if-error=60")],
+    ] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let served = serve(failing(lines, fails.clone())).await;
+        served.get("/a", &[]).await;
+        fails.store(true, Ordering::SeqCst);
+        served.advance(20);
+        let error = served.get("/a", &[]).await;
+        assert_eq!((error.status, error.text()), (StatusCode::SERVICE_UNAVAILABLE, "error 2"), "{lines:?}");
+        // What is stored is still there once the origin is back.
+        fails.store(false, Ordering::SeqCst);
+        assert_eq!(served.get("/a", &[]).await.text(), "answer 3");
+    }
+}
+
+/// A response that is for one user alone ends what was stored before.
+#[tokio::test]
+async fn what_is_private_now_is_not_served_from_before() {
+    let served = serve(Arc::new(|_, count| {
+        Box::pin(async move {
+            let says = if count == 1 { "max-age=10" } else { "private" };
+            answer(&[("cache-control", says), ("etag", "\"x\"")], format!("answer {count}"))
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    served.advance(20);
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 2");
+    let third = served.get("/a", &[]).await;
+    assert_eq!(third.text(), "answer 3");
+    assert!(!served.seen.last().contains_key("if-none-match"), "nothing is stored");
+}
