@@ -25,6 +25,7 @@ chapters! {
     cached "../../docs/src/cached.md"
     choose_settings "../../docs/src/choose-settings.md"
     migrate "../../docs/src/migrate.md"
+    http "../../docs/src/http.md"
     keys "../../docs/src/keys.md"
     values "../../docs/src/values.md"
     layers "../../docs/src/layers.md"

@@ -111,7 +111,7 @@ impl ResponseDirectives {
         policy.targeted.iter().find_map(|field| targeted(headers, field, policy)).unwrap_or_else(|| {
             let mut directives = Self::default();
             for (name, argument) in list::members(headers, header::CACHE_CONTROL) {
-                directives.add(&name, &argument);
+                directives.add(&name, &argument, policy);
             }
             directives
         })
@@ -124,7 +124,7 @@ impl ResponseDirectives {
         no_cache || self.must_revalidate || of_shared
     }
 
-    fn add(&mut self, name: &str, argument: &Argument) {
+    fn add(&mut self, name: &str, argument: &Argument, policy: &Policy) {
         match name {
             "max-age" => limit(&mut self.max_age, argument),
             "s-maxage" => limit(&mut self.s_maxage, argument),
@@ -141,7 +141,8 @@ impl ResponseDirectives {
                 None => self.no_cache = true,
             },
             "private" => match fields(argument) {
-                Some(fields) => self.fields.extend(fields),
+                // The one user of a cache that is not shared may have them.
+                Some(fields) => self.fields.extend(fields.into_iter().filter(|_| policy.is_shared)),
                 None => self.private = true,
             },
             _ => {}
@@ -165,8 +166,7 @@ fn targeted(headers: &HeaderMap, field: &HeaderName, policy: &Policy) -> Option<
     }
     let mut directives = ResponseDirectives { are_targeted: true, ..ResponseDirectives::default() };
     if field == "surrogate-control" {
-        surrogate(headers, field, policy.surrogate.as_deref(), &mut directives);
-        return Some(directives);
+        return surrogate(headers, field, policy, &mut directives).then_some(directives);
     }
     let lines: Vec<&[u8]> = headers.get_all(field).into_iter().map(|line| line.as_bytes()).collect();
     let dictionary: Dictionary = Parser::new(&lines.join(&b", "[..])).parse().ok()?;
@@ -185,32 +185,33 @@ fn targeted(headers: &HeaderMap, field: &HeaderName, policy: &Policy) -> Option<
             },
             ListEntry::InnerList(_) => Argument::Invalid,
         };
-        directives.add(name.as_str(), &argument);
+        directives.add(name.as_str(), &argument, policy);
     }
     Some(directives)
 }
 
 /// `Surrogate-Control` (W3C note "Edge Architecture Specification", 2001), which has another grammar: a directive may name the one cache that it is
-/// for.
-fn surrogate(
-    headers: &HeaderMap,
-    field: &HeaderName,
-    own: Option<&str>,
-    directives: &mut ResponseDirectives,
-) {
+/// for, and `max-age` may say for how long the response may be stale too, which is not made use of. Says whether any directive is for this cache.
+fn surrogate(headers: &HeaderMap, field: &HeaderName, policy: &Policy, to: &mut ResponseDirectives) -> bool {
+    let own = policy.surrogate.as_deref();
     let is_for_this = |target: &str| own.is_some_and(|own| own.eq_ignore_ascii_case(target.trim()));
+    let mut is_any = false;
     for (name, argument) in list::members(headers, field) {
         let (name, of_name) =
             name.split_once(';').map_or((&*name, None), |(name, target)| (name, Some(target)));
         let (argument, of_argument) = match &argument {
-            Argument::Text(text) => match text.split_once(';') {
-                Some((text, target)) => (Argument::Text(text.to_owned()), Some(target.to_owned())),
-                None => (argument, None),
-            },
+            Argument::Text(text) => {
+                let (text, target) =
+                    text.split_once(';').map_or((&**text, None), |(text, own)| (text, Some(own)));
+                let text = text.split_once('+').map_or(text, |(fresh, _)| fresh);
+                (Argument::Text(text.to_owned()), target.map(str::to_owned))
+            }
             _ => (argument, None),
         };
         if of_name.or(of_argument.as_deref()).is_none_or(is_for_this) {
-            directives.add(name, &argument);
+            is_any = true;
+            to.add(name, &argument, policy);
         }
     }
+    is_any
 }

@@ -1,7 +1,9 @@
 //! Groups of responses that are invalidated together (RFC 9875).
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Uri};
 use sfv::{BareItem, List, ListEntry, Parser};
+
+use crate::origin::origin_of;
 
 /// A response may be in this many groups, and each name may have this many characters: what RFC 9875, 2 and 3 ask of every cache.
 const MOST_GROUPS: usize = 32;
@@ -23,10 +25,7 @@ fn tags(response: &HeaderMap, field: &'static str, uri: &Uri, request: &HeaderMa
         return Vec::new();
     }
     let Ok(list) = Parser::new(&lines.join(&b", "[..])).parse::<List>() else { return Vec::new() };
-    let scheme = uri.scheme_str().unwrap_or("http");
-    let host = request.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = uri.authority().map(|authority| authority.as_str()).or(host).unwrap_or_default();
-    let origin = format!("{scheme}://{authority}").to_ascii_lowercase();
+    let (scheme, Some(authority)) = origin_of(uri, request) else { return Vec::new() };
     let name = |entry: &ListEntry| match entry {
         ListEntry::Item(item) => match &item.bare_item {
             BareItem::String(name) if name.as_str().len() <= MOST_CHARACTERS => {
@@ -36,5 +35,9 @@ fn tags(response: &HeaderMap, field: &'static str, uri: &Uri, request: &HeaderMa
         },
         ListEntry::InnerList(_) => None,
     };
-    list.iter().filter_map(name).take(MOST_GROUPS).map(|name| format!("group {origin} {name}")).collect()
+    list.iter()
+        .filter_map(name)
+        .take(MOST_GROUPS)
+        .map(|name| format!("group {scheme}://{authority} {name}"))
+        .collect()
 }

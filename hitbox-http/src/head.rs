@@ -8,7 +8,9 @@ use hitbox_core::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use thiserror::Error;
 
+use crate::date;
 use crate::directives::ResponseDirectives;
+use crate::fields::storable_fields;
 use crate::freshness::Freshness;
 use crate::policy::Policy;
 
@@ -88,15 +90,28 @@ impl StoredHead {
     #[must_use]
     pub fn freshened(&self, news: &HeaderMap, asked: Timestamp, came: Timestamp) -> Self {
         let mut headers = self.headers.clone();
-        // It was that of the response that was validated.
+        let news = storable_fields(news, &ResponseDirectives::default());
+        // They were those of the response that was validated.
         headers.remove(header::AGE);
+        headers.remove(header::DATE);
         for name in news.keys().filter(|name| !KEPT.contains(name)) {
             headers.remove(name);
             for value in news.get_all(name) {
                 headers.append(name, value.clone());
             }
         }
-        Self { status: self.status, headers, asked, came }
+        Self { status: self.status, headers, asked, came }.dated()
+    }
+
+    /// With the date when it came, if it says none (RFC 9110, 6.6.1).
+    #[must_use]
+    pub fn dated(mut self) -> Self {
+        if !self.headers.contains_key(header::DATE)
+            && let Some(came) = date::format(self.came)
+        {
+            self.headers.insert(header::DATE, came);
+        }
+        self
     }
 
     /// The same as bytes: text as HTTP/1.1 has it, after a line with the times.

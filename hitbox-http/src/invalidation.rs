@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, Method, StatusCode, Uri, header, uri};
 
+use crate::origin::origin_of;
+
 /// Whether a method may change something. One that is not known may.
 pub fn is_unsafe(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
@@ -32,21 +34,24 @@ pub fn invalidated_uris(
 /// What a reference in a response means (RFC 3986, 5.2), if that is of the same origin.
 fn resolve(base: &Uri, request: &HeaderMap, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
-    if reference.contains("://") {
-        let absolute: Uri = reference.parse().ok()?;
-        let host = request.get(header::HOST).and_then(|host| host.to_str().ok());
-        let authority = base.authority().map(|authority| authority.as_str()).or(host)?;
-        let scheme = base.scheme_str().unwrap_or("http");
-        let same_origin =
-            absolute.authority().is_some_and(|own| own.as_str().eq_ignore_ascii_case(authority))
-                && absolute.scheme_str().is_some_and(|own| own.eq_ignore_ascii_case(scheme));
-        return same_origin.then_some(absolute);
+    let (scheme, rest) = match reference.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme), rest),
+        _ => (None, reference),
+    };
+    if let Some(after) = rest.strip_prefix("//") {
+        let own = origin_of(base, request);
+        let scheme = scheme.unwrap_or(&own.0);
+        let absolute: Uri = format!("{scheme}://{after}").parse().ok()?;
+        let is_same = own.1.is_some() && origin_of(&absolute, &HeaderMap::new()) == own;
+        return is_same
+            .then(|| with_path(&absolute, &without_dots(absolute.path()), absolute.query()))
+            .flatten();
     }
-    if reference.starts_with("//") || reference.is_empty() {
+    // Another scheme, or one without an authority, is another origin.
+    if scheme.is_some() || rest.is_empty() {
         return None;
     }
-    let (path, query) =
-        reference.split_once('?').map_or((reference, None), |(path, query)| (path, Some(query)));
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
     let path = match path {
         "" => base.path().to_owned(),
         path if path.starts_with('/') => without_dots(path),
@@ -55,8 +60,18 @@ fn resolve(base: &Uri, request: &HeaderMap, reference: &str) -> Option<Uri> {
             without_dots(&format!("{folder}/{path}"))
         }
     };
-    let path_and_query = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-    let mut parts = uri::Parts::from(base.clone());
+    with_path(base, &path, query)
+}
+
+/// RFC 3986, 3.1.
+fn is_scheme(text: &str) -> bool {
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(rest)
+}
+
+fn with_path(of: &Uri, path: &str, query: Option<&str>) -> Option<Uri> {
+    let path_and_query = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = uri::Parts::from(of.clone());
     parts.path_and_query = Some(path_and_query.parse().ok()?);
     Uri::from_parts(parts).ok()
 }

@@ -1,9 +1,9 @@
 //! Keys of responses: what of a request tells one resource from another.
 
 use hitbox_core::{CacheKey, CacheKeyBuilder};
-use http::header::AsHeaderName;
 use http::{HeaderMap, HeaderName, Uri, header};
 
+use crate::origin::origin_of;
 use crate::vary::{Vary, VaryKey};
 
 /// What of a request the key consists of: by default scheme, authority, path and query, all as they are. Methods are no part of it.
@@ -128,23 +128,18 @@ fn field(key: CacheKeyBuilder, kind: &str, name: &HeaderName, value: Option<&[u8
     }
 }
 
-fn only(headers: &HeaderMap, name: impl AsHeaderName) -> &[u8] {
-    let mut lines = headers.get_all(name).into_iter();
-    lines.next().map(|line| line.as_bytes()).unwrap_or_default()
-}
-
-/// Scheme and authority in lower case and without the port that the scheme has anyway, path, and query.
+/// Scheme and authority in one form, path, and query.
 fn of_uri(prefix: &str, uri: &Uri, request: &HeaderMap, rules: &Query) -> CacheKeyBuilder {
-    let scheme = uri.scheme_str().unwrap_or("http").to_ascii_lowercase();
-    let authority = match uri.authority() {
-        // Who asks with a password is told from others by "Authorization".
-        Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
-        None => String::from_utf8_lossy(only(request, header::HOST)).to_ascii_lowercase(),
-    };
-    let usual = if scheme == "https" { ":443" } else { ":80" };
-    let authority = authority.strip_suffix(usual).unwrap_or(&authority);
+    let (scheme, authority) = origin_of(uri, request);
+    let mut key = CacheKey::builder(prefix);
+    if authority.is_none() {
+        // Whatever is said of the host, it is no part of a text in which it could be taken for a path.
+        for line in request.get_all(header::HOST) {
+            key = key.part_bytes("host", line.as_bytes());
+        }
+    }
+    let authority = authority.unwrap_or_default();
     let path = if uri.path().is_empty() { "/" } else { uri.path() };
-    let key = CacheKey::builder(prefix);
     match (rules, uri.query()) {
         (Query::All, Some(query)) => key.part("url", format_args!("{scheme}://{authority}{path}?{query}")),
         (Query::All, None) => key.part("url", format_args!("{scheme}://{authority}{path}")),

@@ -12,6 +12,7 @@ mod head;
 mod invalidation;
 mod key;
 mod list;
+mod origin;
 mod policy;
 mod range;
 mod storable;

@@ -100,7 +100,7 @@ impl Policy {
         self
     }
 
-    /// A response is kept for so long after it was fresh, if it can be validated or may be served stale. By default a day.
+    /// A response that can be validated is kept for so long after it was fresh, at least. By default a day.
     #[must_use]
     pub fn keep_stale(mut self, keep: Duration) -> Self {
         self.keep_stale = keep;

@@ -100,7 +100,7 @@ pub fn may_store(
         || directives.s_maxage.is_some() && policy.is_shared
         || directives.private && !policy.is_shared
         || !directives.are_targeted && response.contains_key(header::EXPIRES);
-    let is_kept = ignores && !status.is_client_error() && !status.is_server_error();
+    let is_kept = ignores && status.is_success();
     if is_explicit && !ignores || is_kept || !ignores && is_heuristic(status) {
         return Ok(());
     }

@@ -50,8 +50,8 @@ fn are_weakly_same(one: &[u8], other: &[u8]) -> bool {
 
 /// Whether two tags are the same and neither is weak.
 pub(crate) fn are_strongly_same(one: &[u8], other: &[u8]) -> bool {
-    let (one, other) = (tag(one), tag(other));
-    !one.0 && !other.0 && one.1 == other.1
+    let (one, other) = (one.trim_ascii(), other.trim_ascii());
+    one.starts_with(b"\"") && one == other
 }
 
 /// The tags of a field, one by one. Commas within quotes are part of a tag.

@@ -2,8 +2,6 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::list;
-
 /// Fields whose values mean the same in any case.
 const ANY_CASE: [HeaderName; 3] = [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
 
@@ -15,13 +13,19 @@ pub struct Vary(Vec<HeaderName>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VaryKey(Vec<(HeaderName, Option<Vec<u8>>)>);
 
+/// "*" is a name as any other for those who make names, and none here.
+fn name_of(member: &[u8]) -> Option<HeaderName> {
+    HeaderName::from_bytes(member).ok().filter(|name| name != "*")
+}
+
 impl Vary {
     /// What the `Vary` of a response says; nothing if it has `*`, or a name that is none: then no other request is like the one that it
     /// answers.
     pub fn of(response: &HeaderMap) -> Option<Self> {
-        let names: Option<Vec<HeaderName>> = list::names(response, header::VARY)
-            .map(|name| if name == "*" { None } else { name.parse().ok() })
-            .collect();
+        let lines = response.get_all(header::VARY).into_iter();
+        let members =
+            lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        let names: Option<Vec<_>> = members.filter(|member| !member.is_empty()).map(name_of).collect();
         names.map(Self::new)
     }
 
@@ -45,8 +49,8 @@ impl Vary {
 
     /// The fields that [`to_text`](Self::to_text) has named; nothing if it is another text.
     pub fn from_text(text: &str) -> Option<Self> {
-        let names = text.split(',').filter(|name| !name.is_empty()).map(|name| name.parse().ok());
-        names.collect::<Option<Vec<_>>>().map(Self::new)
+        let names = text.split(',').filter(|name| !name.is_empty());
+        names.map(|name| name_of(name.as_bytes())).collect::<Option<Vec<_>>>().map(Self::new)
     }
 
     /// What a request has in these fields.
@@ -68,10 +72,17 @@ fn normalized(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let mut lines = request.get_all(name).into_iter().peekable();
     lines.peek()?;
     let mut joined: Vec<u8> = Vec::new();
+    // Cookies may come in one line or several (RFC 9113, 8.2.3), and commas are nothing in them.
+    let is_cookie = name == header::COOKIE;
     for line in lines {
-        for member in split(line.as_bytes()) {
+        let members: Box<dyn Iterator<Item = &[u8]>> = if is_cookie {
+            Box::new(line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii))
+        } else {
+            Box::new(split(line.as_bytes()))
+        };
+        for member in members {
             if !joined.is_empty() {
-                joined.push(b',');
+                joined.push(if is_cookie { b';' } else { b',' });
             }
             joined.extend_from_slice(member);
         }

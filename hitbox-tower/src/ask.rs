@@ -6,8 +6,7 @@ use hitbox::backend::Backend;
 use hitbox::backend::internal::LoadPermit;
 use hitbox::core::{CacheKey, Scope, Timestamp};
 use hitbox_http::{
-    NotStorable, ResponseDirectives, StoredHead, Vary, add_validators, may_store, remove_preconditions,
-    storable_fields,
+    NotStorable, StoredHead, Vary, add_validators, may_store, remove_preconditions, storable_fields,
 };
 use http::{Extensions, Request, Response, StatusCode};
 
@@ -51,6 +50,8 @@ pub(crate) enum Unstored<A, E> {
     Own(Response<A>, Option<NotStorable>),
     /// What is stored is still right, and this is what it says now.
     Validated(StoredHead),
+    /// The same, and what it says now is for the one request alone.
+    ValidatedOwn(StoredHead),
     /// It came, and was lost while the cache shut down.
     Lost,
 }
@@ -109,8 +110,7 @@ impl Load {
         if let Some((head, _)) = &self.stored
             && response.status() == StatusCode::NOT_MODIFIED
         {
-            let news = storable_fields(response.headers(), &ResponseDirectives::default());
-            return Err(Unstored::Validated(head.freshened(&news, asked, came)));
+            return Err(self.validated(head.freshened(response.headers(), asked, came)));
         }
         let (parts, body) = response.into_parts();
         let Kept { method, uri, headers } = &self.asked;
@@ -119,8 +119,8 @@ impl Load {
         }
         let arrived = StoredHead::new(parts.status, parts.headers, asked, came);
         let directives = arrived.directives(&rules.policy);
-        let head =
-            StoredHead::new(arrived.status, storable_fields(&arrived.headers, &directives), asked, came);
+        let kept = storable_fields(&arrived.headers, &directives);
+        let head = StoredHead::new(arrived.status, kept, asked, came).dated();
         let tags = rules.tags_of(&arrived.headers, uri, headers);
         let vary = Vary::of(&arrived.headers).unwrap_or_default();
         let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
@@ -131,6 +131,18 @@ impl Load {
             return Err(Unstored::Own(arrived.into_response(body), None));
         }
         Ok(storable)
+    }
+
+    /// Whether a response that was validated stays stored, as it is now.
+    fn validated<A, E>(&self, head: StoredHead) -> Unstored<A, E> {
+        let (policy, Kept { method, headers, .. }) = (&self.rules.policy, &self.asked);
+        let stored = self.stored.as_ref().and_then(|(stored, _)| Vary::of(&stored.headers));
+        let is_same_variant = Vary::of(&head.headers) == stored;
+        if may_store(method, headers, head.status, &head.headers, policy).is_err() || !is_same_variant {
+            return Unstored::ValidatedOwn(head);
+        }
+        let kept = storable_fields(&head.headers, &head.directives(policy));
+        Unstored::Validated(StoredHead::new(head.status, kept, head.asked, head.came))
     }
 
     /// Whether nothing of the resource was removed since the service was asked, nor anything that carries these tags.

@@ -1,11 +1,10 @@
 //! The answer to a request that went on.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use hitbox::Body as StoredBody;
 use hitbox::backend::Backend;
-use hitbox::core::CacheKey;
+use hitbox::core::{BoxFuture, CacheKey};
 use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, StoredHead, Verdict};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -158,6 +157,18 @@ impl<S> End<S> {
                 }
                 Ok(self.own(response, why.map(|why| why.to_string())))
             }
+            Unstored::ValidatedOwn(head) => {
+                let mut status = self.status();
+                status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
+                let stored = self.lookup.stored.take();
+                if let Err(error) = rules.cache.remove(self.lookup.key.clone()).await {
+                    tracing::debug!(cache = %rules.name, %error, "what is for one user alone now was not removed");
+                }
+                match stored {
+                    Some(stored) => Ok(self.respond(&head, stored.body, Trailers::default(), true, status)),
+                    None => Ok(self.lost()),
+                }
+            }
             Unstored::Validated(head) => {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
@@ -232,11 +243,7 @@ impl<S> End<S> {
     }
 
     /// Goes on once more.
-    fn again<Q>(
-        self,
-        request: Request<Q>,
-        may_share: bool,
-    ) -> Pin<Box<dyn Future<Output = Answer<S::Answer, S::Fault>> + Send>>
+    fn again<Q>(self, request: Request<Q>, may_share: bool) -> BoxFuture<'static, Answer<S::Answer, S::Fault>>
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,

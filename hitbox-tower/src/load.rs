@@ -2,7 +2,7 @@
 //! others are answered with what it brings, if that is for them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -31,8 +31,15 @@ pub(crate) enum Outcome<A, E> {
     Elsewhere(Arrived, StoredBody),
 }
 
-/// The request, until a load takes it, and what the load leaves for the call that leads it.
-pub(crate) struct Slot<Q, A, E>(Arc<Mutex<(Option<Request<Q>>, Option<Outcome<A, E>>)>>);
+/// What a load and the call that leads it hand to each other.
+pub(crate) struct Slot<Q, A, E>(Arc<Mutex<Handed<Q, A, E>>>);
+
+struct Handed<Q, A, E> {
+    /// Until the load takes it.
+    request: Option<Request<Q>>,
+    /// Once the load knows.
+    outcome: Option<Outcome<A, E>>,
+}
 
 impl<Q, A, E> Clone for Slot<Q, A, E> {
     fn clone(&self) -> Self {
@@ -42,19 +49,23 @@ impl<Q, A, E> Clone for Slot<Q, A, E> {
 
 impl<Q, A, E> Slot<Q, A, E> {
     pub(crate) fn new(request: Request<Q>) -> Self {
-        Self(Arc::new(Mutex::new((Some(request), None))))
+        Self(Arc::new(Mutex::new(Handed { request: Some(request), outcome: None })))
+    }
+
+    fn handed(&self) -> MutexGuard<'_, Handed<Q, A, E>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take_request(&self) -> Option<Request<Q>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.take()
+        self.handed().request.take()
     }
 
     fn put(&self, outcome: Outcome<A, E>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(outcome);
+        self.handed().outcome = Some(outcome);
     }
 
     pub(crate) fn take_outcome(&self) -> Option<Outcome<A, E>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+        self.handed().outcome.take()
     }
 }
 

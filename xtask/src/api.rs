@@ -17,6 +17,8 @@ const CRATES: &[&str] = &[
     "hitbox-redis",
     "hitbox-disk",
     "hitbox",
+    "hitbox-http",
+    "hitbox-tower",
 ];
 
 pub(crate) fn run(bless: bool) -> Outcome {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::run::{self, Outcome, root};
 
-const TARGETS: &[&str] = &["wire", "object", "start", "key"];
+const TARGETS: &[&str] = &["wire", "object", "start", "key", "http"];
 
 /// What has rustc count the edges that are covered, as cargo-fuzz does.
 const COVERAGE: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \

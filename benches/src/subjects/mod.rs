@@ -6,6 +6,7 @@ mod cache;
 mod disk;
 mod format;
 mod hit;
+mod http;
 mod invalidate;
 mod key;
 mod load;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Subject> {
         disk::subject(),
         bodies::on_disk(),
         bodies::in_memory(),
+        http::subject(),
     ]
 }
 
