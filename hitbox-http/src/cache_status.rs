@@ -1,9 +1,11 @@
 //! What became of a request, for whoever looks at the answer (`Cache-Status`, RFC 9211).
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
-use sfv::{Integer, KeyRef, ListSerializer, StringRef, TokenRef};
+use sfv::TokenRef;
 
 /// Why a request went on to the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,43 +86,52 @@ impl CacheStatusField {
 
     /// As the cache of this name says it.
     pub fn to_value(&self, cache: &str) -> Option<HeaderValue> {
-        let mut list = ListSerializer::new();
+        let mut out = String::with_capacity(96);
         // A name that is no token is written as a text.
-        let mut member = match TokenRef::from_str(cache) {
-            Ok(token) => list.bare_item(token),
-            Err(_) => list.bare_item(&*text(cache)),
-        };
+        match TokenRef::from_str(cache) {
+            Ok(token) => out.push_str(token.as_str()),
+            Err(_) => push_text(&mut out, cache),
+        }
+        // Each is written as RFC 9651, 4.1 has it. Writing to a string never fails.
         if self.hit {
-            member = member.parameter(KeyRef::constant("hit"), true);
+            out.push_str(";hit");
         }
         if let Some(why) = self.forwarded {
-            member = member.parameter(KeyRef::constant("fwd"), TokenRef::constant(why.token()));
+            out.push_str(";fwd=");
+            out.push_str(why.token());
         }
         if let Some(status) = self.forwarded_status {
-            member = member.parameter(KeyRef::constant("fwd-status"), status);
+            let _ = write!(out, ";fwd-status={status}");
         }
-        if let Some(ttl) = self.ttl.and_then(|ttl| Integer::try_from(ttl).ok()) {
-            member = member.parameter(KeyRef::constant("ttl"), ttl);
+        if let Some(ttl) = self.ttl {
+            let _ = write!(out, ";ttl={ttl}");
         }
         if self.stored {
-            member = member.parameter(KeyRef::constant("stored"), true);
+            out.push_str(";stored");
         }
         if self.collapsed {
-            member = member.parameter(KeyRef::constant("collapsed"), true);
+            out.push_str(";collapsed");
         }
-        if let Some(said) = &self.key {
-            member = member.parameter(KeyRef::constant("key"), &*text(said));
+        for (name, said) in [(";key=", &self.key), (";detail=", &self.detail)] {
+            if let Some(said) = said {
+                out.push_str(name);
+                push_text(&mut out, said);
+            }
         }
-        if let Some(said) = &self.detail {
-            member.parameter(KeyRef::constant("detail"), &*text(said));
-        }
-        HeaderValue::from_str(&list.finish()?).ok()
+        HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
     }
 }
 
 /// A text as such a field may have it: what is no visible character of ASCII becomes a question mark.
-fn text(said: &str) -> sfv::String {
-    let plain = |found: char| if found == ' ' || found.is_ascii_graphic() { found } else { '?' };
-    sfv::String::from_string(said.chars().map(plain).collect())
-        .unwrap_or_else(|_| StringRef::constant("").to_owned())
+fn push_text(out: &mut String, said: &str) {
+    out.push('"');
+    for found in said.chars() {
+        match found {
+            '"' | '\\' => out.extend(['\\', found]),
+            ' ' => out.push(' '),
+            found if found.is_ascii_graphic() => out.push(found),
+            _ => out.push('?'),
+        }
+    }
+    out.push('"');
 }

@@ -64,7 +64,7 @@ impl StoredHead {
 
     /// How old it is now (RFC 9111, 4.2.3).
     pub fn age(&self, now: Timestamp, policy: &Policy) -> Duration {
-        self.freshness(policy).initial_age.saturating_add(now.since(self.came))
+        self.terms(policy).age(now)
     }
 
     /// Whether the origin can be asked whether it is still right.

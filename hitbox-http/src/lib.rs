@@ -33,4 +33,4 @@ pub use range::{ByteRange, Requested, requested_range};
 pub use storable::{NotStorable, may_store};
 pub use validation::{Precondition, add_validators, remove_preconditions};
 pub use vary::{Vary, VaryKey};
-pub use verdict::{Verdict, is_conditional};
+pub use verdict::{Terms, Verdict, is_conditional};

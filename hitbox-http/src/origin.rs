@@ -1,20 +1,23 @@
 //! The origin of a request: scheme and authority (RFC 9110, 4.3.1), in one form.
 
+use std::borrow::Cow;
+
 use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
 
 /// The scheme and authority of a request, both in lower case, without user and without the port that the scheme has anyway. The authority is
 /// nothing if none is said, or what is said is none.
-pub(crate) fn origin_of(uri: &Uri, request: &HeaderMap) -> (String, Option<String>) {
-    let scheme = uri.scheme_str().unwrap_or("http").to_ascii_lowercase();
-    let authority = match uri.authority() {
-        Some(authority) => Some(plain(&scheme, authority)),
-        None => {
-            let host = host_of(request).and_then(|host| Authority::try_from(host).ok());
+pub(crate) fn origin_of<'r>(uri: &'r Uri, request: &'r HeaderMap) -> (Cow<'r, str>, Option<Cow<'r, str>>) {
+    let scheme = lower(uri.scheme_str().unwrap_or("http"));
+    let said = match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => host_of(request).and_then(|host| {
             // A user has no place there.
-            host.filter(|host| !host.as_str().contains('@')).map(|host| plain(&scheme, &host))
-        }
+            let is_authority = !host.contains(&b'@') && Authority::try_from(host).is_ok();
+            std::str::from_utf8(host).ok().filter(|_| is_authority)
+        }),
     };
+    let authority = said.map(|said| plain(&scheme, said));
     (scheme, authority)
 }
 
@@ -25,14 +28,16 @@ pub(crate) fn host_of(request: &HeaderMap) -> Option<&[u8]> {
     more.is_none().then_some(first.as_bytes())
 }
 
-fn plain(scheme: &str, authority: &Authority) -> String {
-    let text = authority.as_str();
-    let mut text = text.rsplit_once('@').map_or(text, |(_, host)| host).to_ascii_lowercase();
+fn plain<'r>(scheme: &str, authority: &'r str) -> Cow<'r, str> {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let usual = if scheme == "https" { ":443" } else { ":80" };
-    if text.ends_with(usual) {
-        text.truncate(text.len() - usual.len());
-    } else if text.ends_with(':') {
-        text.pop();
+    lower(host.strip_suffix(usual).or_else(|| host.strip_suffix(':')).unwrap_or(host))
+}
+
+fn lower(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
     }
-    text
 }

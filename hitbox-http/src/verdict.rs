@@ -5,7 +5,8 @@ use std::time::Duration;
 use hitbox_core::Timestamp;
 use http::{HeaderMap, header};
 
-use crate::directives::RequestDirectives;
+use crate::directives::{RequestDirectives, ResponseDirectives};
+use crate::freshness::Freshness;
 use crate::head::StoredHead;
 use crate::policy::Policy;
 
@@ -30,12 +31,40 @@ pub enum Verdict {
     },
 }
 
+/// What a response says of its use, read once for all requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Terms {
+    /// How long it is fresh.
+    pub freshness: Freshness,
+    /// What it says to caches.
+    pub directives: ResponseDirectives,
+    came: Timestamp,
+}
+
 impl StoredHead {
+    /// What it says of its use to a cache of this policy.
+    pub fn terms(&self, policy: &Policy) -> Terms {
+        Terms { freshness: self.freshness(policy), directives: self.directives(policy), came: self.came }
+    }
+
     /// Whether it may answer a request with these fields now.
     pub fn verdict(&self, request: &HeaderMap, now: Timestamp, policy: &Policy) -> Verdict {
+        self.terms(policy).verdict(request, now, policy)
+    }
+}
+
+impl Terms {
+    /// How old the response is now (RFC 9111, 4.2.3).
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.freshness.initial_age.saturating_add(now.since(self.came))
+    }
+
+    /// Whether the response may answer a request with these fields now.
+    pub fn verdict(&self, request: &HeaderMap, now: Timestamp, policy: &Policy) -> Verdict {
         let asked = if policy.heeds_requests { RequestDirectives::of(request) } else { Default::default() };
-        let (freshness, said) = (self.freshness(policy), self.directives(policy));
-        let age = freshness.initial_age.saturating_add(now.since(self.came));
+        let (freshness, said) = (&self.freshness, &self.directives);
+        let age = self.age(now);
         let no_cache = said.no_cache && policy.fixed_ttl.is_none();
         let is_fresh = age < freshness.lifetime && !no_cache;
 

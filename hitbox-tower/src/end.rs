@@ -5,15 +5,16 @@ use std::sync::Arc;
 use hitbox::Body as StoredBody;
 use hitbox::backend::Backend;
 use hitbox::core::{BoxFuture, CacheKey};
-use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, StoredHead, Verdict};
+use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, Verdict};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::ask::{Arrived, Load, Unstored};
 use crate::body::{CacheBody, Trailers};
 use crate::exchange::{Answer, Exchange, Kept};
+use crate::heads::Head;
 use crate::load::{Outcome, Slot};
-use crate::lookup::{self, Lookup, Stored, head_of, variants_of};
+use crate::lookup::{self, Lookup, Stored, variants_of};
 use crate::service::HttpService;
 
 /// A request that has gone on, or waited for another that has.
@@ -59,7 +60,7 @@ impl<S> Exchange<S> {
             validates: why == Forwarded::Request,
             variants: lookup.variants.as_ref().map(|(variants, _)| variants.clone()),
             record_end: lookup.variants.as_ref().and_then(|(_, end)| *end),
-            stored: lookup.stored.as_ref().map(|stored| (stored.head.clone(), stored.body.generation())),
+            stored: lookup.stored.as_ref().map(|stored| (stored.head.head.clone(), stored.body.generation())),
             permit: needs_permit.then(|| rules.cache.backend().layout().load_permit(&primary)),
         };
         let slot = Slot::new(request);
@@ -116,6 +117,7 @@ impl<S> End<S> {
         let mut status = self.status();
         status.stored = true;
         let Arrived { head, extensions, trailers } = arrived;
+        let head = Head::new(head, None, &self.exchange.rules.policy);
         let mut response = self.respond(&head, body, trailers, false, status);
         *response.extensions_mut() = extensions;
         response
@@ -123,7 +125,7 @@ impl<S> End<S> {
 
     fn respond<A>(
         &self,
-        head: &StoredHead,
+        head: &Head,
         body: StoredBody,
         trailers: Trailers,
         is_stored: bool,
@@ -164,6 +166,7 @@ impl<S> End<S> {
                 if let Err(error) = rules.cache.remove(self.lookup.key.clone()).await {
                     tracing::debug!(cache = %rules.name, %error, "what is for one user alone now was not removed");
                 }
+                let head = Head::new(head, None, &rules.policy);
                 match stored {
                     Some(stored) => Ok(self.respond(&head, stored.body, Trailers::default(), true, status)),
                     None => Ok(self.lost()),
@@ -173,9 +176,13 @@ impl<S> End<S> {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 status.stored = true;
-                let found = body.and_then(|body| Some((head_of(&body)?, body)));
+                let found = body
+                    .and_then(|body| Some((rules.heads.of(&self.lookup.key, &body, &rules.policy)?, body)));
                 // What has been validated is at hand, even if no layer has it any more.
-                let known = || self.lookup.stored.take().map(|stored| (head, stored.body));
+                let known = || {
+                    let head = Arc::new(Head::new(head, None, &rules.policy));
+                    self.lookup.stored.take().map(|stored| (head, stored.body))
+                };
                 match found.or_else(known) {
                     Some((head, body)) => Ok(self.respond(&head, body, Trailers::default(), true, status)),
                     None => Ok(self.lost()),
@@ -196,7 +203,7 @@ impl<S> End<S> {
     fn stale<A>(&mut self, is_answer: bool, code: Option<StatusCode>) -> Option<Response<CacheBody<A>>> {
         let Stored { head, body } = self.lookup.stored.take()?;
         let rules = &self.exchange.rules;
-        let may_serve = match head.verdict(&self.asked.headers, rules.now(), &rules.policy) {
+        let may_serve = match head.terms.verdict(&self.asked.headers, rules.now(), &rules.policy) {
             Verdict::Validate { on_error, .. } if is_answer => on_error,
             Verdict::Validate { when_disconnected, .. } => when_disconnected,
             _ => true,
@@ -220,7 +227,8 @@ impl<S> End<S> {
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
-        if let Some(head) = head_of(&body) {
+        let rules = &self.exchange.rules;
+        if let Some(head) = rules.heads.of(&self.lookup.key, &body, &rules.policy) {
             let mut status = self.status();
             status.collapsed = true;
             return Ok(self.respond(&head, body, Trailers::default(), false, status));
@@ -232,7 +240,7 @@ impl<S> End<S> {
             return self.again(request, false).await;
         };
         let end = body.entry().lifetime().expire();
-        let lookup = lookup::look_for_variant(&self.exchange.rules.cache, key, variants, end).await;
+        let lookup = lookup::look_for_variant(&self.exchange.rules, key, variants, end).await;
         if let Some(Stored { head, body }) = lookup.stored {
             // It was small, and is stored already.
             let mut status = self.status();

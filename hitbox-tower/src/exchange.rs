@@ -65,12 +65,12 @@ impl<S> Exchange<S> {
         }
         let rules = self.rules.clone();
         let key = rules.keys.key(&rules.name, request.uri(), request.headers());
-        let lookup = lookup::look(&rules.cache, &key, request.headers()).await;
+        let lookup = lookup::look(&rules, &key, request.headers()).await;
         let Some(stored) = &lookup.stored else {
             let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
             return self.go_on(request, key, lookup, why).await;
         };
-        let verdict = stored.head.verdict(request.headers(), rules.now(), &rules.policy);
+        let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.policy);
         match verdict {
             Verdict::Fresh | Verdict::StaleAllowed => Ok(self.hit(&request, lookup)),
             Verdict::StaleWhileRevalidate => {
@@ -149,7 +149,7 @@ impl<S> Exchange<S> {
         let rules = self.rules.clone();
         *request.method_mut() = Method::GET;
         rules.clone().in_background(async move {
-            let lookup = lookup::look(&rules.cache, &key, request.headers()).await;
+            let lookup = lookup::look(&rules, &key, request.headers()).await;
             if lookup.stored.is_none() {
                 return;
             }

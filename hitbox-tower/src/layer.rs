@@ -10,6 +10,7 @@ use hitbox_http::{KeyRules, Policy};
 use http::HeaderName;
 use tower_layer::Layer;
 
+use crate::heads::Heads;
 use crate::purge::Purge;
 use crate::recent::NotShared;
 use crate::service::CacheService;
@@ -41,6 +42,7 @@ pub(crate) struct Rules {
     pub(crate) tag_fields: Vec<HeaderName>,
     pub(crate) tells_key: bool,
     pub(crate) not_shared: NotShared,
+    pub(crate) heads: Heads,
     clock: Arc<dyn Clock>,
     offload: Arc<dyn Offload>,
 }
@@ -193,8 +195,9 @@ impl<B: Backend> CacheLayerBuilder<B> {
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
         let builder = Cache::builder(backend).name(&name).clock(clock.clone()).offload(offload.clone());
         let cache = builder.build()?;
-        let not_shared = NotShared::new();
-        let rules = Rules { cache, name, policy, keys, tag_fields, tells_key, not_shared, clock, offload };
+        let (not_shared, heads) = (NotShared::new(), Heads::new());
+        let rules =
+            Rules { cache, name, policy, keys, tag_fields, tells_key, not_shared, heads, clock, offload };
         Ok(CacheLayer { rules: Arc::new(rules) })
     }
 }

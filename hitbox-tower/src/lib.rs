@@ -6,6 +6,7 @@ mod ask;
 mod body;
 mod end;
 mod exchange;
+mod heads;
 mod layer;
 mod load;
 mod lookup;

@@ -1,9 +1,14 @@
 //! What is stored for a request: a response, or a record of the variants that a resource has.
 
+use std::sync::Arc;
+
 use hitbox::core::{CacheKey, Timestamp};
 use hitbox::{Body, Cache};
-use hitbox_http::{StoredHead, Vary};
+use hitbox_http::Vary;
 use http::HeaderMap;
+
+use crate::heads::Head;
+use crate::layer::Rules;
 
 /// The metadata that has the head of a response.
 pub(crate) const HEAD: &str = "http";
@@ -45,7 +50,7 @@ impl Variants {
 
 /// A stored response.
 pub(crate) struct Stored {
-    pub(crate) head: StoredHead,
+    pub(crate) head: Arc<Head>,
     pub(crate) body: Body,
 }
 
@@ -71,29 +76,26 @@ async fn open(cache: &Cache<()>, key: &CacheKey) -> Option<Body> {
     }
 }
 
-/// What one entry is.
-pub(crate) fn head_of(body: &Body) -> Option<StoredHead> {
-    StoredHead::decode(body.metadata(HEAD)?).ok()
-}
-
 pub(crate) fn variants_of(body: &Body) -> Option<Variants> {
     Variants::decode(body.metadata(VARIANTS)?)
 }
 
 /// Looks for the response to a request with these fields.
-pub(crate) async fn look(cache: &Cache<()>, primary: &CacheKey, request: &HeaderMap) -> Lookup {
+pub(crate) async fn look(rules: &Rules, primary: &CacheKey, request: &HeaderMap) -> Lookup {
+    let cache = &rules.cache;
     let looked = cache.body_loads_ended(primary);
     let nothing = Lookup { key: primary.clone(), looked, stored: None, variants: None };
     let Some(body) = open(cache, primary).await else { return nothing };
     let Some(variants) = variants_of(&body) else {
-        let stored = head_of(&body).map(|head| Stored { head, body });
+        let head = rules.heads.of(primary, &body, &rules.policy);
+        let stored = head.map(|head| Stored { head, body });
         return Lookup { stored, ..nothing };
     };
     let kept = body.entry().lifetime().expire();
     let mut best: Option<Lookup> = None;
     for key in variants.keys(primary, request) {
-        let found = look_for_variant(cache, key, variants.clone(), kept).await;
-        let came = |lookup: &Lookup| lookup.stored.as_ref().map(|stored| stored.head.came);
+        let found = look_for_variant(rules, key, variants.clone(), kept).await;
+        let came = |lookup: &Lookup| lookup.stored.as_ref().map(|stored| stored.head.head.came);
         // The latest counts (RFC 9111, 4.1).
         if best.as_ref().is_none_or(|best| came(best) < came(&found)) {
             best = Some(found);
@@ -104,12 +106,15 @@ pub(crate) async fn look(cache: &Cache<()>, primary: &CacheKey, request: &Header
 
 /// Looks for a variant of which a record tells.
 pub(crate) async fn look_for_variant(
-    cache: &Cache<()>,
+    rules: &Rules,
     key: CacheKey,
     variants: Variants,
     kept: Option<Timestamp>,
 ) -> Lookup {
-    let looked = cache.body_loads_ended(&key);
-    let stored = open(cache, &key).await.and_then(|body| Some(Stored { head: head_of(&body)?, body }));
+    let looked = rules.cache.body_loads_ended(&key);
+    let stored = open(&rules.cache, &key).await.and_then(|body| {
+        let head = rules.heads.of(&key, &body, &rules.policy)?;
+        Some(Stored { head, body })
+    });
     Lookup { key, looked, stored, variants: Some((variants, kept)) }
 }

@@ -5,9 +5,10 @@ use hitbox_http::{CacheStatusField, Precondition, Requested, StoredHead, request
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::body::{CacheBody, Trailers};
+use crate::heads::Head;
 use crate::layer::Rules;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// What a request asks of a stored response.
 pub(crate) struct Asked<'r> {
@@ -20,19 +21,20 @@ impl Rules {
     pub(crate) fn respond<A>(
         &self,
         asked: &Asked<'_>,
-        head: &StoredHead,
+        Head { head, terms, answered }: &Head,
         mut body: Body,
         trailers: Trailers,
         is_stored: bool,
         mut status: CacheStatusField,
     ) -> Response<CacheBody<A>> {
         let now = self.now();
-        let age = head.age(now, &self.policy);
-        status = status.with_ttl(head.freshness(&self.policy).lifetime, age);
+        let age = terms.age(now);
+        status = status.with_ttl(terms.freshness.lifetime, age);
         let (code, mut headers, body) = match Precondition::of(asked.headers, head) {
             Precondition::NotModified => (StatusCode::NOT_MODIFIED, head.not_modified(), CacheBody::empty()),
             _ => {
-                let (code, headers, left) = self.select(asked.headers, head, &mut body, is_stored);
+                let headers = if is_stored { answered.clone() } else { head.headers.clone() };
+                let (code, headers, left) = select(asked.headers, head, headers, &mut body, is_stored);
                 let body = match left {
                     _ if asked.method == Method::HEAD => CacheBody::empty(),
                     Left::Nothing => CacheBody::empty(),
@@ -44,44 +46,16 @@ impl Rules {
         if is_stored {
             headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
         }
-        self.tell_status(&mut headers, &status);
+        match status.to_value(&self.name) {
+            // In the place that was kept for it.
+            Some(status) if is_stored => drop(headers.insert(CACHE_STATUS, status)),
+            Some(status) => drop(headers.append(CACHE_STATUS, status)),
+            None => {}
+        }
         let mut response = Response::new(body);
         *response.status_mut() = code;
         *response.headers_mut() = headers;
         response
-    }
-
-    /// All of a stored response, or the part that is asked for.
-    fn select(
-        &self,
-        asked: &HeaderMap,
-        head: &StoredHead,
-        body: &mut Body,
-        is_stored: bool,
-    ) -> (StatusCode, HeaderMap, Left) {
-        let mut headers = head.headers.clone();
-        // What comes from the origin just now may have trailers, unless it says how long it is.
-        let length = body.len().filter(|_| is_stored || headers.contains_key(header::CONTENT_LENGTH));
-        let Some(length) = length else { return (head.status, headers, Left::Bytes(None)) };
-        if head.status != StatusCode::NO_CONTENT {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        match requested_range(asked, head, length) {
-            Requested::Unsatisfiable => {
-                headers.remove(header::CONTENT_LENGTH);
-                if let Ok(range) = HeaderValue::from_str(&format!("bytes */{length}")) {
-                    headers.insert(header::CONTENT_RANGE, range);
-                }
-                (StatusCode::RANGE_NOT_SATISFIABLE, headers, Left::Nothing)
-            }
-            Requested::Part(part) if body.seek(part.bytes.clone()).is_ok() => {
-                let left = part.bytes.end - part.bytes.start;
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
-                headers.extend(part.content_range().map(|range| (header::CONTENT_RANGE, range)));
-                (StatusCode::PARTIAL_CONTENT, headers, Left::Bytes(Some(left)))
-            }
-            _ => (head.status, headers, Left::Bytes(Some(length))),
-        }
     }
 
     /// Tells what became of a request, after what caches nearer to the origin tell.
@@ -112,4 +86,33 @@ enum Left {
     Nothing,
     /// So many bytes, if anybody knows.
     Bytes(Option<u64>),
+}
+
+/// All of a stored response, or the part that is asked for.
+fn select(
+    asked: &HeaderMap,
+    head: &StoredHead,
+    mut headers: HeaderMap,
+    body: &mut Body,
+    is_stored: bool,
+) -> (StatusCode, HeaderMap, Left) {
+    // What comes from the origin just now may have trailers, unless it says how long it is.
+    let length = body.len().filter(|_| is_stored || headers.contains_key(header::CONTENT_LENGTH));
+    let Some(length) = length else { return (head.status, headers, Left::Bytes(None)) };
+    match requested_range(asked, head, length) {
+        Requested::Unsatisfiable => {
+            headers.remove(header::CONTENT_LENGTH);
+            if let Ok(range) = HeaderValue::from_str(&format!("bytes */{length}")) {
+                headers.insert(header::CONTENT_RANGE, range);
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, headers, Left::Nothing)
+        }
+        Requested::Part(part) if body.seek(part.bytes.clone()).is_ok() => {
+            let left = part.bytes.end - part.bytes.start;
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
+            headers.extend(part.content_range().map(|range| (header::CONTENT_RANGE, range)));
+            (StatusCode::PARTIAL_CONTENT, headers, Left::Bytes(Some(left)))
+        }
+        _ => (head.status, headers, Left::Bytes(Some(length))),
+    }
 }

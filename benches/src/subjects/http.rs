@@ -42,14 +42,14 @@ fn service() -> Router {
     Router::new().route("/items/{id}", get(handler))
 }
 
-fn calls(env: &Env, mut service: Router) -> Repeat {
-    env.block_on(call(&mut service));
-    env.repeat(service, async |service, _| call(service).await)
+fn calls(env: &Env, service: Router) -> Repeat {
+    env.block_on(call(service.clone()));
+    env.repeat(service, async |service, _| call(service.clone()).await)
 }
 
-async fn call(service: &mut Router) {
+async fn call(mut service: Router) {
     let request = Request::get("http://shop/items/7").body(Body::empty()).expect("a request");
-    let response = Service::call(service, request).await.expect("an answer");
+    let response = Service::call(&mut service, request).await.expect("an answer");
     let body = response.into_body().collect().await.expect("all of it").to_bytes();
     assert_eq!(black_box(body).len(), BYTES);
 }
