@@ -25,6 +25,7 @@ use crate::operation::{
 use crate::receipt::{DeleteStatus, Receipt, Receipts};
 use crate::stats::{EntryCount, Statistics};
 use crate::store::{Page, Sweep};
+use crate::stream;
 use crate::typed::{self, Decoded, envelope};
 
 /// Typed reads, writes and deletes over any [`Backend`].
@@ -388,7 +389,7 @@ pub trait CacheBackend: Backend {
     /// # Cancellation
     /// As [`get`](Self::get).
     fn open_body(&self, key: &CacheKey) -> impl Future<Output = BackendResult<Option<Body>>> + Send {
-        async move { Ok(self.open_reader(key, &ReadOptions::NORMAL).await?.map(Body::from)) }
+        async move { Ok(stream::open_reader(self, key, &ReadOptions::NORMAL).await?.map(Body::from)) }
     }
 
     /// Begins a body that is stored under a key with this entry.

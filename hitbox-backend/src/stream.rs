@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::coherence::{LoadPermit, WriteTicket};
 use crate::envelope::{Chunks, Raw};
 use crate::layout::Layout;
-use crate::operation::{BodyOrigin, Found, ReadOptions, TimeChange, WriteOptions};
+use crate::operation::{BodyOrigin, Found, ReadOptions, TimeChange, TryRead, WriteOptions};
 use crate::receipt::Receipt;
 use crate::store::WrittenPart;
 use crate::typed;
@@ -89,6 +89,11 @@ pub trait BodyReader: Send {
     /// [`ErrorKind::Range`] if the range starts behind its own end, or not within the body; a body without bytes can be
     /// read from 0. The reader goes on where it was. Of a body that is still arriving it may be [`chunk`](Self::chunk) that fails so.
     fn seek(&mut self, range: Range<u64>) -> BackendResult<()>;
+
+    /// The next chunk, as [`chunk`](Self::chunk) has it, if it is at hand; nothing if it has to be waited for.
+    fn chunk_at_once(&mut self) -> Option<BackendResult<Option<Bytes>>> {
+        None
+    }
 
     /// The next chunk; nothing at the end.
     ///
@@ -228,8 +233,39 @@ pub(crate) fn part_of(range: Range<u64>, len: u64, label: BackendLabel) -> Backe
     Ok(range.start..end)
 }
 
+/// Opens a body: without waiting, if it is in memory and no other layer has to be asked.
+///
+/// # Errors
+/// As [`Backend::open_reader`].
+///
+/// # Cancellation
+/// As [`Backend::open_reader`].
+pub async fn open_reader<B: Backend + ?Sized>(
+    backend: &B,
+    key: &CacheKey,
+    options: &ReadOptions,
+) -> BackendResult<Option<Box<dyn BodyReader>>> {
+    let asked = match backend.try_read(key, options) {
+        TryRead::Hit(found) => match typed::body(found) {
+            Ok((found, body)) => {
+                note_read(backend, key, &found.value, options).await;
+                return Ok(Some(BufferedReader::of(found, body)));
+            }
+            Err(wrong) => typed::count(backend, &wrong, options),
+        },
+        TryRead::Miss => {
+            backend.layout().count_unanswered(options);
+            return Ok(None);
+        }
+        TryRead::WouldWait(asked) => asked,
+    };
+    let options = options.clone();
+    let skip = options.skip.union(asked);
+    backend.open_reader(key, &options.skipping(skip)).await
+}
+
 /// Notes that an entry with an idle time has been read by somebody who asked for its body.
-pub(crate) async fn note_read<B: Backend, T>(
+pub(crate) async fn note_read<B: Backend + ?Sized, T>(
     backend: &B,
     key: &CacheKey,
     entry: &CacheValue<T>,
@@ -328,9 +364,13 @@ impl BodyReader for BufferedReader {
         Ok(())
     }
 
-    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+    fn chunk_at_once(&mut self) -> Option<BackendResult<Option<Bytes>>> {
         let chunk = self.body.read(self.at.clone(), CHUNK);
         self.at.start += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        Ok(chunk)
+        Some(Ok(chunk))
+    }
+
+    async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
+        self.chunk_at_once().unwrap_or(Ok(None))
     }
 }

@@ -62,7 +62,11 @@ fn decode_slowly<T: Cacheable>(found: &Found) -> Result<Option<T>, Undecodable> 
 
 #[cold]
 #[inline(never)]
-fn count<B: Backend + ?Sized>(backend: &B, undecodable: &Undecodable, options: &ReadOptions) -> LeafSet {
+pub(crate) fn count<B: Backend + ?Sized>(
+    backend: &B,
+    undecodable: &Undecodable,
+    options: &ReadOptions,
+) -> LeafSet {
     let Undecodable { leaf: position, freshness, error } = undecodable;
     if let Some(leaf) = backend.layout().leaf(*position).filter(|_| !options.background) {
         // It was counted as a hit when it was found.

@@ -1,11 +1,12 @@
 //! What became of a request, for whoever looks at the answer (`Cache-Status`, RFC 9211).
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::HeaderValue;
 use sfv::TokenRef;
+use smallvec::SmallVec;
 
 /// Why a request went on to the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Forwarded {
 /// One member of `Cache-Status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct CacheStatusField {
+pub struct CacheStatusField<'a> {
     /// It was answered without the origin.
     pub hit: bool,
     /// Why it was not.
@@ -58,12 +59,12 @@ pub struct CacheStatusField {
     /// Somebody else's request to the origin answered this one too.
     pub collapsed: bool,
     /// The key.
-    pub key: Option<String>,
+    pub key: Option<Cow<'a, str>>,
     /// Which layer had it, or why it was not stored.
-    pub detail: Option<String>,
+    pub detail: Option<Cow<'a, str>>,
 }
 
-impl CacheStatusField {
+impl CacheStatusField<'_> {
     /// It was answered without the origin.
     pub fn hit() -> Self {
         Self { hit: true, ..Self::default() }
@@ -86,13 +87,13 @@ impl CacheStatusField {
 
     /// As the cache of this name says it.
     pub fn to_value(&self, cache: &str) -> Option<HeaderValue> {
-        let mut out = String::with_capacity(96);
+        let mut out = Line::default();
         // A name that is no token is written as a text.
         match TokenRef::from_str(cache) {
             Ok(token) => out.push_str(token.as_str()),
-            Err(_) => push_text(&mut out, cache),
+            Err(_) => out.push_quoted(cache),
         }
-        // Each is written as RFC 9651, 4.1 has it. Writing to a string never fails.
+        // Each is written as RFC 9651, 4.1 has it. Writing to memory never fails.
         if self.hit {
             out.push_str(";hit");
         }
@@ -115,23 +116,39 @@ impl CacheStatusField {
         for (name, said) in [(";key=", &self.key), (";detail=", &self.detail)] {
             if let Some(said) = said {
                 out.push_str(name);
-                push_text(&mut out, said);
+                out.push_quoted(said);
             }
         }
-        HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
+        HeaderValue::from_bytes(&out.0).ok()
     }
 }
 
-/// A text as such a field may have it: what is no visible character of ASCII becomes a question mark.
-fn push_text(out: &mut String, said: &str) {
-    out.push('"');
-    for found in said.chars() {
-        match found {
-            '"' | '\\' => out.extend(['\\', found]),
-            ' ' => out.push(' '),
-            found if found.is_ascii_graphic() => out.push(found),
-            _ => out.push('?'),
-        }
+/// What is put together without the heap, if it is as short as usual.
+#[derive(Default)]
+struct Line(SmallVec<[u8; 128]>);
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push_str(text);
+        Ok(())
     }
-    out.push('"');
+}
+
+impl Line {
+    fn push_str(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// A text as such a field may have it: what is no visible character of ASCII becomes a question mark.
+    fn push_quoted(&mut self, said: &str) {
+        self.0.push(b'"');
+        for found in said.chars() {
+            match found {
+                '"' | '\\' => self.0.extend([b'\\', found as u8]),
+                found if found == ' ' || found.is_ascii_graphic() => self.0.push(found as u8),
+                _ => self.0.push(b'?'),
+            }
+        }
+        self.0.push(b'"');
+    }
 }

@@ -16,6 +16,10 @@ use crate::layer::Rules;
 use crate::lookup::Variants;
 use crate::service::HttpService;
 
+/// A response with more fields, or more tags, is not stored.
+const MOST_FIELDS: usize = 512;
+const MOST_TAGS: usize = 128;
+
 /// A response as it came, without its body.
 pub(crate) struct Arrived {
     pub(crate) head: StoredHead,
@@ -83,7 +87,7 @@ pub(crate) struct Load {
     /// What is stored, and the generation of its body.
     pub(crate) stored: Option<(StoredHead, u64)>,
     /// The right to store what is brought where the load of the key has none: it ends when the resource is removed, as that of the load does.
-    pub(crate) permit: Option<LoadPermit>,
+    pub(crate) permit: Option<Arc<LoadPermit>>,
 }
 
 impl Load {
@@ -126,7 +130,8 @@ impl Load {
         let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
         let storable = Storable { arrived, head, vary, tags, body };
         // What is never fresh and cannot be validated is of no use.
-        if storable.head.kept(&rules.policy).0.is_zero() && !storable.head.has_validator() {
+        let is_of_use = !storable.head.kept(&rules.policy).0.is_zero() || storable.head.has_validator();
+        if !is_of_use || storable.head.headers.len() > MOST_FIELDS || storable.tags.len() > MOST_TAGS {
             let Storable { arrived, body, .. } = storable;
             return Err(Unstored::Own(arrived.into_response(body), None));
         }

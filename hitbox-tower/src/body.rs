@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use hitbox::Body as StoredBody;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -28,7 +28,7 @@ pin_project_lite::pin_project! {
     enum Kind<B> {
         Passed { #[pin] body: B },
         Stored { chunks: Chunks, left: Option<u64>, trailers: Trailers },
-        Text { text: Option<Bytes> },
+        Whole { bytes: Option<Bytes> },
     }
 }
 
@@ -53,17 +53,23 @@ impl<B> CacheBody<B> {
     }
 
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Text { text: None } }
+        Self { kind: Kind::Whole { bytes: None } }
     }
 
     pub(crate) fn text(text: &'static str) -> Self {
-        Self { kind: Kind::Text { text: Some(Bytes::from_static(text.as_bytes())) } }
+        Self { kind: Kind::Whole { bytes: Some(Bytes::from_static(text.as_bytes())) } }
     }
 
     /// What is left of a stored body, which is so many bytes if anybody knows.
-    pub(crate) fn stored(body: StoredBody, left: Option<u64>, trailers: Trailers) -> Self {
-        use futures_util::StreamExt;
-        let chunks = body.into_stream().map(|chunk| chunk.map_err(Into::into));
+    pub(crate) fn stored(mut body: StoredBody, left: Option<u64>, trailers: Trailers) -> Self {
+        let first = match body.chunk_at_once() {
+            // All that there is: nobody has to wait for it.
+            Some(Ok(Some(chunk))) if left == Some(chunk.len() as u64) => {
+                return Self { kind: Kind::Whole { bytes: Some(chunk) } };
+            }
+            first => first.and_then(Result::transpose),
+        };
+        let chunks = stream::iter(first).chain(body.into_stream()).map(|chunk| chunk.map_err(Into::into));
         Self { kind: Kind::Stored { chunks: Box::pin(chunks), left, trailers } }
     }
 }
@@ -96,7 +102,7 @@ where
                     None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
                 }
             }
-            KindProjection::Text { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            KindProjection::Whole { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -105,7 +111,7 @@ where
             Kind::Passed { body } => body.is_end_stream(),
             // Trailers may follow the last byte.
             Kind::Stored { .. } => false,
-            Kind::Text { text } => text.is_none(),
+            Kind::Whole { bytes } => bytes.is_none(),
         }
     }
 
@@ -113,7 +119,7 @@ where
         match &self.kind {
             Kind::Passed { body } => body.size_hint(),
             Kind::Stored { left, .. } => left.map_or_else(SizeHint::new, SizeHint::with_exact),
-            Kind::Text { text } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Whole { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }
@@ -123,7 +129,7 @@ impl<B> std::fmt::Debug for CacheBody<B> {
         let kind = match &self.kind {
             Kind::Passed { .. } => "passed",
             Kind::Stored { .. } => "stored",
-            Kind::Text { .. } => "text",
+            Kind::Whole { .. } => "whole",
         };
         f.debug_struct("CacheBody").field("kind", &kind).finish_non_exhaustive()
     }
@@ -168,7 +174,10 @@ where
             match frame.into_data() {
                 Ok(mut data) => {
                     let chunk = data.copy_to_bytes(data.remaining());
-                    *this.left = this.left.map(|left| left.saturating_sub(chunk.len() as u64));
+                    if this.left.is_some_and(|left| left < chunk.len() as u64) {
+                        return Poll::Ready(Some(Err("the body is longer than its declared length".into())));
+                    }
+                    *this.left = this.left.map(|left| left - chunk.len() as u64);
                     return Poll::Ready(Some(Ok(chunk)));
                 }
                 Err(frame) => {

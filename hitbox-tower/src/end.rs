@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hitbox::Body as StoredBody;
 use hitbox::backend::Backend;
 use hitbox::core::{BoxFuture, CacheKey};
-use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, Verdict};
+use hitbox_http::{CacheStatusField, Forwarded, NotStorable, RequestDirectives, Verdict};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
@@ -48,7 +48,7 @@ impl<S> Exchange<S> {
         let is_own = rules.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
             || RequestDirectives::of(headers).no_store;
         let shares = may_share && !is_own && !rules.not_shared.contains(&primary, rules.monotonic());
-        let asked = Kept::of(&request);
+        let asked = Kept::of(&request, rules);
         // The load of the resource itself has a right of its own to all that it may lead to.
         let needs_permit = !shares || lookup.key != primary;
         let load = Load {
@@ -61,7 +61,7 @@ impl<S> Exchange<S> {
             variants: lookup.variants.as_ref().map(|(variants, _)| variants.clone()),
             record_end: lookup.variants.as_ref().and_then(|(_, end)| *end),
             stored: lookup.stored.as_ref().map(|stored| (stored.head.head.clone(), stored.body.generation())),
-            permit: needs_permit.then(|| rules.cache.backend().layout().load_permit(&primary)),
+            permit: needs_permit.then(|| Arc::new(rules.cache.backend().layout().load_permit(&primary))),
         };
         let slot = Slot::new(request);
         let inner = self.inner.clone();
@@ -106,9 +106,9 @@ impl<S> End<S> {
         }
     }
 
-    fn status(&self) -> CacheStatusField {
+    fn status(&self) -> CacheStatusField<'static> {
         let mut status = CacheStatusField::forwarded(self.why);
-        status.key = self.exchange.rules.tells_key.then(|| self.lookup.key.to_string());
+        status.key = self.exchange.rules.tells_key.then(|| self.lookup.key.to_string().into());
         status
     }
 
@@ -129,7 +129,7 @@ impl<S> End<S> {
         body: StoredBody,
         trailers: Trailers,
         is_stored: bool,
-        status: CacheStatusField,
+        status: CacheStatusField<'_>,
     ) -> Response<CacheBody<A>> {
         self.exchange.rules.respond(&self.asked.asked(), head, body, trailers, is_stored, status)
     }
@@ -149,13 +149,14 @@ impl<S> End<S> {
                 }
             }
             Unstored::Own(response, why) => {
-                if why.is_some() {
+                // What is so because of the request says nothing of the response to others.
+                let is_of_request =
+                    matches!(why, Some(NotStorable::RequestNoStore | NotStorable::Authorization));
+                if why.is_some() && !is_of_request {
                     rules.not_shared.remember(&self.primary, rules.monotonic());
                 }
-                if self.lookup.stored.is_some()
-                    && let Err(error) = rules.cache.remove(self.lookup.key.clone()).await
-                {
-                    tracing::debug!(cache = %rules.name, %error, "what is not right any more was not removed");
+                if self.lookup.stored.is_some() && !is_of_request {
+                    rules.remove_in_background(self.lookup.key.clone());
                 }
                 Ok(self.own(response, why.map(|why| why.to_string())))
             }
@@ -163,9 +164,7 @@ impl<S> End<S> {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 let stored = self.lookup.stored.take();
-                if let Err(error) = rules.cache.remove(self.lookup.key.clone()).await {
-                    tracing::debug!(cache = %rules.name, %error, "what is for one user alone now was not removed");
-                }
+                rules.remove_in_background(self.lookup.key.clone());
                 let head = Head::new(head, None, &rules.policy);
                 match stored {
                     Some(stored) => Ok(self.respond(&head, stored.body, Trailers::default(), true, status)),
@@ -176,8 +175,7 @@ impl<S> End<S> {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 status.stored = true;
-                let found = body
-                    .and_then(|body| Some((rules.heads.of(&self.lookup.key, &body, &rules.policy)?, body)));
+                let found = body.and_then(|body| Some((rules.head_of(&self.lookup.key, &body)?, body)));
                 // What has been validated is at hand, even if no layer has it any more.
                 let known = || {
                     let head = Arc::new(Head::new(head, None, &rules.policy));
@@ -194,7 +192,7 @@ impl<S> End<S> {
 
     fn own<A>(&self, mut response: Response<A>, detail: Option<String>) -> Response<CacheBody<A>> {
         let mut status = self.status();
-        status.detail = detail;
+        status.detail = detail.map(Into::into);
         self.exchange.rules.tell_status(response.headers_mut(), &status);
         response.map(CacheBody::passed)
     }
@@ -213,7 +211,7 @@ impl<S> End<S> {
         }
         let mut status = self.status();
         status.forwarded_status = code.map(|code| code.as_u16());
-        status.detail = Some("served since the origin failed".to_owned());
+        status.detail = Some("served since the origin failed".into());
         Some(self.respond(&head, body, Trailers::default(), true, status))
     }
 
@@ -228,7 +226,7 @@ impl<S> End<S> {
         Q: Body + Send + 'static,
     {
         let rules = &self.exchange.rules;
-        if let Some(head) = rules.heads.of(&self.lookup.key, &body, &rules.policy) {
+        if let Some(head) = rules.head_of(&self.lookup.key, &body) {
             let mut status = self.status();
             status.collapsed = true;
             return Ok(self.respond(&head, body, Trailers::default(), false, status));

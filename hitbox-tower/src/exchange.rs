@@ -34,9 +34,9 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn of<Q>(request: &Request<Q>) -> Self {
-        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        Self { method: method.clone(), uri: uri.clone(), headers: headers.clone() }
+    pub(crate) fn of<Q>(request: &Request<Q>, rules: &Rules) -> Self {
+        let (method, uri, headers) = (request.method(), rules.uri_of(request), request.headers());
+        Self { method: method.clone(), uri: uri.into_owned(), headers: headers.clone() }
     }
 
     pub(crate) fn asked(&self) -> Asked<'_> {
@@ -61,14 +61,14 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         if !is_cacheable(&request) {
-            return self.pass(request).await;
+            return Box::pin(self.pass(request)).await;
         }
         let rules = self.rules.clone();
-        let key = rules.keys.key(&rules.name, request.uri(), request.headers());
+        let key = rules.keys.key(&rules.name, &rules.uri_of(&request), request.headers());
         let lookup = lookup::look(&rules, &key, request.headers()).await;
         let Some(stored) = &lookup.stored else {
             let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
-            return self.go_on(request, key, lookup, why).await;
+            return Box::pin(self.go_on(request, key, lookup, why)).await;
         };
         let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.policy);
         match verdict {
@@ -80,20 +80,21 @@ impl<S> Exchange<S> {
             }
             Verdict::Validate { by_request, .. } => {
                 let why = if by_request { Forwarded::Request } else { Forwarded::Stale };
-                self.go_on(request, key, lookup, why).await
+                Box::pin(self.go_on(request, key, lookup, why)).await
             }
             // What a later version of the rules says is not known here.
-            _ => self.go_on(request, key, lookup, Forwarded::Stale).await,
+            _ => Box::pin(self.go_on(request, key, lookup, Forwarded::Stale)).await,
         }
     }
 
     fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup) -> Response<CacheBody<A>> {
         let mut status = CacheStatusField::hit();
-        status.key = self.rules.tells_key.then(|| lookup.key.to_string());
+        status.key = self.rules.tells_key.then(|| lookup.key.to_string().into());
         let asked = Asked { method: request.method(), headers: request.headers() };
         match lookup.stored {
             Some(stored) => {
-                status.detail = Some(stored.body.label().to_string());
+                let label = stored.body.label();
+                status.detail = Some(label.as_str().into());
                 self.rules.respond(&asked, &stored.head, stored.body, Trailers::default(), true, status)
             }
             None => self.rules.only_if_cached(),
@@ -126,7 +127,7 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         let Self { rules, inner } = self;
-        let kept = Kept::of(&request);
+        let kept = Kept::of(&request, &rules);
         let mut response = inner.ask(request).await?;
         if is_unsafe(&kept.method) {
             rules.invalidate(&kept, response.status(), response.headers()).await;
@@ -150,7 +151,10 @@ impl<S> Exchange<S> {
         *request.method_mut() = Method::GET;
         rules.clone().in_background(async move {
             let lookup = lookup::look(&rules, &key, request.headers()).await;
-            if lookup.stored.is_none() {
+            // Another may have done it while this waited for its turn.
+            let Some(stored) = &lookup.stored else { return };
+            let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.policy);
+            if verdict == Verdict::Fresh {
                 return;
             }
             let Ok(answer) = self.load(request, key, lookup, Forwarded::Stale, true).await else { return };

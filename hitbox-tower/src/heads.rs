@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hitbox::Body;
+use hitbox::backend::wrap::Layout;
 use hitbox::core::CacheKey;
 use hitbox_http::{Policy, StoredHead, Terms};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,7 +13,9 @@ use crate::lookup::HEAD;
 use crate::respond::CACHE_STATUS;
 
 /// Heads that are remembered, at most: a key has one place.
-const PLACES: usize = 4096;
+const PLACES: usize = 1024;
+/// Bytes of a head that is remembered, at most.
+const MOST_BYTES: usize = 4096;
 
 /// The head of a stored response, and what it says of its use.
 #[derive(Debug)]
@@ -39,7 +42,9 @@ impl Head {
 
 /// The last head that was read in each place, with the bytes that it was read from. What is in memory has the same bytes each time, and is
 /// read once.
-pub(crate) struct Heads(Box<[Mutex<Option<(Bytes, Arc<Head>)>>]>);
+pub(crate) struct Heads(Box<[Mutex<Place>]>);
+
+type Place = Option<(Bytes, Arc<Head>)>;
 
 impl Heads {
     pub(crate) fn new() -> Self {
@@ -47,7 +52,13 @@ impl Heads {
     }
 
     /// The head of the entry of this key, if it has one.
-    pub(crate) fn of(&self, key: &CacheKey, body: &Body, policy: &Policy) -> Option<Arc<Head>> {
+    pub(crate) fn of(
+        &self,
+        key: &CacheKey,
+        body: &Body,
+        layout: &Layout,
+        policy: &Policy,
+    ) -> Option<Arc<Head>> {
         let stored = body.metadata(HEAD)?;
         let mut place =
             self.0[key.process_hash() as usize % PLACES].lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,8 +69,17 @@ impl Heads {
             return Some(head.clone());
         }
         let head = StoredHead::decode(stored).ok()?;
+        // What is not in memory has other bytes each time.
+        let is_kept = stored.len() <= MOST_BYTES && is_in_memory(body, layout);
         let head = Arc::new(Head::new(head, body.len(), policy));
-        *place = Some((stored.clone(), head.clone()));
+        if is_kept {
+            *place = Some((stored.clone(), head.clone()));
+        }
         Some(head)
     }
+}
+
+fn is_in_memory(body: &Body, layout: &Layout) -> bool {
+    let mut leaves = layout.leaves().iter();
+    leaves.any(|leaf| leaf.capabilities().keeps_live_values && leaf.path() == body.label())
 }

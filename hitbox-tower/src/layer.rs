@@ -1,16 +1,17 @@
 //! The layer, and what it is told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hitbox::backend::{Backend, IntoBackend};
-use hitbox::core::{BackendResult, Clock, Offload, Task, TaskKind, Timestamp};
-use hitbox::{Cache, OffloadPool};
+use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
+use hitbox::{Body, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy};
-use http::HeaderName;
+use http::{Extensions, HeaderName, Request, Uri};
 use tower_layer::Layer;
 
-use crate::heads::Heads;
+use crate::heads::{Head, Heads};
 use crate::purge::Purge;
 use crate::recent::NotShared;
 use crate::service::CacheService;
@@ -41,13 +42,22 @@ pub(crate) struct Rules {
     pub(crate) keys: KeyRules,
     pub(crate) tag_fields: Vec<HeaderName>,
     pub(crate) tells_key: bool,
+    original_uri: Option<OriginalUri>,
     pub(crate) not_shared: NotShared,
     pub(crate) heads: Heads,
     clock: Arc<dyn Clock>,
     offload: Arc<dyn Offload>,
 }
 
+type OriginalUri = Arc<dyn Fn(&Extensions) -> Option<Uri> + Send + Sync>;
+
 impl Rules {
+    /// The URI of a request, as its client said it.
+    pub(crate) fn uri_of<'r, Q>(&self, request: &'r Request<Q>) -> Cow<'r, Uri> {
+        let original = self.original_uri.as_ref().and_then(|original| original(request.extensions()));
+        original.map_or(Cow::Borrowed(request.uri()), Cow::Owned)
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -55,6 +65,21 @@ impl Rules {
     /// Time since the start of the process.
     pub(crate) fn monotonic(&self) -> Duration {
         self.clock.monotonic()
+    }
+
+    /// The head of a stored response.
+    pub(crate) fn head_of(&self, key: &CacheKey, body: &Body) -> Option<Arc<Head>> {
+        self.heads.of(key, body, self.cache.backend().layout(), &self.policy)
+    }
+
+    /// Removes what is not right any more. It is not served meanwhile: it is stale.
+    pub(crate) fn remove_in_background(self: &Arc<Self>, key: CacheKey) {
+        let rules = self.clone();
+        self.in_background(async move {
+            if let Err(error) = rules.cache.remove(key).await {
+                tracing::debug!(cache = %rules.name, %error, "what is not right any more was not removed");
+            }
+        });
     }
 
     /// Does something that nobody waits for, unless there is no room for it.
@@ -91,6 +116,7 @@ impl CacheLayer {
             keys: KeyRules::default(),
             tag_fields: Vec::new(),
             tells_key: false,
+            original_uri: None,
             clock: None,
             offload: None,
         }
@@ -124,6 +150,7 @@ pub struct CacheLayerBuilder<B> {
     keys: KeyRules,
     tag_fields: Vec<HeaderName>,
     tells_key: bool,
+    original_uri: Option<OriginalUri>,
     clock: Option<Arc<dyn Clock>>,
     offload: Option<Arc<dyn Offload>>,
 }
@@ -167,6 +194,23 @@ impl<B: Backend> CacheLayerBuilder<B> {
         self
     }
 
+    /// Where the URI of the client stands, if routers on the way to this layer have changed it: axum's `nest` takes off what it nests under, and
+    /// leaves the whole as `OriginalUri`. Without this two nested routers with clones of one layer would share what they have under one path.
+    ///
+    /// ```
+    /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
+    /// use axum::extract::OriginalUri;
+    /// use hitbox_tower::CacheLayer;
+    ///
+    /// let layer = CacheLayer::builder(memory).original_uri(|found| Some(found.get::<OriginalUri>()?.0.clone())).build()?;
+    /// # let _ = layer;
+    /// # Ok(()) }
+    /// ```
+    pub fn original_uri(mut self, find: impl Fn(&Extensions) -> Option<Uri> + Send + Sync + 'static) -> Self {
+        self.original_uri = Some(Arc::new(find));
+        self
+    }
+
     /// Whether `Cache-Status` tells the key. By default it does not.
     pub fn tell_key(mut self, tells: bool) -> Self {
         self.tells_key = tells;
@@ -190,14 +234,25 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// # Errors
     /// If a setting is wrong.
     pub fn build(self) -> BackendResult<CacheLayer> {
-        let Self { backend, name, policy, keys, tag_fields, tells_key, clock, offload } = self;
+        let Self { backend, name, policy, keys, tag_fields, tells_key, original_uri, clock, offload } = self;
         let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
         let builder = Cache::builder(backend).name(&name).clock(clock.clone()).offload(offload.clone());
         let cache = builder.build()?;
         let (not_shared, heads) = (NotShared::new(), Heads::new());
-        let rules =
-            Rules { cache, name, policy, keys, tag_fields, tells_key, not_shared, heads, clock, offload };
+        let rules = Rules {
+            cache,
+            name,
+            policy,
+            keys,
+            tag_fields,
+            tells_key,
+            original_uri,
+            not_shared,
+            heads,
+            clock,
+            offload,
+        };
         Ok(CacheLayer { rules: Arc::new(rules) })
     }
 }

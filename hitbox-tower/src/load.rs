@@ -132,7 +132,7 @@ impl Load {
                 if !is_validated {
                     return None;
                 }
-                let entry = rules.cache.entry(self.key.clone()).reload();
+                let entry = rules.cache.entry(self.key.clone()).lead();
                 let kept = entry.get_or_load_stream_with(|| async { Ok::<_, BoxError>(loaded) }).await;
                 kept.ok().map(|kept| kept.value)
             }
@@ -236,7 +236,7 @@ impl Load {
                 Ok::<_, BoxError>(loaded)
             }
         };
-        let stored = rules.cache.entry(key).reload().get_or_load_stream_with(loader).await;
+        let stored = rules.cache.entry(key).lead().get_or_load_stream_with(loader).await;
         let arrived = brought.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (stored, arrived, take(&waiting)) {
             (Ok(stored), Some(arrived), _) => Outcome::Elsewhere(arrived, stored.value),
@@ -253,15 +253,15 @@ impl Load {
     /// Stores a record of variants, unless something was removed since the service was asked.
     async fn record(&self, variants: &Variants, head: &StoredHead, tags: &[String]) {
         let rules = &self.rules;
-        if !self.is_current(tags) {
-            return;
-        }
+        // What is removed from now on wins over it, too.
+        let Some(permit) = self.permit.clone().filter(|_| self.is_current(tags)) else { return };
         let (fresh, beyond) = head.kept(&rules.policy);
         let mut entry = rules.cache.entry(self.primary.clone()).ttl(fresh).stale(beyond);
         for tag in tags {
             entry = entry.tag(tag);
         }
-        let stored = async { entry.metadata(VARIANTS, variants.encode()).write_body().await?.finish().await };
+        let entry = entry.metadata(VARIANTS, variants.encode());
+        let stored = async { entry.write_body_under(permit).await?.finish().await };
         if let Err(error) = stored.await {
             tracing::debug!(cache = %rules.name, %error, "a record of variants was not stored");
         }

@@ -87,7 +87,7 @@ pub(crate) async fn look(rules: &Rules, primary: &CacheKey, request: &HeaderMap)
     let nothing = Lookup { key: primary.clone(), looked, stored: None, variants: None };
     let Some(body) = open(cache, primary).await else { return nothing };
     let Some(variants) = variants_of(&body) else {
-        let head = rules.heads.of(primary, &body, &rules.policy);
+        let head = rules.head_of(primary, &body);
         let stored = head.map(|head| Stored { head, body });
         return Lookup { stored, ..nothing };
     };
@@ -113,7 +113,7 @@ pub(crate) async fn look_for_variant(
 ) -> Lookup {
     let looked = rules.cache.body_loads_ended(&key);
     let stored = open(&rules.cache, &key).await.and_then(|body| {
-        let head = rules.heads.of(&key, &body, &rules.policy)?;
+        let head = rules.head_of(&key, &body)?;
         Some(Stored { head, body })
     });
     Lookup { key, looked, stored, variants: Some((variants, kept)) }

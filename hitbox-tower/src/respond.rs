@@ -25,7 +25,7 @@ impl Rules {
         mut body: Body,
         trailers: Trailers,
         is_stored: bool,
-        mut status: CacheStatusField,
+        mut status: CacheStatusField<'_>,
     ) -> Response<CacheBody<A>> {
         let now = self.now();
         let age = terms.age(now);
@@ -34,7 +34,10 @@ impl Rules {
             Precondition::NotModified => (StatusCode::NOT_MODIFIED, head.not_modified(), CacheBody::empty()),
             _ => {
                 let headers = if is_stored { answered.clone() } else { head.headers.clone() };
-                let (code, headers, left) = select(asked.headers, head, headers, &mut body, is_stored);
+                // Only a GET has ranges (RFC 9110, 14.2).
+                let none = HeaderMap::new();
+                let ranges = if asked.method == Method::GET { asked.headers } else { &none };
+                let (code, headers, left) = select(ranges, head, headers, &mut body, is_stored);
                 let body = match left {
                     _ if asked.method == Method::HEAD => CacheBody::empty(),
                     Left::Nothing => CacheBody::empty(),
@@ -59,7 +62,7 @@ impl Rules {
     }
 
     /// Tells what became of a request, after what caches nearer to the origin tell.
-    pub(crate) fn tell_status(&self, headers: &mut HeaderMap, status: &CacheStatusField) {
+    pub(crate) fn tell_status(&self, headers: &mut HeaderMap, status: &CacheStatusField<'_>) {
         if let Some(value) = status.to_value(&self.name) {
             headers.append(CACHE_STATUS, value);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use hitbox_backend::internal::LoadPermit;
+use hitbox_backend::internal::{self, LoadPermit};
 use hitbox_backend::operation::{BodyWriter, WriteOptions, WrittenPart};
 use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Lifetime};
@@ -30,7 +30,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     pub async fn open_body(&self, key: impl ToKey) -> BackendResult<Option<Body>> {
         let (key, shared) = (self.key(&key), &self.shared);
         shared.reconcile_if_dirty();
-        let body = shared.backend.open_reader(&key, &READ).await?;
+        let body = internal::open_reader(&*shared.backend, &key, &READ).await?;
         let freshness = body.as_ref().map(|body| body.freshness());
         shared.count_look(freshness);
         match freshness {
@@ -200,6 +200,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         key: &CacheKey,
         lifetime: LifetimeOverride,
         mut options: EntryOptions,
+        permit: Arc<LoadPermit>,
     ) -> BackendResult<BodySink> {
         let now = self.now();
         options.absolute_end = lifetime.until.is_some();
@@ -208,7 +209,6 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let lifetime = lifetime.unwrap_or_else(|| Lifetime::ttl(now, Duration::ZERO));
         let entry = CacheValue::new(()).with_lifetime(lifetime).with_created(Some(now));
         let entry = entry.with_details(self.details(now, options));
-        let permit = Arc::new(self.backend.layout().load_permit(key));
         let writer = self.open_recorded(key, entry.clone(), permit.clone()).await?;
         Ok(BodySink::new(self.backend.layout(), key, entry, permit, writer))
     }

@@ -1,9 +1,11 @@
 //! One call with options of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use hitbox_backend::internal::LoadPermit;
 use hitbox_backend::{Backend, Body, BodySink, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, Priority, Scope, Timestamp};
 
@@ -24,6 +26,8 @@ pub(crate) enum Mode {
     Normal,
     /// The caller has looked for a body already, when so many loads had ended.
     Looked(u64),
+    /// The caller has what it would load, and waits for nobody else's load.
+    Lead,
     Reload,
     Bypass,
 }
@@ -120,6 +124,13 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         self
     }
 
+    /// The caller has what it would load: the load is led, or, if another is under way, declined.
+    #[doc(hidden)]
+    pub fn lead(mut self) -> Self {
+        self.call.mode = Mode::Lead;
+        self
+    }
+
     /// Loads past the cache: nothing is read and nothing stored.
     pub fn bypass(mut self) -> Self {
         self.call.mode = Mode::Bypass;
@@ -146,7 +157,7 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
         let key = self.cache.key(&self.key);
         match self.call.mode {
             Mode::Bypass => Ok(self.cache.missed(&key)),
-            Mode::Normal | Mode::Looked(_) | Mode::Reload => self.cache.find(&key).await,
+            Mode::Normal | Mode::Looked(_) | Mode::Lead | Mode::Reload => self.cache.find(&key).await,
         }
     }
 
@@ -278,8 +289,15 @@ impl<'c, K: ToKey, V: Cacheable, B: Backend + ?Sized> Entry<'c, K, V, B> {
     /// # Errors
     /// As [`Cache::write_body`].
     pub async fn write_body(self) -> BackendResult<BodySink> {
+        let permit = self.cache.shared.backend.layout().load_permit(&self.cache.key(&self.key));
+        self.write_body_under(Arc::new(permit)).await
+    }
+
+    /// The same under a permit that was taken before.
+    #[doc(hidden)]
+    pub async fn write_body_under(self, permit: Arc<LoadPermit>) -> BackendResult<BodySink> {
         let key = self.cache.key(&self.key);
-        self.cache.shared.write_body(&key, self.call.lifetime, self.call.options).await
+        self.cache.shared.write_body(&key, self.call.lifetime, self.call.options, permit).await
     }
 
     /// Stores a value under a version, if the stored one has a lower version or none.

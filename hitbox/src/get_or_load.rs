@@ -75,7 +75,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let completions = self.flights.completions(key);
         let first = match call.mode {
             Mode::Normal => internal::try_read(&*self.backend, key, &READ.with_absent(absent)),
-            Mode::Looked(_) | Mode::Reload | Mode::Bypass => Ok(None),
+            Mode::Looked(_) | Mode::Lead | Mode::Reload | Mode::Bypass => Ok(None),
         };
         match first {
             Ok(Some(copy)) if self.is_plain_hit(&copy) => {

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hitbox_backend::internal;
 use hitbox_backend::operation::BodyReader;
 use hitbox_backend::wrap::ReaderWrapper;
 use hitbox_backend::{Backend, Body, Cacheable, ReadOptions};
@@ -60,7 +61,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 self.count_look(found.as_ref().map(|reader| reader.freshness()));
                 found
             }
-            Mode::Looked(_) | Mode::Reload | Mode::Bypass => None,
+            Mode::Looked(_) | Mode::Lead | Mode::Reload | Mode::Bypass => None,
         };
         let mut plan = LoadPlan { bypasses: call.mode == Mode::Bypass, ..LoadPlan::of(call, None) };
         let Some(reader) = found else {
@@ -93,7 +94,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         options: ReadOptions,
         timeouts: &mut Timeouts,
     ) -> Option<Reader> {
-        let look = Box::pin(async { self.backend.open_reader(key, &options).await });
+        let look = Box::pin(internal::open_reader(&*self.backend, key, &options));
         match timeouts.look.bound(look).await {
             Ok(Ok(reader)) => reader,
             Ok(Err(error)) => {
@@ -159,6 +160,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             let role = flights.join(key, self.last_invalidation(), Joins::Any, permit);
             let reader = LeadersReader::default();
             let (waiting, mut inline, is_leader) = match role {
+                Role::Waiter(_) if call.mode == Mode::Lead => {
+                    return Err(LoadError::new(LoadErrorKind::Declined, key));
+                }
                 Role::Waiter(waiting) => {
                     if !std::mem::replace(&mut has_waited, true) {
                         count(&self.events.counts.coalesced);

@@ -113,7 +113,7 @@ pub(crate) struct LoadPlan {
 impl LoadPlan {
     /// The load that a call leads, ahead of need if there is a copy.
     pub(crate) fn of(call: &Call, ahead: Option<RefreshAhead>) -> Self {
-        let may_replace = matches!(call.mode, Mode::Reload | Mode::Looked(_));
+        let may_replace = matches!(call.mode, Mode::Reload | Mode::Looked(_) | Mode::Lead);
         Self { lifetime: call.lifetime, options: call.options.clone(), ahead, may_replace, bypasses: false }
     }
 }

@@ -6,7 +6,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, Request};
 use axum::routing::get;
-use bytes::Bytes;
 use hitbox_tower::CacheLayer;
 use http_body_util::BodyExt;
 use tower_service::Service;
@@ -26,7 +25,7 @@ pub(super) fn subject() -> Subject {
 
 /// An axum router whose handler has the body at hand.
 fn service() -> Router {
-    let body = Bytes::from(body(BYTES));
+    let body = body(BYTES);
     let handler = move || {
         let body = body.clone();
         async move {

@@ -4,9 +4,9 @@ use hitbox_http::{CacheStatusField, Forwarded};
 
 use crate::common::{check, s, with};
 
-fn text(field: &CacheStatusField, cache: &str) -> Option<String> {
+fn text(field: &CacheStatusField<'_>, cache: &str) -> Option<String> {
     let value = field.to_value(cache)?;
-    Some(value.to_str().expect("only what is visible").to_owned())
+    Some(value.to_str().expect("only what is visible").into())
 }
 
 #[test]
@@ -32,16 +32,16 @@ fn members() {
         ("9211 2.3, 2.5, 2.6", revalidated, "c;fwd=stale;fwd-status=304;stored;collapsed"),
         (
             "9211 2.7 the key is a string",
-            with(hit(), |it| it.key = Some(r#"a "b" \c"#.to_owned())),
+            with(hit(), |it| it.key = Some(r#"a "b" \c"#.into())),
             r#"c;hit;key="a \"b\" \\c""#,
         ),
         (
             "docs: what is not visible in ASCII",
-            with(hit(), |it| it.key = Some("a\u{e4}\n".to_owned())),
+            with(hit(), |it| it.key = Some("a\u{e4}\n".into())),
             r#"c;hit;key="a??""#,
         ),
     ];
-    check(rows.map(|(name, field, expected)| (name, text(&field, "c"), Some(expected.to_owned()))));
+    check(rows.map(|(name, field, expected)| (name, text(&field, "c"), Some(expected.into()))));
 }
 
 #[test]
@@ -53,11 +53,13 @@ fn names_of_caches_and_details() {
         ("9651 3.3.4 a token does not start with a digit", "1a", r#""1a";hit"#),
         ("9211 2 none", "", r#""";hit"#),
     ];
-    check(rows.map(|(name, cache, expected)| {
-        (name, text(&CacheStatusField::hit(), cache), Some(expected.to_owned()))
-    }));
+    check(
+        rows.map(|(name, cache, expected)| {
+            (name, text(&CacheStatusField::hit(), cache), Some(expected.into()))
+        }),
+    );
     for detail in ["memory", "two words", "\u{e4}", ""] {
-        let field = with(CacheStatusField::hit(), |it| it.detail = Some(detail.to_owned()));
+        let field = with(CacheStatusField::hit(), |it| it.detail = Some(detail.into()));
         let said = text(&field, "c").expect("a field");
         assert!(said.starts_with("c;hit;detail="), "9211 2.8 {detail:?}: {said}");
     }

@@ -325,7 +325,7 @@ proptest! {
         let mut changed = request.clone();
         add_validators(&mut changed, &head);
         remove_connection_fields(&mut changed);
-        let field = with(CacheStatusField::hit(), |field| (field.key, field.detail) = (Some(told.clone()), Some(told.clone())));
+        let field = with(CacheStatusField::hit(), |field| (field.key, field.detail) = (Some(told.clone().into()), Some(told.clone().into())));
         prop_assert!(field.to_value(&told).is_some());
     }
 }

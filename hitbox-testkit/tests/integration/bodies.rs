@@ -529,7 +529,7 @@ async fn a_reader_moves_on_whoever_gives_it_up_in_between() {
     let mut writer = create_of(&both, entry).await;
     put(&mut *writer, 10).await.expect("chunks");
     assert!(writer.finish().await.is_ok());
-    let mut body = both.open_body(&key()).await.expect("an answer").expect("a body");
+    let mut body = both.open_reader(&key(), &ReadOptions::NORMAL).await.expect("an answer").expect("a body");
     let first = body.chunk().await.expect("a chunk").expect("some");
     until("it is over", async || clock.now() > end).await;
     above.always(Operation::ReadChunk, Fault::Fail(ErrorKind::Io));

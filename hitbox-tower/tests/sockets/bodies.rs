@@ -70,14 +70,20 @@ async fn a_body_that_is_cut_off_is_not_stored() {
     assert_eq!(served.get("/a", &[]).await.text(), "all of it");
 }
 
-/// A body without its last bytes, of a service that is no connection and may end when it likes.
+/// A body that is not as long as it says, of a service that is no connection and may end when it likes.
 #[tokio::test]
-async fn a_body_that_is_too_short_is_not_stored() {
+async fn a_body_of_another_length_is_not_stored() {
+    for says in ["10", "3"] {
+        of_another_length(says).await;
+    }
+}
+
+async fn of_another_length(says: &'static str) {
     let layer = hitbox_tower::CacheLayer::new(crate::common::memory());
-    let origin = tower::service_fn(|_: http::Request<String>| async {
+    let origin = tower::service_fn(move |_: http::Request<String>| async move {
         let mut response = Response::new("short".to_owned());
         response.headers_mut().insert("cache-control", HeaderValue::from_static("max-age=60"));
-        response.headers_mut().insert("content-length", HeaderValue::from_static("10"));
+        response.headers_mut().insert("content-length", HeaderValue::from_static(says));
         Ok::<_, std::convert::Infallible>(response)
     });
     let service = tower::Layer::layer(&layer, origin);

@@ -121,3 +121,48 @@ async fn a_client_that_leaves_in_the_middle_harms_nobody() {
     assert!(served.get("/a", &[]).await.is_hit());
     assert_eq!(served.seen.count(), 1);
 }
+
+/// Who has an answer of its own waits for nobody's origin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_there_waits_for_nobody() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let served = serve(Arc::new(move |request, count| {
+        let held = held.clone();
+        Box::pin(async move {
+            if !request.headers().contains_key("authorization") {
+                held.acquire().await.expect("a gate").forget();
+            }
+            answer(&[("cache-control", "public, max-age=60")], format!("answer {count}"))
+        })
+    }))
+    .await;
+    let (first, second) = tokio::join!(served.get("/a", &[]), async {
+        served.until_asked(1).await;
+        let own = served.get("/a", &[("authorization", "b")]).await;
+        gate.add_permits(10);
+        own
+    });
+    assert_eq!((first.text(), second.text()), ("answer 1", "answer 2"));
+}
+
+/// What one request says of itself changes nothing for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_requests_wish_is_not_that_of_others() {
+    let gate = Arc::new(Semaphore::new(10));
+    let served = serve(held(&[("cache-control", "max-age=60")], gate.clone())).await;
+    for lines in [[("cache-control", "no-store")], [("authorization", "x")]] {
+        served.get("/a", &lines).await;
+    }
+    gate.acquire_many(gate.available_permits() as u32).await.expect("a gate").forget();
+    let (texts, ()) = tokio::join!(at_once(&served, 10, &[]), async {
+        served.until_asked(3).await;
+        until("nine wait", async || served.layer.cache().statistics().coalesced >= 9).await;
+        gate.add_permits(10);
+    });
+    assert_eq!(texts, vec!["answer 3 none"; 10]);
+    // What is stored stays, whatever one request wants.
+    served.get("/a", &[("cache-control", "no-store, no-cache")]).await;
+    served.get("/a", &[("authorization", "x"), ("cache-control", "no-cache")]).await;
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 3 none");
+}

@@ -198,3 +198,22 @@ async fn http_2() {
     // The same resource for those who speak HTTP/1.1.
     assert_eq!(served.get("/a", &[]).await.text(), "answer 1");
 }
+
+/// Routers that are nested under different paths see the same path.
+#[tokio::test]
+async fn nested_routers_share_nothing() {
+    let find = |found: &http::Extensions| Some(found.get::<axum::extract::OriginalUri>()?.0.clone());
+    let layer = CacheLayer::builder(memory()).original_uri(find).build().expect("a layer");
+    let nested = |text: &'static str| {
+        let handler = move || async move { ([("cache-control", "max-age=60")], text) };
+        axum::Router::new().route("/items", axum::routing::get(handler)).layer(layer.clone())
+    };
+    let app = axum::Router::new().nest("/a", nested("of a")).nest("/b", nested("of b"));
+    for _ in 0..2 {
+        for (path, expected) in [("/a/items", "of a"), ("/b/items", "of b")] {
+            let request = Request::get(path).header("host", "shop").body(axum::body::Body::empty());
+            let response = app.clone().oneshot(request.expect("a request")).await.expect("an answer");
+            assert_eq!(text(response).await, expected);
+        }
+    }
+}

@@ -135,3 +135,28 @@ async fn a_purge_where_keys_have_more() {
     assert_eq!(served.get("/a?page=1&utm=x", &euro).await.text(), "answer 3");
     assert_eq!(served.get("/a?page=1", &dollar).await.text(), "answer 4");
 }
+
+/// A response that is asked for alone, and whose record of variants is written as it comes, is no more to be found after a purge in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_wins_over_records_of_variants() {
+    let served = serve(fields(&[("cache-control", "public, max-age=60"), ("vary", "accept-language")])).await;
+    for number in 0..300 {
+        let path = format!("/{number}");
+        let uri = format!("http://{}{path}", served.address).parse().expect("a URI");
+        let before = served.seen.count();
+        let (own, asked) = tokio::join!(served.get(&path, &[("authorization", "x")]), async {
+            for _ in 0..fastrand::usize(..200) {
+                tokio::task::yield_now().await;
+            }
+            let asked = served.seen.count();
+            served.layer.purge().uri(&uri).await.expect("it is purged");
+            asked
+        });
+        let after = served.get(&path, &[]).await;
+        let was_asked_before = asked > before;
+        assert!(
+            !(was_asked_before && after.is_hit() && after.text() == own.text()),
+            "{number}: what was purged is back"
+        );
+    }
+}
