@@ -159,7 +159,10 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 let lifetime = self.renewed(&key, lifetime.or(plan.lifetime));
                 let metadata = (!options.metadata.is_empty()).then(|| Arc::new(options.metadata));
                 let renewal = Renewal { metadata, lifetime: Some(lifetime), generation };
-                let ticket = self.keep(&key, renewal, flight.permit()).await;
+                // Who waits need not wait for a layer that hangs: the others have it.
+                let patience = internal::patience_with(self.backend.layout());
+                let kept = Box::pin(self.keep(&key, renewal, flight.permit()));
+                let ticket = Timeout::after(&*self.clock, Some(patience)).bound(kept).await.ok().flatten();
                 // Whoever waits reads it again.
                 completion.store(Err(LoadError::new(LoadErrorKind::NothingToKeep, &key)));
                 completion.stored();
