@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use futures_util::future::join;
-use hitbox_backend::operation::{Batch, BodyReader, Removal, Target};
+use hitbox_backend::operation::{Batch, BodyReader, ReadOptions, Removal, Target};
 use hitbox_backend::{
     Backend, Body, CacheBackend, DeleteStatus, Layer, LeafOutcome, RefillPolicy, Requirement,
 };
@@ -39,13 +39,15 @@ async fn read(body: &mut dyn BodyReader) -> BackendResult<Vec<u8>> {
     Ok(all)
 }
 
+/// Opens a body as those do who stand above.
 async fn open(cache: &dyn Backend, key: &CacheKey) -> Result<Option<Body>, String> {
-    cache.open_body(key).await.map_err(text)
+    let opened = cache.open_reader(key, &ReadOptions::NORMAL).await;
+    opened.map(|reader| reader.map(Body::from)).map_err(text)
 }
 
-/// The stored body.
+/// The stored body, as users read it.
 async fn stored(cache: &dyn Backend, key: &CacheKey) -> Result<Option<Vec<u8>>, String> {
-    match open(cache, key).await? {
+    match cache.open_body(key).await.map_err(text)? {
         Some(mut body) => read(&mut *body).await.map(Some).map_err(text),
         None => Ok(None),
     }
