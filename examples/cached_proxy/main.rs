@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
 
-mod fields;
 mod origin;
 mod server;
 

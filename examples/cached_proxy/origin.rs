@@ -17,7 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
-use crate::fields::remove_hop_by_hop;
+use hitbox_tower::rules::remove_connection_fields;
 
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -57,7 +57,7 @@ where
     /// The request as the origin gets it.
     fn forwarded(&self, request: Request<B>) -> Result<Request<B>, http::Error> {
         let (mut parts, body) = request.into_parts();
-        remove_hop_by_hop(&mut parts.headers);
+        remove_connection_fields(&mut parts.headers);
         // HTTP/2 has the host in the URI.
         let of_uri = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         match of_uri.or_else(|| parts.headers.get(HOST).cloned()) {
@@ -103,7 +103,7 @@ where
         Box::pin(async move {
             let answered = answered.map_err(|error| Unreachable(error.into()))?;
             let mut response = answered.await.map_err(|error| Unreachable(error.into()))?;
-            remove_hop_by_hop(response.headers_mut());
+            remove_connection_fields(response.headers_mut());
             *response.version_mut() = Version::HTTP_11;
             Ok(response)
         })

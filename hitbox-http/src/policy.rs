@@ -132,11 +132,6 @@ impl Policy {
     pub fn heeds_requests(&self) -> bool {
         self.heeds_requests
     }
-
-    /// How long a response is kept after it was fresh, if it is of any use then.
-    pub fn kept_stale(&self) -> Duration {
-        self.keep_stale
-    }
 }
 
 impl Default for Policy {

@@ -39,6 +39,19 @@ pub enum NotStorable {
     /// It does not say that it may be stored, by itself or by its status.
     #[error("the response does not say how long it is fresh")]
     Unspecified,
+    /// It is never fresh, and nobody could ask whether it is still right.
+    #[error("the response is never fresh, and has no validator")]
+    NeverOfUse,
+    /// It has more fields or tags than are kept.
+    #[error("the response has more fields or tags than are stored")]
+    TooManyFields,
+}
+
+impl NotStorable {
+    /// Whether it is so because of the request alone: the response to another may be stored.
+    pub const fn is_of_request(self) -> bool {
+        matches!(self, Self::Method | Self::RequestNoStore | Self::Authorization)
+    }
 }
 
 /// Statuses of the registry of IANA whose rules of caching are those of any response.

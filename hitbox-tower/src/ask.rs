@@ -50,12 +50,12 @@ pub(crate) struct Storable<A> {
 /// A response, or none, that is not stored.
 pub(crate) enum Unstored<A, E> {
     Failed(E),
-    /// It is for the one request alone.
+    /// It is for the one request alone. It says why, unless somebody else is storing a response just now.
     Own(Response<A>, Option<NotStorable>),
     /// What is stored is still right, and this is what it says now.
     Validated(StoredHead),
-    /// The same, and what it says now is for the one request alone.
-    ValidatedOwn(StoredHead),
+    /// The same, and what it says now is for the one request alone. It says why, unless it is another variant now.
+    ValidatedOwn(StoredHead, Option<NotStorable>),
     /// It came, and was lost while the cache shut down.
     Lost,
 }
@@ -81,9 +81,8 @@ pub(crate) struct Load {
     pub(crate) looked: u64,
     /// The request wants the origin to be asked, whatever is stored.
     pub(crate) validates: bool,
-    pub(crate) variants: Option<Variants>,
-    /// Until when the record of variants is kept.
-    pub(crate) record_end: Option<Timestamp>,
+    /// The record of variants, and until when it is kept.
+    pub(crate) variants: Option<(Variants, Option<Timestamp>)>,
     /// What is stored, and the generation of its body.
     pub(crate) stored: Option<(StoredHead, u64)>,
     /// The right to store what is brought where the load of the key has none: it ends when the resource is removed, as that of the load does.
@@ -129,13 +128,15 @@ impl Load {
         let vary = Vary::of(&arrived.headers).unwrap_or_default();
         let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
         let storable = Storable { arrived, head, vary, tags, body };
-        // What is never fresh and cannot be validated is of no use.
-        let is_of_use = !storable.head.kept(&rules.policy).0.is_zero() || storable.head.has_validator();
-        if !is_of_use || storable.head.headers.len() > MOST_FIELDS || storable.tags.len() > MOST_TAGS {
-            let Storable { arrived, body, .. } = storable;
-            return Err(Unstored::Own(arrived.into_response(body), None));
-        }
-        Ok(storable)
+        let is_of_use = storable.head.is_of_use(&rules.policy);
+        let has_room = storable.head.headers.len() <= MOST_FIELDS && storable.tags.len() <= MOST_TAGS;
+        let why = match (is_of_use, has_room) {
+            (true, true) => return Ok(storable),
+            (false, _) => NotStorable::NeverOfUse,
+            _ => NotStorable::TooManyFields,
+        };
+        let Storable { arrived, body, .. } = storable;
+        Err(Unstored::Own(arrived.into_response(body), Some(why)))
     }
 
     /// Whether a response that was validated stays stored, as it is now.
@@ -143,8 +144,9 @@ impl Load {
         let (policy, Kept { method, headers, .. }) = (&self.rules.policy, &self.asked);
         let stored = self.stored.as_ref().and_then(|(stored, _)| Vary::of(&stored.headers));
         let is_same_variant = Vary::of(&head.headers) == stored;
-        if may_store(method, headers, head.status, &head.headers, policy).is_err() || !is_same_variant {
-            return Unstored::ValidatedOwn(head);
+        let why = may_store(method, headers, head.status, &head.headers, policy).err();
+        if why.is_some() || !is_same_variant {
+            return Unstored::ValidatedOwn(head, why);
         }
         let kept = storable_fields(&head.headers, &head.directives(policy));
         Unstored::Validated(StoredHead::new(head.status, kept, head.asked, head.came))
@@ -163,7 +165,7 @@ impl Load {
     pub(crate) fn place(&self, vary: &Vary) -> Place {
         let of_variant =
             |variants: &Variants| vary.key(&self.asked.headers).of_variant(&self.primary, variants.edition);
-        let key = match &self.variants {
+        let key = match self.variants.as_ref().map(|(variants, _)| variants) {
             _ if vary.is_empty() => self.primary.clone(),
             Some(known) if known.sets.contains(vary) => of_variant(known),
             known => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hitbox::Body as StoredBody;
 use hitbox::backend::Backend;
 use hitbox::core::{BoxFuture, CacheKey};
-use hitbox_http::{CacheStatusField, Forwarded, NotStorable, RequestDirectives, Verdict};
+use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, Verdict};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
@@ -46,7 +46,7 @@ impl<S> Exchange<S> {
             return self.pass_on(request, if is_part { Forwarded::Partial } else { why }).await;
         }
         let is_own = rules.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
-            || RequestDirectives::of(headers).no_store;
+            || rules.policy.heeds_requests() && RequestDirectives::of(headers).no_store;
         let shares = may_share && !is_own && !rules.not_shared.contains(&primary, rules.monotonic());
         let asked = Kept::of(&request, rules);
         // The load of the resource itself has a right of its own to all that it may lead to.
@@ -58,8 +58,7 @@ impl<S> Exchange<S> {
             key: lookup.key.clone(),
             looked: lookup.looked,
             validates: why == Forwarded::Request,
-            variants: lookup.variants.as_ref().map(|(variants, _)| variants.clone()),
-            record_end: lookup.variants.as_ref().and_then(|(_, end)| *end),
+            variants: lookup.variants.clone(),
             stored: lookup.stored.as_ref().map(|stored| (stored.head.head.clone(), stored.body.generation())),
             permit: needs_permit.then(|| Arc::new(rules.cache.backend().layout().load_permit(&primary))),
         };
@@ -150,21 +149,21 @@ impl<S> End<S> {
             }
             Unstored::Own(response, why) => {
                 // What is so because of the request says nothing of the response to others.
-                let is_of_request =
-                    matches!(why, Some(NotStorable::RequestNoStore | NotStorable::Authorization));
-                if why.is_some() && !is_of_request {
+                if why.is_some_and(|why| !why.is_of_request()) {
                     rules.not_shared.remember(&self.primary, rules.monotonic());
-                }
-                if self.lookup.stored.is_some() && !is_of_request {
-                    rules.remove_in_background(self.lookup.key.clone());
+                    if self.lookup.stored.is_some() {
+                        rules.remove_in_background(self.lookup.key.clone());
+                    }
                 }
                 Ok(self.own(response, why.map(|why| why.to_string())))
             }
-            Unstored::ValidatedOwn(head) => {
+            Unstored::ValidatedOwn(head, why) => {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 let stored = self.lookup.stored.take();
-                rules.remove_in_background(self.lookup.key.clone());
+                if why.is_none_or(|why| !why.is_of_request()) {
+                    rules.remove_in_background(self.lookup.key.clone());
+                }
                 let head = Head::new(head, None, &rules.policy);
                 match stored {
                     Some(stored) => Ok(self.respond(&head, stored.body, Trailers::default(), true, status)),

@@ -272,14 +272,18 @@ impl Load {
         let rules = &self.rules;
         let (fresh, beyond) = head.kept(&rules.policy);
         let end = head.came + fresh.saturating_add(beyond);
-        let Some(kept) = self.variants.as_ref().and(self.record_end) else { return };
+        let Some((_, Some(kept))) = self.variants else { return };
         if kept >= end {
             return;
         }
-        let (backend, primary) = (rules.cache.backend().clone(), self.primary.clone());
+        let (name, backend, primary) =
+            (rules.name.clone(), rules.cache.backend().clone(), self.primary.clone());
         rules.in_background(async move {
             let longer = Write::times(primary, TimeChange::kept_until(Some(end)));
-            drop(backend.write(Batch::one(longer)).await);
+            let receipt = backend.write(Batch::one(longer)).await.into_one().unwrap_or_default();
+            if let Some(error) = receipt.error() {
+                tracing::debug!(cache = %name, %error, "a record of variants may end before what it leads to");
+            }
         });
     }
 }

@@ -162,7 +162,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 // Who waits need not wait for a layer that hangs: the others have it.
                 let patience = internal::patience_with(self.backend.layout());
                 let kept = Box::pin(self.keep(&key, renewal, flight.permit()));
-                let ticket = Timeout::after(&*self.clock, Some(patience)).bound(kept).await.ok().flatten();
+                let ticket = match Timeout::after(&*self.clock, Some(patience)).bound(kept).await {
+                    Ok(ticket) => ticket,
+                    Err(_) => {
+                        self.not_stored(&key, &internal::took_nothing(patience));
+                        None
+                    }
+                };
                 // Whoever waits reads it again.
                 completion.store(Err(LoadError::new(LoadErrorKind::NothingToKeep, &key)));
                 completion.stored();
@@ -247,6 +253,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let ticket = permit.begin()?;
         let write = Write::renewal(key.clone(), renewal).with_options(WriteOptions::of(&ticket));
         let receipt = self.backend.write(Batch::one(write)).await.into_one().unwrap_or_default();
+        if let Some(error) = receipt.error() {
+            self.not_stored(key, error);
+        }
         self.record_failures(key, &receipt, &ticket);
         Some(ticket)
     }

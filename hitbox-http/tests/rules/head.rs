@@ -124,3 +124,23 @@ fn anything_else_is_refused() {
         assert_eq!(StoredHead::decode(other), Err(HeadError), "{other:?}");
     }
 }
+
+#[test]
+fn what_is_of_use() {
+    let rows = [
+        ("9111 4.2 fresh", "cache-control: max-age=60", true),
+        ("9111 4.3 it can be validated", "cache-control: max-age=0 | etag: \"a\"", true),
+        ("9111 4.3 also by its date", "last-modified: @-50", true),
+        ("5861 3 stale while it is validated", "cache-control: max-age=0, stale-while-revalidate=60", true),
+        ("5861 4 stale on errors", "cache-control: max-age=0, stale-if-error=60", true),
+        ("5861 nor for no time", "cache-control: max-age=0, stale-if-error=0", false),
+        ("9111 5.2.2.2 never stale", "cache-control: max-age=0, must-revalidate, stale-if-error=60", false),
+        ("9111 5.2.2.4 never without the origin", "cache-control: no-cache, max-age=60", false),
+        ("9111 4.2 over", "cache-control: max-age=60 | age: 60", false),
+        ("9111 4.2.2 nothing is said", "x-a: 1", false),
+    ];
+    check(rows.map(|(name, text, expected)| (name, stored(text).is_of_use(&Policy::shared()), expected)));
+    assert!(stored("x-a: 1").is_of_use(&Policy::shared().ttl_when_unspecified(s(1))), "docs: the setting");
+    let fixed = Policy::fixed(s(5));
+    assert_eq!(stored("cache-control: no-cache").kept(&fixed).0, s(5), "docs: whatever it says");
+}

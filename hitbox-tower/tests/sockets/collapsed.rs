@@ -166,3 +166,31 @@ async fn one_requests_wish_is_not_that_of_others() {
     served.get("/a", &[("authorization", "x"), ("cache-control", "no-cache")]).await;
     assert_eq!(served.get("/a", &[]).await.text(), "answer 3 none");
 }
+
+/// The same where the origin says "not modified".
+#[tokio::test]
+async fn one_requests_validation_is_not_that_of_others() {
+    let served = serve(Arc::new(|request, count| {
+        Box::pin(async move {
+            let lines = [("cache-control", "max-age=60"), ("etag", "\"one\"")];
+            if !request.headers().contains_key("if-none-match") {
+                return answer(&lines, format!("answer {count}"));
+            }
+            let mut response = answer(&lines, "");
+            *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+            response
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    for lines in [
+        [("authorization", "x"), ("cache-control", "no-cache")],
+        [("x-nothing", "x"), ("cache-control", "no-store, no-cache")],
+    ] {
+        let validated = served.get("/a", &lines).await;
+        assert_eq!((validated.status.as_u16(), validated.text()), (200, "answer 1"));
+        let hit = served.get("/a", &[]).await;
+        assert_eq!((hit.text(), hit.is_hit()), ("answer 1", true), "{lines:?}");
+    }
+    assert_eq!(served.seen.count(), 3);
+}

@@ -93,3 +93,13 @@ async fn what_is_private_now_is_not_served_from_before() {
     assert_eq!(third.text(), "answer 3");
     assert!(!served.seen.last().contains_key("if-none-match"), "nothing is stored");
 }
+
+/// A response that is never fresh, and may be served stale.
+#[tokio::test]
+async fn what_is_never_fresh_may_be_served_stale() {
+    let served = serve(fields(&[("cache-control", "max-age=0, stale-while-revalidate=60")])).await;
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 1");
+    let stale = served.get("/a", &[]).await;
+    assert_eq!((stale.text(), stale.is_hit()), ("answer 1", true));
+    served.until_asked(2).await;
+}
