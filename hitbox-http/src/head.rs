@@ -89,7 +89,8 @@ impl StoredHead {
         let (freshness, directives) = (self.freshness(policy), self.directives(policy));
         let no_cache = directives.no_cache && policy.fixed_ttl.is_none();
         let fresh = if no_cache { Duration::ZERO } else { freshness.remaining() };
-        let mut beyond = directives.stale_while_revalidate.max(directives.stale_if_error).unwrap_or_default();
+        let on_error = directives.stale_if_error.or(policy.stale_on_error);
+        let mut beyond = directives.stale_while_revalidate.max(on_error).unwrap_or_default();
         if self.has_validator() {
             beyond = beyond.max(policy.keep_stale);
         }

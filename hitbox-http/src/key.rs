@@ -1,5 +1,7 @@
 //! Keys of responses: what of a request tells one resource from another.
 
+use std::fmt;
+
 use hitbox_core::{CacheKey, CacheKeyBuilder};
 use http::{HeaderMap, HeaderName, Uri, header};
 
@@ -128,6 +130,37 @@ fn field(key: CacheKeyBuilder, kind: &str, name: &HeaderName, value: Option<&[u8
     }
 }
 
+/// What is put together to a URL. Keys are matched by parts between colons, and a URL has colons of its own: each is written as a space, which no
+/// URL has.
+struct Whole<'a>(&'a [&'a str]);
+
+impl fmt::Display for Whole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, part) in self.0.iter().flat_map(|text| text.split(':').enumerate()) {
+            if number > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(part)?;
+        }
+        Ok(())
+    }
+}
+
+/// The pattern of keys whose URL is like this one: `*` is any text, and all else itself.
+pub fn url_pattern(url: &str) -> String {
+    let mut pattern = String::with_capacity(url.len() + 3);
+    for found in url.chars() {
+        match found {
+            ':' => pattern.push(' '),
+            '?' | '\\' => pattern.extend(['\\', found]),
+            found => pattern.push(found),
+        }
+    }
+    // Behind the URL stand other parts of the key, if it has any.
+    pattern.push_str(":**");
+    pattern
+}
+
 /// Scheme and authority in one form, path, and query.
 fn of_uri(prefix: &str, uri: &Uri, request: &HeaderMap, rules: &Query) -> CacheKeyBuilder {
     let (scheme, authority) = origin_of(uri, request);
@@ -141,10 +174,10 @@ fn of_uri(prefix: &str, uri: &Uri, request: &HeaderMap, rules: &Query) -> CacheK
     let authority = authority.unwrap_or_default();
     let path = if uri.path().is_empty() { "/" } else { uri.path() };
     match (rules, uri.query()) {
-        (Query::All, Some(query)) => key.part("url", format_args!("{scheme}://{authority}{path}?{query}")),
-        (Query::All, None) => key.part("url", format_args!("{scheme}://{authority}{path}")),
+        (Query::All, Some(query)) => key.part("url", Whole(&[&scheme, "://", &authority, path, "?", query])),
+        (Query::All, None) => key.part("url", Whole(&[&scheme, "://", &authority, path])),
         (rules, query) => {
-            let mut key = key.part("url", format_args!("{scheme}://{authority}{path}"));
+            let mut key = key.part("url", Whole(&[&scheme, "://", &authority, path]));
             let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
             let pairs = pairs.map(|pair| pair.split_once('=').map_or((pair, None), |(n, v)| (n, Some(v))));
             let mut pairs: Vec<(&str, Option<&str>)> = pairs.filter(|(name, _)| rules.takes(name)).collect();

@@ -21,6 +21,7 @@ pub struct Policy {
     pub(crate) targeted: Vec<HeaderName>,
     pub(crate) surrogate: Option<String>,
     pub(crate) stale_when_disconnected: Duration,
+    pub(crate) stale_on_error: Option<Duration>,
     pub(crate) keep_stale: Duration,
     pub(crate) stores_set_cookie: bool,
     pub(crate) heeds_requests: bool,
@@ -38,6 +39,7 @@ impl Policy {
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
             surrogate: None,
             stale_when_disconnected: Duration::from_secs(24 * 60 * 60),
+            stale_on_error: None,
             keep_stale: Duration::from_secs(24 * 60 * 60),
             stores_set_cookie: false,
             heeds_requests: true,
@@ -50,12 +52,14 @@ impl Policy {
     }
 
     /// A shared cache that keeps each successful answer to a `GET` for so long, whatever its `Cache-Control` and `Expires` and those of
-    /// requests say. What is for one user alone is still not stored.
+    /// requests say. What says that it is for one user alone is still not stored: `private`, a cookie that is set, or `Authorization` in the request. **The
+    /// cookies of requests do not count**: an answer that depends on them needs them in the key, or a place outside of the layer.
     pub fn fixed(ttl: Duration) -> Self {
         Self { fixed_ttl: Some(ttl), targeted: Vec::new(), heeds_requests: false, ..Self::shared() }
     }
 
-    /// A response that does not say how long it is fresh is fresh for so long. By default it is not fresh at all.
+    /// A response that does not say how long it is fresh is fresh for so long. By default it is not fresh at all. As for [`fixed`](Self::fixed), the cookies of
+    /// requests do not count.
     #[must_use]
     pub fn ttl_when_unspecified(mut self, ttl: Duration) -> Self {
         self.default_ttl = Some(ttl);
@@ -97,6 +101,14 @@ impl Policy {
     #[must_use]
     pub fn stale_when_disconnected(mut self, stale: Duration) -> Self {
         self.stale_when_disconnected = stale;
+        self
+    }
+
+    /// A response that does not say `stale-if-error` is served for so long after it was fresh when the origin answers with a status from 500 on, unless it
+    /// says that it must not be. By default it is not. Handlers of axum cannot fail but by such a status.
+    #[must_use]
+    pub fn stale_on_error(mut self, stale: Duration) -> Self {
+        self.stale_on_error = Some(stale);
         self
     }
 

@@ -34,7 +34,7 @@ pub enum NotStorable {
     #[error("the response sets cookies")]
     SetCookie,
     /// `Vary: *`: no other request is like it.
-    #[error("the response varies by what no field says")]
+    #[error("the response says Vary: *")]
     VaryStar,
     /// It does not say that it may be stored, by itself or by its status.
     #[error("the response does not say how long it is fresh")]

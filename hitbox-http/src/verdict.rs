@@ -86,7 +86,7 @@ impl Terms {
                 return Verdict::StaleAllowed;
             }
         }
-        let on_error = said.stale_if_error.max(asked.stale_if_error);
+        let on_error = said.stale_if_error.or(policy.stale_on_error).max(asked.stale_if_error);
         let on_error = on_error.is_some_and(|most| stale_for < most);
         Verdict::Validate {
             when_disconnected: !never_stale && (on_error || stale_for < policy.stale_when_disconnected),

@@ -27,7 +27,7 @@ pin_project_lite::pin_project! {
     #[project = KindProjection]
     enum Kind<B> {
         Passed { #[pin] body: B },
-        Stored { chunks: Chunks, left: Option<u64>, trailers: Trailers },
+        Stored { chunks: Chunks, left: Option<u64>, last: Option<Bytes>, trailers: Trailers },
         Whole { bytes: Option<Bytes> },
     }
 }
@@ -61,6 +61,9 @@ impl<B> CacheBody<B> {
     }
 
     /// What is left of a stored body, which is so many bytes if anybody knows.
+    ///
+    /// The last of so many bytes are handed out when the end has come. Who serves a body of a known length drops it with its last byte, and would
+    /// otherwise be taken for somebody who has left before the end: then a response that nobody else waits for would not be stored.
     pub(crate) fn stored(mut body: StoredBody, left: Option<u64>, trailers: Trailers) -> Self {
         let first = match body.chunk_at_once() {
             // All that there is: nobody has to wait for it.
@@ -70,7 +73,7 @@ impl<B> CacheBody<B> {
             first => first.and_then(Result::transpose),
         };
         let chunks = stream::iter(first).chain(body.into_stream()).map(|chunk| chunk.map_err(Into::into));
-        Self { kind: Kind::Stored { chunks: Box::pin(chunks), left, trailers } }
+        Self { kind: Kind::Stored { chunks: Box::pin(chunks), left, last: None, trailers } }
     }
 }
 
@@ -92,16 +95,35 @@ where
                 let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
                 Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(bytes)).map_err(Into::into)))
             }
-            KindProjection::Stored { chunks, left, trailers } => {
+            KindProjection::Stored { chunks, left, last, trailers } => loop {
                 match ready!(chunks.as_mut().poll_next(cx)) {
-                    Some(Ok(chunk)) => {
-                        *left = left.map(|left| left.saturating_sub(chunk.len() as u64));
-                        Poll::Ready(Some(Ok(Frame::data(chunk))))
+                    Some(Ok(chunk)) if last.is_none() => {
+                        let read = chunk.len() as u64;
+                        let is_last = left.is_some_and(|left| left == read) && read > 0;
+                        if is_last {
+                            *last = Some(chunk);
+                            continue;
+                        }
+                        *left = left.map(|left| left.saturating_sub(read));
+                        return Poll::Ready(Some(Ok(Frame::data(chunk))));
                     }
-                    Some(Err(error)) => Poll::Ready(Some(Err(error))),
-                    None => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+                    Some(Ok(_)) => {
+                        return Poll::Ready(Some(Err("the body is longer than its declared length".into())));
+                    }
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    None => match last.take() {
+                        Some(chunk) => {
+                            *left = Some(0);
+                            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                        }
+                        None => {
+                            return Poll::Ready(
+                                trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+                            );
+                        }
+                    },
                 }
-            }
+            },
             KindProjection::Whole { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
@@ -162,7 +184,13 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
         loop {
-            let frame = match ready!(this.body.as_mut().poll_frame(cx)) {
+            let frame = match this.body.as_mut().poll_frame(cx) {
+                // All that was declared has come. Whether trailers follow is not waited for.
+                Poll::Pending if *this.left == Some(0) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame,
+            };
+            let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None if this.left.is_some_and(|left| left > 0) => {

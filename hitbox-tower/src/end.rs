@@ -91,7 +91,14 @@ impl<S> End<S> {
         Q: Body + Send + 'static,
     {
         match (slot.take_outcome(), body) {
-            (Some(Outcome::Stored(arrived)), Some(body)) | (Some(Outcome::Elsewhere(arrived, body)), _) => {
+            (Some(Outcome::Stored(arrived)), Some(body)) => Ok(self.stored_now(arrived, body)),
+            (Some(Outcome::Elsewhere(arrived, body)), record) => {
+                // It is empty. Who has not read its end has left, and it would not be stored.
+                if let Some(mut record) = record
+                    && let Err(error) = record.chunk().await
+                {
+                    tracing::debug!(cache = %self.exchange.rules.name, %error, "a record of variants was lost");
+                }
                 Ok(self.stored_now(arrived, body))
             }
             (Some(Outcome::Unstored(unstored)), body) => self.unstored(unstored, body).await,

@@ -18,6 +18,7 @@ use crate::ask::{Arrived, Load, Place, Storable, Unstored};
 use crate::body::{BoxError, Incoming};
 use crate::layer::Rules;
 use crate::lookup::{HEAD, VARIANTS, Variants};
+use crate::respond::length_of;
 use crate::service::HttpService;
 
 type Source = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
@@ -303,8 +304,7 @@ impl Rules {
         A::Error: Into<BoxError>,
     {
         let Storable { arrived, head, tags, body, .. } = storable;
-        let length =
-            head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = head.headers.get(header::CONTENT_LENGTH).and_then(length_of);
         let source: Source = Box::pin(Incoming::new(body, length, arrived.trailers.clone()));
         let loaded = self.described(Loaded::new(source), &head, &tags);
         (arrived, loaded.metadata(HEAD, head.encode()))

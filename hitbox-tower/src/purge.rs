@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hitbox::core::BackendResult;
-use hitbox_http::KeyRules;
+use hitbox_http::{KeyRules, url_pattern};
 use http::{HeaderMap, Uri};
 
 use crate::layer::Rules;
@@ -28,7 +28,8 @@ impl Purge {
 
     /// Removes what is stored for a URI: all variants, and for each value of what else is part of the key.
     ///
-    /// The URI is that which requests have: an absolute one, such as `http://shop/items?page=2`; scheme and authority in any case.
+    /// The URI is that which requests have: an absolute one with the host that clients name, such as `http://shop/items?page=2`; scheme and host in any
+    /// case. A request whose URI says no scheme, as usual on a server, counts as `http`. Another query is another URI. Nothing is an error that is not stored.
     ///
     /// # Errors
     /// If any layer failed: it may still be there.
@@ -47,17 +48,16 @@ impl Purge {
         self.rules.cache.invalidate_tags(&[tag]).await.map(drop)
     }
 
-    /// Removes what is stored for all URIs like this one: `*` stands for any text, as in `*://shop/items/*`. Says how many entries that were, where
-    /// layers can list them.
+    /// Removes what is stored for all URIs like this one: `*` stands for any text, as in `*://shop/items/*`, and all else for itself, so that the host is
+    /// written in lower case and a query is part of what has to match. Says how many entries that were; 0 means that nothing was like it.
     ///
     /// # Errors
     /// As [`uri`](Self::uri).
     pub async fn matching(&self, pattern: &str) -> BackendResult<u64> {
-        // Behind the URI stand other parts of the key, if it has any.
-        self.rules.cache.invalidate_matching(&format!("{pattern}:**")).await
+        self.rules.cache.invalidate_matching(&url_pattern(pattern)).await
     }
 
-    /// Removes everything.
+    /// Removes everything from the backend, also what other layers and caches have there.
     ///
     /// # Errors
     /// As [`uri`](Self::uri).

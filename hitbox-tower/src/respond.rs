@@ -84,6 +84,13 @@ impl Rules {
     }
 }
 
+/// The bytes that a `Content-Length` declares.
+pub(crate) fn length_of(declared: &HeaderValue) -> Option<u64> {
+    let text = declared.to_str().ok()?;
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
+}
+
 /// What there is to send.
 enum Left {
     Nothing,
@@ -99,9 +106,11 @@ fn select(
     body: &mut Body,
     is_stored: bool,
 ) -> (StatusCode, HeaderMap, Left) {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(length_of);
     // What comes from the origin just now may have trailers, unless it says how long it is.
-    let length = body.len().filter(|_| is_stored || headers.contains_key(header::CONTENT_LENGTH));
-    let Some(length) = length else { return (head.status, headers, Left::Bytes(None)) };
+    let Some(length) = body.len().filter(|_| is_stored || declared.is_some()) else {
+        return (head.status, headers, Left::Bytes(declared));
+    };
     match requested_range(asked, head, length) {
         Requested::Unsatisfiable => {
             headers.remove(header::CONTENT_LENGTH);

@@ -137,3 +137,52 @@ async fn statuses_without_a_body_are_stored() {
         (StatusCode::NO_CONTENT, Some("1"), true)
     );
 }
+
+/// Who serves a body of a declared length drops it with its last byte. That is no client that has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_a_declared_length_are_stored() {
+    let served = serve(Arc::new(|request, count| {
+        Box::pin(async move {
+            let chunks: usize =
+                request.uri().path().rsplit('/').next().and_then(|n| n.parse().ok()).expect("a number");
+            let length = (chunks * 10_000).to_string();
+            let lines = [
+                ("cache-control", "max-age=60"),
+                ("content-length", &*length),
+                ("x-count", &*count.to_string()),
+            ];
+            // It comes bit by bit, and says nothing of its length by itself.
+            let chunks = stream::iter(0..chunks).then(|_| async {
+                tokio::task::yield_now().await;
+                Ok::<_, std::io::Error>(Bytes::from(vec![7; 10_000]))
+            });
+            answer(&lines, Body::from_stream(chunks))
+        })
+    }))
+    .await;
+    for number in 0..60 {
+        let path = format!("/{number}/{}", 1 + number % 30);
+        let first = served.get(&path, &[]).await;
+        assert_eq!(first.body.len(), (1 + number % 30) * 10_000);
+        // It may still be being stored.
+        let again = served.get(&path, &[]).await;
+        assert_eq!(
+            again.field("x-count"),
+            first.field("x-count"),
+            "{path}: {:?}",
+            again.field("cache-status")
+        );
+    }
+}
+
+/// Nor is it one who has all of a small body that varies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_bodies_that_vary_are_stored() {
+    let served = serve(fields(&[("cache-control", "max-age=60"), ("vary", "accept-language")])).await;
+    for number in 0..100 {
+        let path = format!("/{number}");
+        let first = served.get(&path, &[]).await;
+        let again = served.get(&path, &[]).await;
+        assert_eq!(again.text(), first.text(), "{path}: {:?}", again.field("cache-status"));
+    }
+}

@@ -160,3 +160,27 @@ async fn a_purge_wins_over_records_of_variants() {
         );
     }
 }
+
+#[tokio::test]
+async fn patterns_are_of_urls() {
+    let served = serve(fields(&[("cache-control", "max-age=60")])).await;
+    let host = served.address.to_string();
+    let paths = ["/items/7", "/items/8?page=2", "/item", "/items/9?page=3"];
+    for (pattern, expected) in [
+        ("*/items/*".to_owned(), 3),
+        ("*items*".to_owned(), 3),
+        ("*://*/items/*".to_owned(), 3),
+        (format!("http://{host}/items/*"), 3),
+        (format!("*://{host}/items/?"), 0),
+        ("*?page=*".to_owned(), 2),
+        (format!("http://{host}/items/8?page=2"), 1),
+        ("https://*".to_owned(), 0),
+        ("*".to_owned(), 4),
+    ] {
+        for path in paths {
+            served.get(path, &[]).await;
+        }
+        let removed = served.layer.purge().matching(&pattern).await.expect("it is purged");
+        assert_eq!(removed, expected, "{pattern}");
+    }
+}

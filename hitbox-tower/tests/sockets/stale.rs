@@ -103,3 +103,20 @@ async fn what_is_never_fresh_may_be_served_stale() {
     assert_eq!((stale.text(), stale.is_hit()), ("answer 1", true));
     served.until_asked(2).await;
 }
+
+/// A service that says nothing of it may be given time by the policy.
+#[tokio::test]
+async fn an_error_is_answered_with_what_is_stale_if_the_policy_says_so() {
+    let clock = crate::common::clock();
+    let policy = hitbox_tower::Policy::shared().stale_on_error(std::time::Duration::from_secs(60));
+    let layer = hitbox_tower::CacheLayer::builder(crate::common::memory_at(&clock)).policy(policy);
+    let fails = Arc::new(AtomicBool::new(false));
+    let origin = failing(&[("cache-control", "max-age=10")], fails.clone());
+    let served = crate::common::serve_behind(layer.build().expect("a layer"), clock, origin).await;
+    served.get("/a", &[]).await;
+    fails.store(true, Ordering::SeqCst);
+    served.advance(20);
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 1");
+    served.advance(60);
+    assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
