@@ -19,6 +19,12 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Completes `duration` after the call. Dropping the future forgets the wake-up.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 
+    /// Whether [`now`](Self::now) is this instant or a later one. Every hit of an entry with an end asks.
+    #[inline]
+    fn has_come(&self, instant: Timestamp) -> bool {
+        self.now() >= instant
+    }
+
     /// Whether this clock runs with the machine's, so that a store's own expiry may be relied on.
     /// Under a clock that is driven by hand native expiry is off and a sweep does its work.
     fn is_real(&self) -> bool {

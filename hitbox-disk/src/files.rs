@@ -13,9 +13,9 @@ use rustix::io::Errno;
 
 use crate::builder::Durability;
 use crate::claim::{Claim, GivenUp, Holder};
+use crate::digest::Digest;
 use crate::error::{io_error, unusable};
 use crate::in_place::Handles;
-use crate::index::Digest;
 use crate::place::{self, Locking, Place};
 use crate::start::{Look, Start};
 use crate::trust;

@@ -9,24 +9,32 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use rustix::process::{Resource, geteuid, getrlimit};
 
+use crate::digest::{Digest, DigestHash};
 use crate::files::name;
-use crate::index::Digest;
 
 /// Longer files are read on threads that may block: copying them takes as long as the hand-over.
 pub(crate) const MAX_BYTES: u64 = 256 * 1024;
 
 /// Open files by name, each with the number of the write that made it.
 #[derive(Debug)]
-pub(crate) struct Handles(Cache<Digest, (u64, Arc<File>)>);
+pub(crate) struct Handles(Cache<Digest, (u64, Arc<File>), UnitWeighter, DigestHash>);
 
 impl Handles {
     /// Keeps a sixteenth of the files that the process may have open, at most 1,024.
     pub(crate) fn new() -> Self {
         let may_have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Self(Cache::new((may_have / 16).clamp(16, 1_024) as usize))
+        let kept = (may_have / 16).clamp(16, 1_024);
+        Self(Cache::with(
+            kept as usize,
+            kept,
+            UnitWeighter,
+            DigestHash::default(),
+            DefaultLifecycle::default(),
+        ))
     }
 
     /// The file has been replaced or removed: its room is not given back while it is open.
@@ -58,7 +66,9 @@ impl Handles {
 fn open_cached(folder: &File, name: &Path) -> Option<File> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
     // Something else than a file may have taken its place: it is not waited for, and is not read.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let careful = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    // Every read would look whether it has to note its time.
+    let flags = OFlags::RDONLY | OFlags::NOATIME | careful;
     let resolve = ResolveFlags::CACHED | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = File::from(openat2(folder, name, flags, Mode::empty(), resolve).ok()?);
     let metadata = file.metadata().ok()?;

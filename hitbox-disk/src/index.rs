@@ -4,20 +4,11 @@
 //! Eviction is first in, first out with a second chance: an entry that was read since it was written or
 //! last spared goes to the end of the queue once more (the CLOCK algorithm, Corbató 1968).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use hitbox_backend::core::{CacheValue, Timestamp};
 
-/// The digest of a key: the name of its file.
-pub(crate) type Digest = u128;
-
-/// The digest of a key's encoding: half of its BLAKE3 hash. Nobody can find two keys with one digest, of which each would
-/// put out the other.
-pub(crate) fn digest_of(key: &[u8]) -> Digest {
-    let hash = blake3::hash(key);
-    let half = hash.as_bytes().first_chunk().copied();
-    Digest::from_be_bytes(half.unwrap_or_default())
-}
+use crate::digest::{Digest, DigestMap};
 
 /// File systems give a file whole blocks, of 4 KiB nearly everywhere.
 const BLOCK: u64 = 4096;
@@ -93,13 +84,13 @@ impl Entry {
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    entries: HashMap<Digest, Entry>,
+    entries: DigestMap<Entry>,
     /// The same digests in order, so that whoever goes through them all can stop and go on, and holds no lock meanwhile.
     order: BTreeSet<Digest>,
     /// In the order of writing; lines whose sequence is not the entry's are void.
     queue: VecDeque<(Digest, u64)>,
     /// Operations under way per key, and the newest that has been applied meanwhile.
-    under_way: HashMap<Digest, UnderWay>,
+    under_way: DigestMap<UnderWay>,
     /// What entries, and writes under way, take of the file system.
     space: u64,
     /// The part of bodies that are being written.

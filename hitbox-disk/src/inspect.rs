@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use hitbox_backend::core::{BackendResult, CacheKey, Timestamp};
 use hitbox_backend::envelope::{Inspection, Uninspectable};
 
+use crate::digest;
 use crate::error::{io_error, unusable};
 use crate::files::name;
-use crate::index;
 use crate::object::{self, Object};
 use crate::place::OBJECTS;
 use crate::start::{Look, Start};
@@ -22,7 +22,7 @@ use crate::start::{Look, Start};
 /// it has no entry that this release understands; [`Configuration`](hitbox_backend::core::ErrorKind::Configuration) if this is no
 /// folder of a cache.
 pub fn entry(folder: &Path, key: &CacheKey, now: Timestamp) -> BackendResult<Option<Inspection>> {
-    let path = objects(folder)?.join(name(index::digest_of(key.as_encoded())));
+    let path = objects(folder)?.join(name(digest::digest_of(key.as_encoded())));
     let file = match fs::symlink_metadata(&path) {
         // Whatever else has such a name is not followed, and not waited for.
         Ok(found) if !found.is_file() => return Err(unusable(format!("{} is no file", path.display()))),

@@ -6,6 +6,7 @@ mod backend;
 mod builder;
 mod calls;
 mod claim;
+mod digest;
 mod error;
 mod files;
 mod in_place;

@@ -16,9 +16,10 @@ use hitbox_backend::envelope::wire;
 use hitbox_backend::store::{Page, TimeChange};
 use tokio::sync::Notify;
 
+use crate::digest::Digest;
 use crate::error::{io_error, io_kind};
 use crate::files::{Files, Temporary};
-use crate::index::{Digest, Entry, Index, space};
+use crate::index::{Entry, Index, space};
 use crate::object::{self, Object};
 use crate::pinned::Pinned;
 use crate::room::Reserved;

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hitbox_backend::core::BackendResult;
 
+use crate::digest::Digest;
 use crate::files::Files;
-use crate::index::{Class, Digest, Entry};
+use crate::index::{Class, Entry};
 use crate::objects::Objects;
 
 /// Few and small: one for everything, and one for each namespace that was cleared or written.

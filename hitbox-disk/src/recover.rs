@@ -7,9 +7,10 @@ use std::path::Path;
 
 use hitbox_backend::core::{BackendResult, Timestamp};
 
+use crate::digest::{self, Digest};
 use crate::error::io_error;
 use crate::files::Files;
-use crate::index::{self, Digest, Entry, Index, space};
+use crate::index::{Entry, Index, space};
 use crate::start::{Look, Start, class_of};
 
 /// What was found.
@@ -50,7 +51,7 @@ pub(crate) fn recover(files: &Files, now: Timestamp) -> BackendResult<Recovered>
                     recovered.expired += 1;
                     recovered.left += u64::from(!files.remove_or_leave(digest));
                 }
-                Look::Entry(start) if index::digest_of(&start.key) == digest => found.push((digest, start)),
+                Look::Entry(start) if digest::digest_of(&start.key) == digest => found.push((digest, start)),
                 // No key leads here.
                 Look::Entry(_) => {
                     recovered.damaged += 1;

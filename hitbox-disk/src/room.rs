@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hitbox_backend::core::{BackendError, BackendResult, ErrorKind};
 use hitbox_backend::store::Occupancy;
 
-use crate::index::{Digest, space};
+use crate::digest::Digest;
+use crate::index::space;
 use crate::objects::Objects;
 
 impl Objects {

@@ -18,9 +18,10 @@ use hitbox_backend::store::{
 use crate::builder::DiskBuilder;
 use crate::calls::{Calls, blocking};
 use crate::claim::Handle;
+use crate::digest::{Digest, digest_of};
 use crate::files::{Files, Opening};
 use crate::in_place;
-use crate::index::{Class, Digest, digest_of};
+use crate::index::Class;
 use crate::object::{self, Object};
 use crate::objects::Objects;
 use crate::place::in_use;

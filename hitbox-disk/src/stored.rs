@@ -1,6 +1,5 @@
 //! Bodies that are there, read by chunks. Everything here blocks.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
@@ -14,8 +13,8 @@ use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
+use crate::digest::{Digest, DigestMap};
 use crate::error::io_error;
-use crate::index::Digest;
 use crate::object::{self, Object};
 use crate::objects::Objects;
 use crate::start::{Look, Start};
@@ -98,12 +97,12 @@ pub(crate) struct OpenFiles(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    files: Mutex<HashMap<Digest, Weak<StoredFile>>>,
+    files: Mutex<DigestMap<Weak<StoredFile>>>,
     kept: Kept,
 }
 
 impl OpenFiles {
-    fn files(&self) -> MutexGuard<'_, HashMap<Digest, Weak<StoredFile>>> {
+    fn files(&self) -> MutexGuard<'_, DigestMap<Weak<StoredFile>>> {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,6 +31,11 @@ pub(crate) fn within<F: Future>(load: LoadId, key: CacheKey, loader: F) -> impl 
     RUNNING.scope((load, key), loader)
 }
 
+/// Whether a loader is calling.
+pub(crate) fn is_within_load() -> bool {
+    RUNNING.try_with(|_| ()).is_ok()
+}
+
 /// For each load that waits, what it waits for.
 type Graph = HashMap<LoadId, Vec<(LoadId, CacheKey)>>;
 

@@ -186,6 +186,20 @@ impl<E: FlightEnd> Flights<E> {
         Role::Leader(completion, waiting)
     }
 
+    /// Leads a flight of this key, unless there is one that a call may join.
+    pub(crate) fn lead_alone(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        last_invalidation: u64,
+        permit: impl FnOnce() -> LoadPermit,
+    ) -> Option<(LoadCompletion<E>, Waiting<E>)> {
+        let mut flights = lock(&self.shard(key).flights);
+        if flights.get(key).is_some_and(|flight| flight.may_be_joined()) {
+            return None;
+        }
+        Some(self.lead(&mut flights, key, last_invalidation, permit))
+    }
+
     /// Takes a flight that stands still out of the table: who comes next leads. Its own call may still complete it.
     pub(crate) fn leave(&self, key: &CacheKey, flight: &Arc<Flight<E>>) {
         let mut flights = lock(&self.shard(key).flights);
@@ -201,11 +215,7 @@ impl<E: FlightEnd> Flights<E> {
         last_invalidation: u64,
         permit: impl FnOnce() -> LoadPermit,
     ) -> Option<LoadCompletion<E>> {
-        let mut flights = lock(&self.shard(key).flights);
-        if flights.get(key).is_some_and(|flight| flight.may_be_joined()) {
-            return None;
-        }
-        let (mut completion, waiting) = self.lead(&mut flights, key, last_invalidation, permit);
+        let (mut completion, waiting) = self.lead_alone(key, last_invalidation, permit)?;
         waiting.flight.go_on();
         completion.is_in_background = true;
         Some(completion)
@@ -318,6 +328,11 @@ impl<E: FlightEnd> Flight<E> {
     /// What it has brought, also while that is still being stored.
     pub(crate) fn result(&self) -> Option<E> {
         self.result.get().cloned()
+    }
+
+    /// How it has ended, once what it has brought is stored.
+    pub(crate) fn end(&self) -> Option<E> {
+        self.result().filter(|_| self.phase() == Phase::Complete)
     }
 
     /// The panic of its loader, for the first who asks.

@@ -50,6 +50,24 @@ struct Wait<'c, V: Cacheable> {
     serves_stale: bool,
 }
 
+/// How far a call is with its load once it has looked.
+enum Lead<'l, V: Cacheable, L> {
+    /// What it has found, or the leaves that have nothing. Nobody leads yet.
+    Open(Result<Option<Decoded<V>>, LeafSet>, L),
+    /// It leads. The load is handed back if it has to run within the call.
+    Led(Waiting<LoadEnd<V>>, Option<Inline<'l>>),
+    /// It has led, and all is done.
+    Ended(LoadResult<V>),
+}
+
+/// Why a load has failed. The panic of a loader is that of the call that leads it.
+fn error_of<V: Clone>(error: LoadError, waiting: &Waiting<LoadEnd<V>>, is_leader: bool) -> LoadError {
+    if is_leader && let Some(panic) = waiting.flight.take_panic() {
+        std::panic::resume_unwind(panic);
+    }
+    error
+}
+
 /// What waiting for a flight has come to.
 enum Waited<V> {
     Ended(Ended<LoadEnd<V>>),
@@ -83,8 +101,53 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 self.tell_hit(key, copy.freshness);
                 Ok(respond(copy, AnswerKind::Hit))
             }
-            // Nothing of what follows is part of a plain hit's future.
-            first => Box::pin(self.get_or_load_slowly(key, call, absent, completions, first, loader)).await,
+            first => match self.lead_at_once(key, call, completions, first, loader) {
+                Lead::Ended(result) => Ok(self.loaded(key, result, true)),
+                // Nothing of what follows is part of a plain hit's future.
+                lead => Box::pin(self.get_or_load_slowly(key, call, absent, completions, lead)).await,
+            },
+        }
+    }
+
+    /// Whether a call that has found nothing may run its loader before it waits. Not if it has a timeout, which holds for
+    /// a loader that blocks its thread, too; nor within a loader, since loads that call for loads would use up the stack.
+    fn may_lead_at_once(&self, key: &CacheKey, call: &Call) -> bool {
+        call.mode == Mode::Normal
+            && call.soft_timeout.or(self.settings.soft_timeout).is_none()
+            && call.hard_timeout.or(self.settings.hard_timeout).is_none()
+            && !cycle::is_within_load()
+            && !self.throttle.is_on(key, || self.monotonic())
+    }
+
+    /// Leads the load of what is nowhere, and lets it get as far as it can, unless another is under way or has ended since
+    /// this call looked.
+    #[inline(never)]
+    fn lead_at_once<'l, L: FnOnce() -> Loader<'l, V>>(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        call: &Call,
+        completions: u64,
+        first: Result<Option<Decoded<V>>, LeafSet>,
+        loader: L,
+    ) -> Lead<'l, V, L>
+    where
+        B: 'l,
+    {
+        if !matches!(first, Ok(None)) || !self.may_lead_at_once(key, call) {
+            return Lead::Open(first, loader);
+        }
+        self.reconcile_if_dirty();
+        let permit = || self.backend.layout().load_permit(key);
+        let led = self.flights.lead_alone(key, self.last_invalidation(), permit);
+        let Some((completion, waiting)) = led.filter(|_| self.flights.completions(key) == completions) else {
+            return Lead::Open(first, loader);
+        };
+        self.count_look(None);
+        self.events.tell(|| CacheEvent::Miss { key });
+        let inline = self.start_at_once(completion, key, loader(), LoadPlan::of(call, None));
+        match waiting.flight.end() {
+            Some(Ok(result)) => Lead::Ended(result),
+            _ => Lead::Led(waiting, inline),
         }
     }
 
@@ -100,12 +163,16 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         call: &Call,
         absent: bool,
         completions: u64,
-        first: Result<Option<Decoded<V>>, LeafSet>,
-        loader: impl FnOnce() -> Loader<'l, V> + Send,
+        lead: Lead<'l, V, impl FnOnce() -> Loader<'l, V> + Send>,
     ) -> Answer<V>
     where
         B: 'l,
     {
+        let (first, loader) = match lead {
+            Lead::Open(first, loader) => (first, loader),
+            Lead::Led(waiting, inline) => return self.wait_for_own(key, waiting, inline).await,
+            Lead::Ended(result) => return Ok(self.loaded(key, result, true)),
+        };
         self.reconcile_if_dirty();
         let soft = call.soft_timeout.or(self.settings.soft_timeout);
         let hard = call.hard_timeout.or(self.settings.hard_timeout);
@@ -156,6 +223,22 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 loader => self.load_and_wait(key, call, looked(Some(copy)), absent, loader, timeouts).await,
             },
             _ => self.load_and_wait(key, call, looked(Some(copy)), absent, loader(), timeouts).await,
+        }
+    }
+
+    /// Waits for the load that this call leads, as long as it takes.
+    async fn wait_for_own(
+        &self,
+        key: &CacheKey,
+        waiting: Waiting<LoadEnd<V>>,
+        inline: Option<Inline<'_>>,
+    ) -> Answer<V> {
+        let timeouts = Timeouts::start(&*self.clock, None, None);
+        let mut wait = Wait { key, timeouts, older: None, late: None, serves_stale: false };
+        match self.wait(&mut wait, &waiting, inline, true).await {
+            Waited::Ended(Ended::Complete(Ok(result))) => Ok(self.loaded(key, result, true)),
+            Waited::Ended(Ended::Complete(Err(error))) => Err(error_of(error, &waiting, true)),
+            _ => Err(LoadError::new(LoadErrorKind::Cancelled, key)),
         }
     }
 
@@ -243,10 +326,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 }
                 Waited::Ended(Ended::Complete(Ok(_))) => self.flights.leave(key, &waiting.flight),
                 Waited::Ended(Ended::Complete(Err(error))) => {
-                    if is_leader && let Some(panic) = waiting.flight.take_panic() {
-                        std::panic::resume_unwind(panic);
-                    }
-                    return Err(error);
+                    return Err(error_of(error, &waiting, is_leader));
                 }
                 Waited::Ended(Ended::Abandoned) if loader.is_some() => {}
                 Waited::Ended(Ended::Abandoned) => {

@@ -218,19 +218,20 @@ impl LeafHandle {
         {
             return checked;
         }
-        if let Some(end) = value.lifetime().fresh_until() {
-            let now = self.clock().now();
-            if now >= end {
-                return self.check_age(value, now, options);
-            }
+        if let Some(end) = value.lifetime().fresh_until()
+            && self.clock().has_come(end)
+        {
+            return self.check_age(value, end, options);
         }
         self.count_read(Event::Hit, options);
         Checked::Usable(Freshness::Fresh)
     }
 
-    /// Whether this read may use a copy that is not fresh any more. It is counted.
+    /// Whether this read may use a copy whose freshness has ended. It is counted.
     #[inline(never)]
-    fn check_age(&self, value: &CacheValue<Raw>, now: Timestamp, options: &ReadOptions) -> Checked {
+    fn check_age(&self, value: &CacheValue<Raw>, end: Timestamp, options: &ReadOptions) -> Checked {
+        // A clock that was set back since does not make it fresh again.
+        let now = self.clock().now().max(end);
         let freshness = value.lifetime().freshness(now);
         if !options.accept.allows(freshness) {
             return self.unusable(Event::Outdated, options);

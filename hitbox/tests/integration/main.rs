@@ -3,6 +3,7 @@
 #[macro_use]
 mod common;
 
+mod at_once;
 mod batches;
 mod bodies;
 mod cached;
