@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use hitbox_backend::internal::{self, Decoded};
-use hitbox_backend::operation::LeafSet;
 use hitbox_backend::{Backend, Cacheable};
 use hitbox_core::{BoxFuture, CacheKey, Freshness};
 
@@ -17,14 +16,15 @@ use crate::error::{LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::{Ended, Joins, Role, Waiting};
 use crate::inline::{Inline, Patience};
+use crate::lead::Lead;
 use crate::load::{LoadEnd, LoadPlan, LoadResult, Loader, RefreshAhead};
-use crate::loaded::{Load, Payload};
 use crate::response::{AnswerKind, Outcome, Response};
 use crate::settings::{AfterTimeout, OnStale};
 use crate::shared::{READ, READ_AGAIN, Shared, respond};
 use crate::timeouts::{Timeouts, result_of};
 
-type Answer<V> = Result<Response<Option<V>>, LoadError>;
+/// What a call with a loader is answered with.
+pub(crate) type Answer<V> = Result<Response<Option<V>>, LoadError>;
 
 /// A read that goes on.
 type Reading<'r, V> = BoxFuture<'r, Option<Decoded<V>>>;
@@ -48,16 +48,6 @@ struct Wait<'c, V: Cacheable> {
     late: Option<Reading<'c, V>>,
     /// A stale copy that comes late is served while it is reloaded.
     serves_stale: bool,
-}
-
-/// How far a call is with its load once it has looked.
-enum Lead<'l, V: Cacheable, L> {
-    /// What it has found, or the leaves that have nothing. Nobody leads yet.
-    Open(Result<Option<Decoded<V>>, LeafSet>, L),
-    /// It leads. The load is handed back if it has to run within the call.
-    Led(Waiting<LoadEnd<V>>, Option<Inline<'l>>),
-    /// It has led, and all is done.
-    Ended(LoadResult<V>),
 }
 
 /// Why a load has failed. The panic of a loader is that of the call that leads it.
@@ -106,48 +96,6 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 // Nothing of what follows is part of a plain hit's future.
                 lead => Box::pin(self.get_or_load_slowly(key, call, absent, completions, lead)).await,
             },
-        }
-    }
-
-    /// Whether a call that has found nothing may run its loader before it waits. Not if it has a timeout, which holds for
-    /// a loader that blocks its thread, too; nor within a loader, since loads that call for loads would use up the stack.
-    fn may_lead_at_once(&self, key: &CacheKey, call: &Call) -> bool {
-        call.mode == Mode::Normal
-            && call.soft_timeout.or(self.settings.soft_timeout).is_none()
-            && call.hard_timeout.or(self.settings.hard_timeout).is_none()
-            && !cycle::is_within_load()
-            && !self.throttle.is_on(key, || self.monotonic())
-    }
-
-    /// Leads the load of what is nowhere, and lets it get as far as it can, unless another is under way or has ended since
-    /// this call looked.
-    #[inline(never)]
-    fn lead_at_once<'l, L: FnOnce() -> Loader<'l, V>>(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        call: &Call,
-        completions: u64,
-        first: Result<Option<Decoded<V>>, LeafSet>,
-        loader: L,
-    ) -> Lead<'l, V, L>
-    where
-        B: 'l,
-    {
-        if !matches!(first, Ok(None)) || !self.may_lead_at_once(key, call) {
-            return Lead::Open(first, loader);
-        }
-        self.reconcile_if_dirty();
-        let permit = || self.backend.layout().load_permit(key);
-        let led = self.flights.lead_alone(key, self.last_invalidation(), permit);
-        let Some((completion, waiting)) = led.filter(|_| self.flights.completions(key) == completions) else {
-            return Lead::Open(first, loader);
-        };
-        self.count_look(None);
-        self.events.tell(|| CacheEvent::Miss { key });
-        let inline = self.start_at_once(completion, key, loader(), LoadPlan::of(call, None));
-        match waiting.flight.end() {
-            Some(Ok(result)) => Lead::Ended(result),
-            _ => Lead::Led(waiting, inline),
         }
     }
 
@@ -489,25 +437,5 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 }
             }
         }
-    }
-
-    /// Past the cache: nothing is read, joined or stored.
-    async fn bypass(&self, key: &CacheKey, loader: Loader<'_, V>, mut timeouts: Timeouts) -> Answer<V> {
-        let load = || Load { key: key.clone(), previous: Arc::new(|| Box::pin(std::future::ready(None))) };
-        count(&self.events.counts.loads);
-        let work = match loader {
-            Loader::Detached(loader) => loader.start(load),
-            Loader::Scoped(loader) => loader.start(load),
-        };
-        let Ok(loaded) = timeouts.hard.bound(work).await else { return Err(self.timed_out(key)) };
-        let loaded = loaded.map_err(|error| LoadError::of_loader(key, error))?;
-        let value = match loaded.payload {
-            Payload::Value(value) => Some(value),
-            Payload::Absent => None,
-            Payload::NotModified(_) => return Err(LoadError::new(LoadErrorKind::NothingToKeep, key)),
-            Payload::Declined => return Err(LoadError::new(LoadErrorKind::Declined, key)),
-        };
-        let details = loaded.options.details();
-        Ok(Response::new(value, Outcome::new(AnswerKind::Bypassed, None)).with(details))
     }
 }

@@ -308,7 +308,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             flights.push(completion.flight.clone());
             let (lifetime, options) = (LifetimeOverride::NONE, EntryOptions::NONE);
             let plan = LoadPlan { lifetime, options, ahead, may_replace: false, bypasses: false };
-            parts.push(self.part(completion, key, batch.part(key.clone(), name), plan));
+            parts.push(self.work(completion, key, batch.part(key.clone(), name), plan));
         }
         let all = join_all(parts);
         let task = Task::new(TaskKind::LOAD, async move { drop(all.await) }).interactive();

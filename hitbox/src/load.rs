@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -23,8 +23,7 @@ use crate::cycle;
 use crate::entry_options::EntryOptions;
 use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
-use crate::flight::{Flight, FlightEnd, LoadCompletion};
-use crate::inline::Inline;
+use crate::flight::{FlightEnd, LoadCompletion};
 use crate::loaded::{Load, Loaded, Payload, ReadPrevious};
 use crate::settings::{EarlyRefresh, LifetimeOverride};
 use crate::shared::{READ_AGAIN, Shared};
@@ -122,73 +121,6 @@ impl LoadPlan {
 type Shown<V> = Arc<Mutex<Option<Decoded<V>>>>;
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
-    /// Starts the load that a call leads. If it has to run within the call, it is returned.
-    pub(crate) fn start<'l>(
-        self: &Arc<Self>,
-        completion: LoadCompletion<LoadEnd<V>>,
-        key: &CacheKey,
-        loader: Loader<'l, V>,
-        plan: LoadPlan,
-    ) -> Option<Inline<'l>>
-    where
-        B: 'l,
-    {
-        let flight = completion.flight.clone();
-        match loader {
-            Loader::Scoped(loader) => {
-                let run = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
-                Some(Inline::Borrowing(flight.run_within_call(Box::pin(run))))
-            }
-            Loader::Detached(loader) => {
-                let task = self.task(completion, key, loader, plan);
-                self.go_on_in_background(&flight, task)
-            }
-        }
-    }
-
-    /// Starts the load that a call leads, and lets it get as far as it can at once. It goes on in the background only if
-    /// it has to wait: a task costs more than all the rest of a load that does not.
-    pub(crate) fn start_at_once<'l>(
-        self: &Arc<Self>,
-        completion: LoadCompletion<LoadEnd<V>>,
-        key: &CacheKey,
-        loader: Loader<'l, V>,
-        plan: LoadPlan,
-    ) -> Option<Inline<'l>>
-    where
-        B: 'l,
-    {
-        let Loader::Detached(loader) = loader else { return self.start(completion, key, loader, plan) };
-        let flight = completion.flight.clone();
-        let mut task = self.task(completion, key, loader, plan);
-        // Who goes on with it polls it again, and is woken.
-        match task.work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(()) => None,
-            Poll::Pending => self.go_on_in_background(&flight, task),
-        }
-    }
-
-    /// The load as a task that its caller waits for.
-    fn task(
-        self: &Arc<Self>,
-        completion: LoadCompletion<LoadEnd<V>>,
-        key: &CacheKey,
-        loader: LoaderFn<'static, V>,
-        plan: LoadPlan,
-    ) -> Task {
-        if self.settings.finish_abandoned {
-            completion.flight.go_on();
-        }
-        let run = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
-        Task::new(TaskKind::LOAD, run).interactive()
-    }
-
-    /// Hands a load over. If it is not taken, it has to run within the call.
-    fn go_on_in_background<'l>(&self, flight: &Arc<Flight<LoadEnd<V>>>, task: Task) -> Option<Inline<'l>> {
-        let refused = self.offload.register(task).err()?;
-        Some(Inline::Owned(flight.run_within_call(refused.task.work)))
-    }
-
     /// Starts a load that nobody waits for, unless one is under way, has ended since `completions` were counted, or
     /// there is no room.
     pub(crate) fn start_in_background(
@@ -207,21 +139,24 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             // The copy that asked for it may be of yesterday. The next hit tells.
             return;
         }
-        let work = self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key));
+        let work = self.work(completion, key, loader, plan);
         if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
             count(&self.events.counts.refused);
             tracing::debug!(cache = %self.settings.name, %key, why = ?refused.why, "a reload was not taken");
         }
     }
 
-    /// A part of a batch, which runs with the others.
-    pub(crate) fn part(
+    /// The work of one load.
+    pub(crate) fn work<'l>(
         self: &Arc<Self>,
         completion: LoadCompletion<LoadEnd<V>>,
         key: &CacheKey,
-        loader: LoaderFn<'static, V>,
+        loader: LoaderFn<'l, V>,
         plan: LoadPlan,
-    ) -> impl Future<Output = ()> + Send + use<V, B> {
+    ) -> impl Future<Output = ()> + Send + use<'l, V, B>
+    where
+        B: 'l,
+    {
         self.clone().run(completion, key.clone(), loader, plan).instrument(self.span(key))
     }
 
