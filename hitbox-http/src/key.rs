@@ -86,6 +86,17 @@ impl KeyRules {
 
     /// The key of a request for this URI with these fields. Keys of different prefixes are never the same.
     pub fn key(&self, prefix: &str, uri: &Uri, request: &HeaderMap) -> CacheKey {
+        self.key_with(prefix, uri, request, &[])
+    }
+
+    /// The same with further parts, each with a name: a part that has no value is another than one that is empty.
+    pub fn key_with(
+        &self,
+        prefix: &str,
+        uri: &Uri,
+        request: &HeaderMap,
+        parts: &[(&str, Option<String>)],
+    ) -> CacheKey {
         let mut key = of_uri(prefix, uri, request, &self.query);
         if !self.headers.is_empty() {
             for (name, value) in Vary::new(self.headers.iter().cloned()).key(request).fields() {
@@ -98,6 +109,9 @@ impl KeyRules {
                 Some(value) => key.part_bytes(&name, value),
                 None => key.flag(&name),
             };
+        }
+        for (name, value) in parts {
+            key = key.part_option(&format!("part:{name}"), value.as_deref());
         }
         key.build()
     }

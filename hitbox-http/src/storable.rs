@@ -45,6 +45,12 @@ pub enum NotStorable {
     /// It has more fields or tags than are kept.
     #[error("the response has more fields or tags than are stored")]
     TooManyFields,
+    /// Its body is longer than those that are kept.
+    #[error("the body is longer than those that are stored")]
+    TooLong,
+    /// The user of the cache has said that it is not.
+    #[error("the settings of the cache leave it out")]
+    LeftOut,
 }
 
 impl NotStorable {

@@ -8,12 +8,14 @@ use hitbox::core::{CacheKey, Scope, Timestamp};
 use hitbox_http::{
     NotStorable, StoredHead, Vary, add_validators, may_store, remove_preconditions, storable_fields,
 };
-use http::{Extensions, Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode, header};
 
 use crate::body::Trailers;
+use crate::choice::ResponseHead;
 use crate::exchange::Kept;
 use crate::layer::Rules;
 use crate::lookup::Variants;
+use crate::respond::length_of;
 use crate::service::HttpService;
 
 /// A response with more fields, or more tags, is not stored.
@@ -119,6 +121,16 @@ impl Load {
         let Kept { method, uri, headers } = &self.asked;
         if let Err(why) = may_store(method, headers, parts.status, &parts.headers, &rules.policy) {
             return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
+        }
+        let response = ResponseHead { uri, status: parts.status, headers: &parts.headers };
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of);
+        let why = match (rules.choice.is_stored(&response), rules.choice.is_too_long(length)) {
+            (true, false) => None,
+            (false, _) => Some(NotStorable::LeftOut),
+            _ => Some(NotStorable::TooLong),
+        };
+        if why.is_some() {
+            return Err(Unstored::Own(Response::from_parts(parts, body), why));
         }
         let arrived = StoredHead::new(parts.status, parts.headers, asked, came);
         let directives = arrived.directives(&rules.policy);

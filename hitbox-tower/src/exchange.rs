@@ -60,11 +60,10 @@ impl<S> Exchange<S> {
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
-        if !is_cacheable(&request) {
-            return Box::pin(self.pass(request)).await;
-        }
         let rules = self.rules.clone();
-        let key = rules.keys.key(&rules.name, &rules.uri_of(&request), request.headers());
+        let Some(key) = rules.key_of(&request).filter(|_| is_cacheable(&request)) else {
+            return Box::pin(self.pass(request)).await;
+        };
         let lookup = lookup::look(&rules, &key, request.headers()).await;
         let Some(stored) = &lookup.stored else {
             let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };

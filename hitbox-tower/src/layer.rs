@@ -4,13 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitbox::backend::{Backend, IntoBackend};
+use hitbox::backend::wrap::AdmissionRule;
+use hitbox::backend::{Backend, IntoBackend, Wrap};
 use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
 use hitbox::{Body, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy};
 use http::{Extensions, HeaderName, Request, Uri};
 use tower_layer::Layer;
 
+use crate::choice::{Choice, RequestHead, ResponseHead};
 use crate::heads::{Head, Heads};
 use crate::purge::Purge;
 use crate::recent::NotShared;
@@ -40,6 +42,7 @@ pub(crate) struct Rules {
     pub(crate) name: String,
     pub(crate) policy: Policy,
     pub(crate) keys: KeyRules,
+    pub(crate) choice: Choice,
     pub(crate) tag_fields: Vec<HeaderName>,
     pub(crate) tells_key: bool,
     original_uri: Option<OriginalUri>,
@@ -56,6 +59,21 @@ impl Rules {
     pub(crate) fn uri_of<'r, Q>(&self, request: &'r Request<Q>) -> Cow<'r, Uri> {
         let original = self.original_uri.as_ref().and_then(|original| original(request.extensions()));
         original.map_or(Cow::Borrowed(request.uri()), Cow::Owned)
+    }
+
+    /// The key of a request, unless its user lets it pass.
+    pub(crate) fn key_of<Q>(&self, request: &Request<Q>) -> Option<CacheKey> {
+        let uri = self.uri_of(request);
+        let head = RequestHead::of(request, &uri);
+        if !self.choice.is_cached(&head) {
+            return None;
+        }
+        Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
+    }
+
+    /// Whether the URI alone is the key, and all of it.
+    pub(crate) fn is_keyed_by_uri_alone(&self) -> bool {
+        self.keys.is_of_uri_alone() && self.choice.parts.is_empty()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -114,6 +132,7 @@ impl CacheLayer {
             name: "http".to_owned(),
             policy: Policy::shared(),
             keys: KeyRules::default(),
+            choice: Choice::default(),
             tag_fields: Vec::new(),
             tells_key: false,
             original_uri: None,
@@ -148,6 +167,7 @@ pub struct CacheLayerBuilder<B> {
     name: String,
     policy: Policy,
     keys: KeyRules,
+    choice: Choice,
     tag_fields: Vec<HeaderName>,
     tells_key: bool,
     original_uri: Option<OriginalUri>,
@@ -184,6 +204,51 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// What of a request the key consists of. By default scheme, authority, path and query.
     pub fn key(mut self, rules: impl FnOnce(KeyRules) -> KeyRules) -> Self {
         self.keys = rules(self.keys);
+        self
+    }
+
+    /// Also a part of the key that only the user knows how to find, such as the tenant that an outer layer has found out, or what stands in the
+    /// path. Requests without that part share what is stored.
+    ///
+    /// ```
+    /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
+    /// use hitbox_tower::CacheLayer;
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let layer = CacheLayer::builder(memory)
+    ///     .key_part("tenant", |request| Some(request.extensions.get::<Tenant>()?.0.clone()))
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok(()) }
+    /// ```
+    pub fn key_part(
+        mut self,
+        name: impl Into<String>,
+        part: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.choice.parts.push((name.into(), Arc::new(part)));
+        self
+    }
+
+    /// Only these requests are answered from the cache, and their responses stored; all others go on to the service. What they change is
+    /// removed all the same.
+    pub fn cache_if(mut self, takes: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.choice.cached = Some(Arc::new(takes));
+        self
+    }
+
+    /// Of the responses that the rules let be stored only these are. A policy says more: see [`policy`](Self::policy).
+    pub fn store_if(mut self, takes: impl Fn(&ResponseHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.choice.stored = Some(Arc::new(takes));
+        self
+    }
+
+    /// Responses with longer bodies, in bytes, are not stored: whoever asks gets them as they come. By default the layers of the expression
+    /// decide, each by its own bound.
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.choice.max_body = Some(bytes);
         self
     }
 
@@ -234,9 +299,15 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// # Errors
     /// If a setting is wrong.
     pub fn build(self) -> BackendResult<CacheLayer> {
-        let Self { backend, name, policy, keys, tag_fields, tells_key, original_uri, clock, offload } = self;
+        let Self { backend, name, policy, keys, choice, tag_fields, tells_key, original_uri, clock, offload } =
+            self;
         let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
+        // Of some bodies it is known only at their end how long they are.
+        let backend = match choice.max_body {
+            Some(most) => backend.into_shared().admission(AdmissionRule::UpTo(most)).into_shared(),
+            None => backend.into_shared(),
+        };
         let builder = Cache::builder(backend).name(&name).clock(clock.clone()).offload(offload.clone());
         let cache = builder.build()?;
         let (not_shared, heads) = (NotShared::new(), Heads::new());
@@ -245,6 +316,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
             name,
             policy,
             keys,
+            choice,
             tag_fields,
             tells_key,
             original_uri,

@@ -4,6 +4,7 @@
 
 mod ask;
 mod body;
+mod choice;
 mod end;
 mod exchange;
 mod heads;
@@ -16,6 +17,7 @@ mod respond;
 mod service;
 
 pub use body::{BoxError, CacheBody};
+pub use choice::{RequestHead, ResponseHead};
 pub use hitbox_http::{self as rules, KeyRules, Policy};
 pub use layer::{CacheLayer, CacheLayerBuilder};
 pub use purge::Purge;

@@ -323,7 +323,7 @@ impl Rules {
         for line in lines.filter_map(|line| line.to_str().ok()) {
             tags.extend(line.split([' ', ',', '\t']).filter(|tag| !tag.is_empty()).map(str::to_owned));
         }
-        if !self.keys.is_of_uri_alone() {
+        if !self.is_keyed_by_uri_alone() {
             tags.push(self.uri_tag(uri, request));
         }
         tags

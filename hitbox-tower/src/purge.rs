@@ -71,7 +71,7 @@ impl Rules {
     pub(crate) async fn purge_uri(&self, uri: &Uri, request: &HeaderMap) -> BackendResult<()> {
         // Variants are found through the entry under this key.
         let key = KeyRules::default().key(&self.name, uri, request);
-        if self.keys.is_of_uri_alone() {
+        if self.is_keyed_by_uri_alone() {
             return self.cache.remove(key).await.map(drop);
         }
         self.cache.invalidate_tags(&[&self.uri_tag(uri, request)]).await.map(drop)

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod bodies;
+mod choice;
+mod clients;
 mod collapsed;
 mod common;
 mod hazards;

@@ -1,0 +1,74 @@
+//! What the user of a layer decides by himself: which requests are answered from the cache, which responses are stored, and what else is
+//! part of the key.
+
+use std::sync::Arc;
+
+use http::{Extensions, HeaderMap, Method, Request, StatusCode, Uri};
+
+/// A request without its body.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RequestHead<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// The URI, as its client said it.
+    pub uri: &'r Uri,
+    /// The fields.
+    pub headers: &'r HeaderMap,
+    /// What layers around this one have left there.
+    pub extensions: &'r Extensions,
+}
+
+impl<'r> RequestHead<'r> {
+    pub(crate) fn of<Q>(request: &'r Request<Q>, uri: &'r Uri) -> Self {
+        Self { method: request.method(), uri, headers: request.headers(), extensions: request.extensions() }
+    }
+}
+
+/// A response without its body, and what was asked for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ResponseHead<'r> {
+    /// The URI of the request, as its client said it.
+    pub uri: &'r Uri,
+    /// The status.
+    pub status: StatusCode,
+    /// The fields.
+    pub headers: &'r HeaderMap,
+}
+
+type OfRequest<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
+type OfResponse<T> = Arc<dyn Fn(&ResponseHead<'_>) -> T + Send + Sync>;
+
+/// What is decided by functions of the user.
+#[derive(Clone, Default)]
+pub(crate) struct Choice {
+    pub(crate) cached: Option<OfRequest<bool>>,
+    pub(crate) stored: Option<OfResponse<bool>>,
+    /// Further parts of the key, by their names.
+    pub(crate) parts: Vec<(String, OfRequest<Option<String>>)>,
+    /// Longer bodies are not stored, in bytes.
+    pub(crate) max_body: Option<u64>,
+}
+
+impl Choice {
+    /// Whether a stored response may answer this request, and its own be stored.
+    pub(crate) fn is_cached(&self, request: &RequestHead<'_>) -> bool {
+        self.cached.as_ref().is_none_or(|cached| cached(request))
+    }
+
+    /// Whether a response that the rules let be stored is stored.
+    pub(crate) fn is_stored(&self, response: &ResponseHead<'_>) -> bool {
+        self.stored.as_ref().is_none_or(|stored| stored(response))
+    }
+
+    /// Whether a body of so many bytes is too long, if anybody knows how many.
+    pub(crate) fn is_too_long(&self, length: Option<u64>) -> bool {
+        length.zip(self.max_body).is_some_and(|(length, most)| length > most)
+    }
+
+    /// The further parts of the key of a request.
+    pub(crate) fn parts_of(&self, request: &RequestHead<'_>) -> Vec<(&str, Option<String>)> {
+        self.parts.iter().map(|(name, part)| (name.as_str(), part(request))).collect()
+    }
+}
