@@ -11,7 +11,7 @@ use hitbox_http::{
 use http::{Extensions, Request, Response, StatusCode, header};
 
 use crate::body::Trailers;
-use crate::choice::ResponseHead;
+use crate::choice::{OfAnotherUri, ResponseHead};
 use crate::exchange::Kept;
 use crate::layer::Rules;
 use crate::lookup::Variants;
@@ -124,7 +124,9 @@ impl Load {
         }
         let response = ResponseHead { uri, status: parts.status, headers: &parts.headers };
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of);
-        let why = match (rules.choice.is_stored(&response), rules.choice.is_too_long(length)) {
+        let is_of_another = parts.extensions.get::<OfAnotherUri>().is_some();
+        let is_taken = rules.choice.is_stored(&response) && !is_of_another;
+        let why = match (is_taken, rules.choice.is_too_long(length)) {
             (true, false) => None,
             (false, _) => Some(NotStorable::LeftOut),
             _ => Some(NotStorable::TooLong),

@@ -37,6 +37,10 @@ pub struct ResponseHead<'r> {
     pub headers: &'r HeaderMap,
 }
 
+/// Left in a response that must not be stored under the URI that was asked for, since it is that of another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfAnotherUri;
+
 type OfRequest<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 type OfResponse<T> = Arc<dyn Fn(&ResponseHead<'_>) -> T + Send + Sync>;
 

@@ -13,6 +13,8 @@ mod load;
 mod lookup;
 mod purge;
 mod recent;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 mod respond;
 mod service;
 
@@ -21,4 +23,6 @@ pub use choice::{RequestHead, ResponseHead};
 pub use hitbox_http::{self as rules, KeyRules, Policy};
 pub use layer::{CacheLayer, CacheLayerBuilder};
 pub use purge::Purge;
+#[cfg(feature = "reqwest")]
+pub use reqwest::CacheMiddleware;
 pub use service::CacheService;

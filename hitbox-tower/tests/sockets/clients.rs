@@ -59,3 +59,116 @@ async fn a_client_of_hyper_has_a_cache_of_its_own() {
     assert_eq!(get().await.0, "answer 1");
     assert_eq!(seen.count(), 2);
 }
+
+/// A client of reqwest with a cache, and how often it has sent anything.
+#[cfg(feature = "reqwest")]
+mod reqwest_clients {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::Body;
+    use hitbox_tower::{CacheLayer, CacheMiddleware, Policy};
+    use http::StatusCode;
+    use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
+
+    use super::origin;
+    use crate::common::{Answering, answer, clock, memory_at};
+
+    /// Stands before the network.
+    #[derive(Clone, Default)]
+    struct Sent(Arc<AtomicUsize>);
+
+    #[async_trait::async_trait]
+    impl Middleware for Sent {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            extensions: &mut http::Extensions,
+            next: Next<'_>,
+        ) -> Result<reqwest::Response, reqwest_middleware::Error> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            next.run(request, extensions).await
+        }
+    }
+
+    fn cached(layer: &CacheLayer, sent: &Sent) -> ClientWithMiddleware {
+        let bare = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let sender = ClientBuilder::new(bare.clone()).with(sent.clone()).build();
+        ClientBuilder::new(bare).with(CacheMiddleware::new(layer, sender)).build()
+    }
+
+    fn paths() -> Answering {
+        Arc::new(|request, count| {
+            Box::pin(async move {
+                match request.uri().path() {
+                    "/moved" => {
+                        let mut response =
+                            answer(&[("location", "/there"), ("cache-control", "max-age=60")], "");
+                        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+                        response
+                    }
+                    "/long" => answer(&[("cache-control", "max-age=60")], Body::from(vec![7; 3 << 20])),
+                    _ => answer(&[("cache-control", "private, max-age=60")], format!("answer {count}")),
+                }
+            })
+        })
+    }
+
+    #[tokio::test]
+    async fn it_sends_what_the_cache_does_not_have() {
+        let (origin, seen) = origin(paths()).await;
+        let clock = clock();
+        let layer =
+            CacheLayer::builder(memory_at(&clock)).policy(Policy::private()).build().expect("a layer");
+        let sent = Sent::default();
+        let client = cached(&layer, &sent);
+        let text = async |path: &str| {
+            let response = client.get(format!("{origin}{path}")).send().await.expect("an answer");
+            assert_eq!(
+                response.url().as_str(),
+                format!("{origin}{path}"),
+                "what is from the cache has its URL"
+            );
+            response.text().await.expect("a text")
+        };
+        for _ in 0..3 {
+            assert_eq!(text("/a?b=c").await, "answer 1");
+        }
+        assert_eq!((seen.count(), sent.0.load(Ordering::SeqCst)), (1, 1));
+        // A change removes it.
+        let changed = client.post(format!("{origin}/a?b=c")).body("new").send().await.expect("an answer");
+        assert_eq!(changed.status(), StatusCode::OK);
+        assert_eq!(text("/a?b=c").await, "answer 3");
+        for _ in 0..2 {
+            let long = client.get(format!("{origin}/long")).send().await.expect("an answer");
+            assert_eq!(long.content_length(), Some(3 << 20));
+            assert_eq!(long.bytes().await.expect("all of it").len(), 3 << 20);
+        }
+        assert_eq!(seen.count(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_it_was_redirected_to_is_not_stored_for_another_url() {
+        let (origin, seen) = origin(paths()).await;
+        let layer =
+            CacheLayer::builder(memory_at(&clock())).policy(Policy::private()).build().expect("a layer");
+        let client = cached(&layer, &Sent::default());
+        for count in [2, 4] {
+            let response = client.get(format!("{origin}/moved")).send().await.expect("an answer");
+            assert_eq!(response.url().path(), "/there");
+            assert_eq!(response.text().await.expect("a text"), format!("answer {count}"));
+        }
+        assert_eq!(seen.count(), 4);
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_network_come_through() {
+        let layer = CacheLayer::new(memory_at(&clock()));
+        let client = cached(&layer, &Sent::default());
+        // Nobody listens on a port that was just given back.
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+        let error = client.get(format!("http://{port}/")).send().await.expect_err("nobody answers");
+        assert!(error.is_connect(), "{error:?}");
+    }
+}
