@@ -8,7 +8,9 @@ use hitbox::core::{CacheKey, Scope, Timestamp};
 use hitbox_http::{
     NotStorable, StoredHead, Vary, add_validators, may_store, remove_preconditions, storable_fields,
 };
-use http::{Extensions, Request, Response, StatusCode, header};
+use http::header::Entry;
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
 
 use crate::body::Trailers;
 use crate::choice::{OfAnotherUri, ResponseHead};
@@ -21,6 +23,11 @@ use crate::service::HttpService;
 /// A response with more fields, or more tags, is not stored.
 const MOST_FIELDS: usize = 512;
 const MOST_TAGS: usize = 128;
+
+/// Whether responses of this status have no body, nor a length of one (RFC 9110, 8.6).
+fn is_without_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
 
 /// A response as it came, without its body.
 pub(crate) struct Arrived {
@@ -117,10 +124,17 @@ impl Load {
         {
             return Err(self.validated(head.freshened(response.headers(), asked, came)));
         }
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         let Kept { method, uri, headers } = &self.asked;
         if let Err(why) = may_store(method, headers, parts.status, &parts.headers, &rules.policy) {
             return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
+        }
+        // A server would say it of such a body. Of one that is stored as it comes it could not.
+        if let (Entry::Vacant(length), Some(known)) =
+            (parts.headers.entry(header::CONTENT_LENGTH), body.size_hint().exact())
+            && !is_without_body(parts.status)
+        {
+            length.insert(HeaderValue::from(known));
         }
         let response = ResponseHead { uri, status: parts.status, headers: &parts.headers };
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of);

@@ -186,3 +186,12 @@ async fn small_bodies_that_vary_are_stored() {
         assert_eq!(again.text(), first.text(), "{path}: {:?}", again.field("cache-status"));
     }
 }
+
+/// A service that has all of a body says nothing of its length: the server does.
+#[tokio::test]
+async fn the_length_of_a_body_that_is_known_is_told() {
+    let served = serve(fields(&[("cache-control", "max-age=60")])).await;
+    for _ in 0..2 {
+        assert_eq!(served.get("/a", &[]).await.field("content-length"), Some("8"));
+    }
+}
