@@ -85,6 +85,21 @@ impl CacheStatusField<'_> {
         self
     }
 
+    /// The same, with texts of its own.
+    pub fn into_owned(self) -> CacheStatusField<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        CacheStatusField {
+            hit: self.hit,
+            forwarded: self.forwarded,
+            forwarded_status: self.forwarded_status,
+            ttl: self.ttl,
+            stored: self.stored,
+            collapsed: self.collapsed,
+            key: self.key.map(owned),
+            detail: self.detail.map(owned),
+        }
+    }
+
     /// As the cache of this name says it.
     pub fn to_value(&self, cache: &str) -> Option<HeaderValue> {
         let mut out = Line::default();

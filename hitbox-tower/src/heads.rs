@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hitbox::Body;
 use hitbox::backend::wrap::Layout;
 use hitbox::core::CacheKey;
-use hitbox_http::{Policy, StoredHead, Terms};
+use hitbox_http::{CacheStatusField, Policy, StoredHead, Terms};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::lookup::HEAD;
@@ -22,21 +22,52 @@ const MOST_BYTES: usize = 4096;
 pub(crate) struct Head {
     pub(crate) head: StoredHead,
     pub(crate) terms: Terms,
-    /// Its fields, with those that an answer adds: a clone of them has room for these.
-    pub(crate) answered: HeaderMap,
+    /// Its fields, with the length of its body.
+    fields: HeaderMap,
+    /// What it was last answered with: hits of one second are all answered so.
+    answered: Mutex<Option<Arc<Answered>>>,
+}
+
+/// The fields of an answer, and what they tell.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    age: u64,
+    status: CacheStatusField<'static>,
+    pub(crate) fields: HeaderMap,
 }
 
 impl Head {
     /// Of a response whose body has so many bytes, if anybody knows.
     pub(crate) fn new(head: StoredHead, length: Option<u64>, policy: &Policy) -> Self {
-        let mut answered = head.headers.clone();
-        for name in [header::AGE, CACHE_STATUS] {
-            answered.insert(name, HeaderValue::from_static("0"));
-        }
+        let mut fields = head.headers.clone();
         if let Some(length) = length.filter(|_| head.status != StatusCode::NO_CONTENT) {
-            answered.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        Self { terms: head.terms(policy), head, answered }
+        Self { terms: head.terms(policy), head, fields, answered: Mutex::default() }
+    }
+
+    /// The fields of an answer of this age, of which the cache of this name tells this.
+    pub(crate) fn answered(&self, cache: &str, age: u64, status: CacheStatusField<'_>) -> Arc<Answered> {
+        let mut last = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*last
+            && last.age == age
+            && last.status == status
+        {
+            return last.clone();
+        }
+        let mut fields = self.fields.clone();
+        tell(&mut fields, cache, age, &status);
+        let answered = Arc::new(Answered { age, status: status.into_owned(), fields });
+        *last = Some(answered.clone());
+        answered
+    }
+}
+
+/// Tells the age of a stored response, and what became of the request, in place of what was told of it when it was stored.
+pub(crate) fn tell(fields: &mut HeaderMap, cache: &str, age: u64, status: &CacheStatusField<'_>) {
+    fields.insert(header::AGE, HeaderValue::from(age));
+    if let Some(status) = status.to_value(cache) {
+        fields.insert(CACHE_STATUS, status);
     }
 }
 

@@ -5,7 +5,7 @@ use hitbox_http::{CacheStatusField, Precondition, Requested, StoredHead, request
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::body::{CacheBody, Trailers};
-use crate::heads::Head;
+use crate::heads::{Head, tell};
 use crate::layer::Rules;
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -21,19 +21,33 @@ impl Rules {
     pub(crate) fn respond<A>(
         &self,
         asked: &Asked<'_>,
-        Head { head, terms, answered }: &Head,
+        stored: &Head,
         mut body: Body,
         trailers: Trailers,
         is_stored: bool,
-        mut status: CacheStatusField<'_>,
+        status: CacheStatusField<'_>,
     ) -> Response<CacheBody<A>> {
-        let now = self.now();
-        let age = terms.age(now);
-        status = status.with_ttl(terms.freshness.lifetime, age);
-        let (code, mut headers, body) = match Precondition::of(asked.headers, head) {
-            Precondition::NotModified => (StatusCode::NOT_MODIFIED, head.not_modified(), CacheBody::empty()),
+        let head = &stored.head;
+        let age = stored.terms.age(self.now());
+        let status = status.with_ttl(stored.terms.freshness.lifetime, age);
+        let fields = |fields: HeaderMap| {
+            let mut fields = fields;
+            if is_stored {
+                tell(&mut fields, &self.name, age.as_secs(), &status);
+            } else {
+                self.tell_status(&mut fields, &status);
+            }
+            fields
+        };
+        let (code, headers, body) = match Precondition::of(asked.headers, head) {
+            Precondition::NotModified => {
+                (StatusCode::NOT_MODIFIED, fields(head.not_modified()), CacheBody::empty())
+            }
             _ => {
-                let headers = if is_stored { answered.clone() } else { head.headers.clone() };
+                let headers = match is_stored {
+                    true => stored.answered(&self.name, age.as_secs(), status).fields.clone(),
+                    false => fields(head.headers.clone()),
+                };
                 // Only a GET has ranges (RFC 9110, 14.2).
                 let none = HeaderMap::new();
                 let ranges = if asked.method == Method::GET { asked.headers } else { &none };
@@ -46,15 +60,6 @@ impl Rules {
                 (code, headers, body)
             }
         };
-        if is_stored {
-            headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-        }
-        match status.to_value(&self.name) {
-            // In the place that was kept for it.
-            Some(status) if is_stored => drop(headers.insert(CACHE_STATUS, status)),
-            Some(status) => drop(headers.append(CACHE_STATUS, status)),
-            None => {}
-        }
         let mut response = Response::new(body);
         *response.status_mut() = code;
         *response.headers_mut() = headers;

@@ -4,9 +4,11 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use hitbox::core::ManualClock;
 use hitbox::moka::MokaBackend;
 use hitbox_tower::CacheLayer;
 use http::{HeaderValue, Request, Response};
@@ -17,8 +19,8 @@ use tower::{Layer, Service};
 /// Fewer than the in-memory cache itself collects before it does its bookkeeping.
 const HITS: u64 = 20;
 
-/// Of a call.
-const MOST: u64 = 9;
+/// Of a call: its future, the key, the reader, the fields and their index.
+const MOST: u64 = 6;
 
 fn get() -> Request<Full<Bytes>> {
     Request::get("http://shop/items/7").body(Full::default()).expect("a request")
@@ -52,7 +54,10 @@ async fn a_hit_allocates_little() {
         }
         Ok::<_, Infallible>(response)
     });
-    let mut service = CacheLayer::new(MokaBackend::builder().build().expect("moka")).layer(origin);
+    // What is said of a hit changes from second to second.
+    let clock = Arc::new(ManualClock::new());
+    let memory = MokaBackend::builder().clock(clock).build().expect("moka");
+    let mut service = CacheLayer::new(memory).layer(origin);
     service.call(get()).await.expect("an answer").into_body().collect().await.expect("all of it");
     while !service.call(get()).await.expect("an answer").headers()["cache-status"]
         .to_str()
@@ -63,5 +68,5 @@ async fn a_hit_allocates_little() {
     let requests: Vec<_> = (0..HITS).map(|_| get()).collect();
     let counted =
         allocation_counter::measure(|| requests.into_iter().for_each(|request| hit(&mut service, request)));
-    assert!(counted.count_total / HITS <= MOST, "{counted:?}");
+    assert!(counted.count_total <= MOST * HITS, "{counted:?}");
 }
