@@ -7,13 +7,17 @@ use hitbox_bench::measure::Subject;
 use hitbox_bench::payload::{Small, body, small};
 use hitbox_bench::subjects::TASKS;
 
-use crate::peers::{cachet, foyer, hitbox, multi_tier, quick_cache};
+use crate::peers::{cachet, foyer, hitbox, http, multi_tier, quick_cache};
 
 /// A subject with the peers that can do what it measures.
 pub(crate) fn beside(subject: Subject) -> Subject {
     match subject.name {
         "hit" => hits(subject),
         "payload" => bodies(subject),
+        "http" => subject
+            .operation("peer: hitbox-tower 0.2", http::hitbox)
+            .operation("peer: tower-http-cache", http::tower_http_cache)
+            .operation("peer: http-cache-tower", http::http_cache_tower),
         "miss" => misses(subject),
         "set" => sets(subject),
         "redis" => subject.operation("peer: hitbox 0.2", |env| hitbox::redis_hits(env, owned)),

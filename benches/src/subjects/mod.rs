@@ -6,7 +6,7 @@ mod cache;
 mod disk;
 mod format;
 mod hit;
-mod http;
+pub mod http;
 mod invalidate;
 mod key;
 mod load;

@@ -4,6 +4,7 @@ pub(crate) mod cachet;
 pub(crate) mod foyer;
 pub(crate) mod foyer_hybrid;
 pub(crate) mod hitbox;
+pub(crate) mod http;
 pub(crate) mod multi_tier;
 pub(crate) mod quick_cache;
 
