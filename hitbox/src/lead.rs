@@ -28,12 +28,14 @@ pub(crate) enum Lead<'l, V: Cacheable, L> {
 
 impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
     /// Whether a call that has found nothing may run its loader before it waits. Not if it has a timeout, which holds for
-    /// a loader that blocks its thread, too; nor within a loader, since loads that call for loads would use up the stack.
+    /// a loader that blocks its thread, too; nor within a loader, since loads that call for loads would use up the stack;
+    /// nor if loads belong to another runtime.
     fn may_lead_at_once(&self, key: &CacheKey, call: &Call) -> bool {
         call.mode == Mode::Normal
             && call.soft_timeout.or(self.settings.soft_timeout).is_none()
             && call.hard_timeout.or(self.settings.hard_timeout).is_none()
             && !cycle::is_within_load()
+            && self.offload.runs_on_callers_runtime()
             && !self.throttle.is_on(key, || self.monotonic())
     }
 

@@ -186,6 +186,10 @@ impl Offload for OffloadPool {
         Box::pin(self.wait_all())
     }
 
+    fn runs_on_callers_runtime(&self) -> bool {
+        self.0.settings.runtime.is_none() && Handle::try_current().is_ok()
+    }
+
     fn register(&self, task: Task) -> Result<(), Refused> {
         let mut state = self.0.lock();
         let Some(runtime) = self.0.runtime() else {

@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 use hitbox::{Cache, LoadErrorKind};
 use hitbox_backend::OffloadPool;
 use hitbox_moka::MokaBackend;
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 fn cache(pool: &OffloadPool) -> Cache<u64> {
@@ -79,4 +80,41 @@ fn load(cache: Cache<u64>, number: u64) -> futures_util::future::BoxFuture<'stat
 async fn loads_that_call_for_loads_do_not_use_up_the_stack() {
     let pool = OffloadPool::builder().interactive(10_000).build();
     assert_eq!(load(cache(&pool), 3_000).await, 3_000);
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What the future comes to on this thread, where there is no runtime.
+fn without_runtime<F: Future>(future: F) -> F::Output {
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+/// Timers and sockets belong to the runtime on which a loader is polled first.
+#[test]
+fn a_loader_never_leaves_the_runtime_of_its_pool() {
+    let pools = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let timer = || async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok::<_, Infallible>(1)
+    };
+    // A pool that was built on a runtime, for a caller that has none.
+    let elsewhere = cache(&pools.block_on(async { OffloadPool::new() }));
+    assert_eq!(without_runtime(elsewhere.get_or_load("one", timer)).expect("a value"), 1);
+    // A pool with a runtime of its own, for a caller on one without timers.
+    let chosen = cache(&OffloadPool::builder().runtime(pools.handle().clone()).build());
+    let bare = Builder::new_current_thread().build().expect("a runtime");
+    assert_eq!(bare.block_on(chosen.get_or_load("one", timer)).expect("a value"), 1);
 }
