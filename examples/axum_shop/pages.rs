@@ -13,8 +13,8 @@ use serde::Deserialize;
 use crate::database::{Item, PAGE};
 use crate::shop::{Failure, LISTS, Shop, tag_of};
 
-/// Pages are fresh for a minute: browsers that have one do not hear of a purge.
-const BROWSERS: &str = "max-age=60, s-maxage=300";
+/// Browsers do not hear of a purge, and keep a page for less. Other shops may have made one of an old value just before it.
+const BROWSERS: &str = "max-age=10, s-maxage=30";
 
 /// All of the shop. Only pages are within the layer: metrics and changes are always asked for.
 pub(crate) fn router(shop: &Shop, metrics: PrometheusExport) -> Router {

@@ -16,8 +16,9 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 const MEMORY: u64 = 128 * 1024 * 1024;
 /// A request waits so long for Redis, and then asks the database.
 const REDIS_DEADLINE: Duration = Duration::from_millis(50);
-/// What another shop has changed is seen in this one after so long, and the bound of staleness of Redis (a second).
-const UNHEARD: Duration = Duration::from_secs(1);
+/// A change that another shop makes shows in this one after this time at most, and the staleness bound of tags in Redis (a second). Until then this
+/// one may make a page of an old value: such a page ends with its `s-maxage`.
+const MEMORY_TTL_CAP: Duration = Duration::from_secs(1);
 /// Background work has so long to end.
 const STOPPING: Duration = Duration::from_secs(10);
 /// How long a value is good if nobody changes it.
@@ -50,7 +51,7 @@ impl Shop {
             Some(url) => {
                 let redis = RedisBackend::builder(url).prefix("shop:").build()?;
                 // Memory does not hear of what other shops change: it asks Redis again.
-                let memory = memory.ttl_cap(UNHEARD);
+                let memory = memory.ttl_cap(MEMORY_TTL_CAP);
                 let tiers = stacks::over(memory, redis.deadline(REDIS_DEADLINE));
                 tiers.with_label("shop").into_shared()
             }
@@ -81,12 +82,12 @@ impl Shop {
         if !self.database.set_price(id, cents).await? {
             return Ok(false);
         }
-        // Values first: a page that is made anew is to be made of new ones.
+        // Values first: a page that is made anew is to be made of new ones. If Redis fails, the price is changed and this says so: whoever
+        // changed it tries again, or the old pages end by themselves.
         let tag = tag_of(id);
-        self.items.invalidate_tags(&[&tag]).await?;
-        self.lists.invalidate_tags(&[LISTS]).await?;
-        self.pages.purge().tag(&tag).await?;
-        self.pages.purge().tag(LISTS).await?;
+        let values = [self.items.invalidate_tags(&[&tag]).await, self.lists.invalidate_tags(&[LISTS]).await];
+        let pages = [self.pages.purge().tag(&tag).await, self.pages.purge().tag(LISTS).await];
+        values.into_iter().map(|value| value.map(drop)).chain(pages).collect::<Result<Vec<()>, _>>()?;
         Ok(true)
     }
 

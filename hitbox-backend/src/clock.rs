@@ -18,11 +18,13 @@ impl Clock for SystemClock {
         SystemTime::now().into()
     }
 
-    /// Compared as the system tells the time: that costs half of what it takes to make milliseconds of it.
+    /// Compared as the system tells the time: that costs half of what it takes to make milliseconds of it. An instant is a whole number of those, so
+    /// that rounding the time down to one changes nothing.
     #[inline]
     fn has_come(&self, instant: Timestamp) -> bool {
         let instant = UNIX_EPOCH.checked_add(Duration::from_millis(instant.as_millis()));
-        instant.is_some_and(|instant| SystemTime::now() >= instant)
+        // A time before the epoch counts as the epoch.
+        instant.is_some_and(|instant| instant == UNIX_EPOCH || SystemTime::now() >= instant)
     }
 
     fn monotonic(&self) -> Duration {

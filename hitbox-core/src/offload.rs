@@ -130,7 +130,7 @@ pub trait Offload: Debug + Send + Sync + 'static {
     /// [`Refused`] holds the task and the reason.
     fn register(&self, task: Task) -> Result<(), Refused>;
 
-    /// Whether a task that is registered now would run on the runtime of whoever calls, who may then poll it once before: what the
+    /// Whether a task that is registered now would run on the runtime of whoever calls, who may then poll it once before registering it: what the
     /// task makes of timers and sockets belongs to the runtime on which it is polled first. By default nobody knows.
     fn runs_on_callers_runtime(&self) -> bool {
         false

@@ -13,7 +13,7 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::body::Trailers;
-use crate::choice::{OfAnotherUri, ResponseHead};
+use crate::choice::NotToStore;
 use crate::exchange::Kept;
 use crate::layer::Rules;
 use crate::lookup::Variants;
@@ -24,9 +24,17 @@ use crate::service::HttpService;
 const MOST_FIELDS: usize = 512;
 const MOST_TAGS: usize = 128;
 
-/// Whether responses of this status have no body, nor a length of one (RFC 9110, 8.6).
-fn is_without_body(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+/// Tells the length of a body that is known, as a server would: it could not say it of one that is passed on by chunks. Nothing relies on it: there
+/// may be trailers, which a length that the service declares excludes.
+fn tell_length(head: &mut StoredHead, known: Option<u64>) {
+    // Neither has a length (RFC 9110, 8.6; RFC 9112, 6.2).
+    let has_none =
+        head.status == StatusCode::NO_CONTENT || head.headers.contains_key(header::TRANSFER_ENCODING);
+    if let (Some(known), Entry::Vacant(length)) = (known, head.headers.entry(header::CONTENT_LENGTH))
+        && !has_none
+    {
+        length.insert(HeaderValue::from(known));
+    }
 }
 
 /// A response as it came, without its body.
@@ -119,27 +127,22 @@ impl Load {
         let asked = rules.now();
         let response = inner.ask(request).await.map_err(Unstored::Failed)?;
         let came = rules.now();
+        let is_left_out = response.extensions().get::<NotToStore>().is_some();
         if let Some((head, _)) = &self.stored
             && response.status() == StatusCode::NOT_MODIFIED
+            && !is_left_out
         {
             return Err(self.validated(head.freshened(response.headers(), asked, came)));
         }
-        let (mut parts, body) = response.into_parts();
+        let (parts, body) = response.into_parts();
         let Kept { method, uri, headers } = &self.asked;
         if let Err(why) = may_store(method, headers, parts.status, &parts.headers, &rules.policy) {
             return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
         }
-        // A server would say it of such a body. Of one that is stored as it comes it could not.
-        if let (Entry::Vacant(length), Some(known)) =
-            (parts.headers.entry(header::CONTENT_LENGTH), body.size_hint().exact())
-            && !is_without_body(parts.status)
-        {
-            length.insert(HeaderValue::from(known));
-        }
-        let response = ResponseHead { uri, status: parts.status, headers: &parts.headers };
-        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of);
-        let is_of_another = parts.extensions.get::<OfAnotherUri>().is_some();
-        let is_taken = rules.choice.is_stored(&response) && !is_of_another;
+        let known = body.size_hint().exact();
+        let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of);
+        let is_taken = !is_left_out && rules.is_stored(uri, parts.status, &parts.headers);
+        let length = declared.or(known);
         let why = match (is_taken, rules.choice.is_too_long(length)) {
             (true, false) => None,
             (false, _) => Some(NotStorable::LeftOut),
@@ -148,12 +151,13 @@ impl Load {
         if why.is_some() {
             return Err(Unstored::Own(Response::from_parts(parts, body), why));
         }
-        let arrived = StoredHead::new(parts.status, parts.headers, asked, came);
+        let mut arrived = StoredHead::new(parts.status, parts.headers, asked, came);
         let directives = arrived.directives(&rules.policy);
         let kept = storable_fields(&arrived.headers, &directives);
         let head = StoredHead::new(arrived.status, kept, asked, came).dated();
         let tags = rules.tags_of(&arrived.headers, uri, headers);
         let vary = Vary::of(&arrived.headers).unwrap_or_default();
+        tell_length(&mut arrived, known);
         let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
         let storable = Storable { arrived, head, vary, tags, body };
         let is_of_use = storable.head.is_of_use(&rules.policy);
@@ -169,10 +173,12 @@ impl Load {
 
     /// Whether a response that was validated stays stored, as it is now.
     fn validated<A, E>(&self, head: StoredHead) -> Unstored<A, E> {
-        let (policy, Kept { method, headers, .. }) = (&self.rules.policy, &self.asked);
+        let (policy, Kept { method, uri, headers }) = (&self.rules.policy, &self.asked);
         let stored = self.stored.as_ref().and_then(|(stored, _)| Vary::of(&stored.headers));
         let is_same_variant = Vary::of(&head.headers) == stored;
+        let is_taken = self.rules.is_stored(uri, head.status, &head.headers);
         let why = may_store(method, headers, head.status, &head.headers, policy).err();
+        let why = why.or((!is_taken).then_some(NotStorable::LeftOut));
         if why.is_some() || !is_same_variant {
             return Unstored::ValidatedOwn(head, why);
         }

@@ -37,9 +37,9 @@ pub struct ResponseHead<'r> {
     pub headers: &'r HeaderMap,
 }
 
-/// Left in a response that must not be stored under the URI that was asked for, since it is that of another.
+/// Left by a client in the extensions of a response that must not be stored, for a reason that the rules cannot see.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OfAnotherUri;
+pub(crate) struct NotToStore;
 
 type OfRequest<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 type OfResponse<T> = Arc<dyn Fn(&ResponseHead<'_>) -> T + Send + Sync>;

@@ -61,9 +61,8 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
-        let Some(key) = rules.key_of(&request).filter(|_| is_cacheable(&request)) else {
-            return Box::pin(self.pass(request)).await;
-        };
+        let key = if is_cacheable(&request) { rules.key_of(&request) } else { None };
+        let Some(key) = key else { return Box::pin(self.pass(request)).await };
         let lookup = lookup::look(&rules, &key, request.headers()).await;
         let Some(stored) = &lookup.stored else {
             let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };

@@ -9,7 +9,7 @@ use hitbox::backend::{Backend, IntoBackend, Wrap};
 use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
 use hitbox::{Body, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy};
-use http::{Extensions, HeaderName, Request, Uri};
+use http::{Extensions, HeaderMap, HeaderName, Request, StatusCode, Uri};
 use tower_layer::Layer;
 
 use crate::choice::{Choice, RequestHead, ResponseHead};
@@ -69,6 +69,11 @@ impl Rules {
             return None;
         }
         Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
+    }
+
+    /// Whether a response that the rules let be stored is stored.
+    pub(crate) fn is_stored(&self, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> bool {
+        self.choice.is_stored(&ResponseHead { uri, status, headers })
     }
 
     /// Whether the URI alone is the key, and all of it.
@@ -195,7 +200,9 @@ impl<B: Backend> CacheLayerBuilder<B> {
         self
     }
 
-    /// A response that does not say how long it is fresh is fresh for so long. By default it is not stored, or only to be validated.
+    /// A response that does not say how long it is fresh is fresh for so long, also a 404 and the like. By default it is not stored, or only to be
+    /// validated. **The cookies of requests do not count**: a handler that answers by a session needs them in the [key](Self::key), or a place
+    /// outside of the layer. It changes the [policy](Self::policy), and has to come after that.
     pub fn ttl_when_unspecified(mut self, ttl: Duration) -> Self {
         self.policy = self.policy.ttl_when_unspecified(ttl);
         self
@@ -207,8 +214,8 @@ impl<B: Backend> CacheLayerBuilder<B> {
         self
     }
 
-    /// Also a part of the key that only the user knows how to find, such as the tenant that an outer layer has found out, or what stands in the
-    /// path. Requests without that part share what is stored.
+    /// Also a part of the key that only the user knows how to find, such as the tenant that an outer middleware has found, or something in the
+    /// path. **Requests without that part share one entry**: what finds it has to run first, and [`cache_if`](Self::cache_if) leaves others out.
     ///
     /// ```
     /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
@@ -232,8 +239,8 @@ impl<B: Backend> CacheLayerBuilder<B> {
         self
     }
 
-    /// Only these requests are answered from the cache, and their responses stored; all others go on to the service. What they change is
-    /// removed all the same.
+    /// Only these requests are answered from the cache, and their responses stored; all others go on to the service. A `POST`, `PUT` or
+    /// `DELETE` among them still removes what is stored for its URI.
     pub fn cache_if(mut self, takes: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.choice.cached = Some(Arc::new(takes));
         self

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use reqwest::{Body, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientWithMiddleware, Error, Middleware, Next};
@@ -13,12 +13,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{BoxError, CacheBody};
-use crate::choice::OfAnotherUri;
+use crate::choice::NotToStore;
 use crate::layer::CacheLayer;
 use crate::service::CacheService;
 
-/// The cache of a client of reqwest: a middleware of `reqwest-middleware`. Give the layer a [private policy](crate::Policy::private) if its
-/// responses are for one user alone.
+/// The cache of a client of reqwest: a middleware of `reqwest-middleware`. The layer may have a [private policy](crate::Policy::private) if the
+/// client belongs to one user; one that acts for several needs a shared policy, or would give one's responses to another.
 ///
 /// What is not answered from the cache is sent by the client that it is given, with that one's middlewares, also after the call is over: to validate
 /// in the background, or for others who wait for the same response. So it stands last: middlewares that are added behind it see nothing.
@@ -37,8 +37,12 @@ use crate::service::CacheService;
 /// # Ok(()) }
 /// ```
 ///
-/// A response that a client has been redirected to is passed on and not stored: that it answers the URI that was asked for is for the redirection to
-/// say. Clients without redirects (`reqwest::redirect::Policy::none()`) get redirections from the cache, too.
+/// If the sender follows a redirect, the final response is passed on and not stored. With a sender that follows none
+/// (`reqwest::redirect::Policy::none()`) redirects themselves are cached.
+///
+/// **The cache sees the request as it comes here.** What the sender adds by itself, such as cookies of its store or an `Authorization` among its default
+/// fields, it does not see: set credentials on the request, or give senders with different ones layers with different names. The timeout of a
+/// request is one of the sender: who waits for the response that another request brings waits as long as that.
 #[derive(Clone, Debug)]
 pub struct CacheMiddleware {
     service: CacheService<Sender>,
@@ -110,6 +114,18 @@ impl http_body::Body for Shared {
     }
 }
 
+/// Whether a response varies by who asks, and the sender has said that, and not the request that is known here: its cookie store, or what it
+/// adds to every request.
+fn varies_unseen(request: &HeaderMap, response: &HeaderMap) -> bool {
+    let lines = response.get_all(header::VARY).into_iter().filter_map(|line| line.to_str().ok());
+    let mut names = lines.flat_map(|line| line.split(',')).map(str::trim);
+    names.any(|name| {
+        [header::COOKIE, header::AUTHORIZATION]
+            .iter()
+            .any(|field| name.eq_ignore_ascii_case(field.as_str()) && !request.contains_key(field))
+    })
+}
+
 /// A client as a service.
 #[derive(Clone, Debug)]
 struct Sender(ClientWithMiddleware);
@@ -129,11 +145,26 @@ impl Service<Request<Body>> for Sender {
             let mut extensions = request.extensions().clone();
             let request = reqwest::Request::try_from(request)?;
             let asked = request.url().clone();
-            let response = client.execute_with_extensions(request, &mut extensions).await?;
+            let fields = request.headers().clone();
+            let again = request.try_clone();
+            let mut response = client.execute_with_extensions(request, &mut extensions).await?;
+            // It says of another resource that what is stored here is still right.
+            if *response.url() != asked
+                && response.status() == StatusCode::NOT_MODIFIED
+                && let Some(mut again) = again
+            {
+                again.headers_mut().remove(header::IF_NONE_MATCH);
+                again.headers_mut().remove(header::IF_MODIFIED_SINCE);
+                response = client.execute_with_extensions(again, &mut extensions).await?;
+            }
             let answered = response.url().clone();
+            let varies_unseen = varies_unseen(&fields, response.headers());
             let mut response = Response::<Body>::from(response);
+            if varies_unseen {
+                response.extensions_mut().insert(NotToStore);
+            }
             if answered != asked {
-                response.extensions_mut().insert(OfAnotherUri);
+                response.extensions_mut().insert(NotToStore);
                 response.extensions_mut().insert(AnsweredBy(answered));
             }
             Ok(response)

@@ -186,15 +186,18 @@ impl<E: FlightEnd> Flights<E> {
         Role::Leader(completion, waiting)
     }
 
-    /// Leads a flight of this key, unless there is one that a call may join.
+    /// Leads a flight of this key, unless there is one that a call may join, or more flights have ended than `looked`, if that is said.
     pub(crate) fn lead_alone(
         self: &Arc<Self>,
         key: &CacheKey,
+        looked: Option<u64>,
         last_invalidation: u64,
         permit: impl FnOnce() -> LoadPermit,
     ) -> Option<(LoadCompletion<E>, Waiting<E>)> {
-        let mut flights = lock(&self.shard(key).flights);
-        if flights.get(key).is_some_and(|flight| flight.may_be_joined()) {
+        let shard = self.shard(key);
+        let mut flights = lock(&shard.flights);
+        let has_ended = looked.is_some_and(|looked| shard.completions.load(Ordering::Acquire) != looked);
+        if has_ended || flights.get(key).is_some_and(|flight| flight.may_be_joined()) {
             return None;
         }
         Some(self.lead(&mut flights, key, last_invalidation, permit))
@@ -215,7 +218,7 @@ impl<E: FlightEnd> Flights<E> {
         last_invalidation: u64,
         permit: impl FnOnce() -> LoadPermit,
     ) -> Option<LoadCompletion<E>> {
-        let (mut completion, waiting) = self.lead_alone(key, last_invalidation, permit)?;
+        let (mut completion, waiting) = self.lead_alone(key, None, last_invalidation, permit)?;
         waiting.flight.go_on();
         completion.is_in_background = true;
         Some(completion)

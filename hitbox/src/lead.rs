@@ -18,7 +18,7 @@ use crate::shared::Shared;
 
 /// How far a call is with its load once it has looked.
 pub(crate) enum Lead<'l, V: Cacheable, L> {
-    /// What it has found, or the leaves that have nothing. Nobody leads yet.
+    /// It does not lead yet: what it has found, or the leaves that have nothing.
     Open(Result<Option<Decoded<V>>, LeafSet>, L),
     /// It leads. The load is handed back if it has to run within the call.
     Led(Waiting<LoadEnd<V>>, Option<Inline<'l>>),
@@ -58,10 +58,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         }
         self.reconcile_if_dirty();
         let permit = || self.backend.layout().load_permit(key);
-        let led = self.flights.lead_alone(key, self.last_invalidation(), permit);
-        let Some((completion, waiting)) = led.filter(|_| self.flights.completions(key) == completions) else {
-            return Lead::Open(first, loader);
-        };
+        let led = self.flights.lead_alone(key, Some(completions), self.last_invalidation(), permit);
+        let Some((completion, waiting)) = led else { return Lead::Open(first, loader) };
         self.count_look(None);
         self.events.tell(|| CacheEvent::Miss { key });
         let inline = self.start_at_once(completion, key, loader(), LoadPlan::of(call, None));

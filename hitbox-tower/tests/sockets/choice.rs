@@ -67,6 +67,45 @@ async fn responses_that_are_left_out_are_not_stored() {
     }
 }
 
+/// What is validated is looked at anew.
+#[tokio::test]
+async fn a_response_that_is_left_out_now_is_not_kept() {
+    let origin: Answering = Arc::new(|request, count| {
+        Box::pin(async move {
+            let mut response =
+                answer(&[("cache-control", "max-age=60"), ("etag", "\"1\"")], format!("answer {count}"));
+            if request.headers().contains_key("if-none-match") {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                *response.body_mut() = Body::empty();
+                response.headers_mut().insert("x-private", "1".parse().expect("a value"));
+            }
+            response
+        })
+    });
+    let served =
+        serve_with(|layer| layer.store_if(|response| !response.headers.contains_key("x-private")), origin)
+            .await;
+    served.get("/a", &[]).await;
+    served.advance(61);
+    assert_eq!(served.get("/a", &[]).await.text(), "answer 1", "it is still right");
+    crate::common::until("it is removed", async || served.get("/a", &[]).await.text() != "answer 1").await;
+}
+
+/// A handler that passes on the fields of another server.
+#[tokio::test]
+async fn a_body_of_known_length_that_says_it_comes_in_chunks_arrives() {
+    let origin: Answering = Arc::new(|_, count| {
+        Box::pin(async move {
+            let lines = [("cache-control", "max-age=60"), ("transfer-encoding", "chunked")];
+            answer(&lines, format!("answer {count}"))
+        })
+    });
+    let served = serve_with(|layer| layer, origin).await;
+    for _ in 0..2 {
+        assert_eq!(served.get("/a", &[]).await.text(), "answer 1");
+    }
+}
+
 /// A part of the key that stands in the path.
 #[tokio::test]
 async fn parts_of_keys_tell_requests_apart() {

@@ -161,6 +161,63 @@ mod reqwest_clients {
         assert_eq!(seen.count(), 4);
     }
 
+    /// What another resource says of itself does not make what is stored right.
+    #[tokio::test]
+    async fn a_redirect_to_what_has_not_changed_is_followed() {
+        let (origin, _) = origin(Arc::new(|request, count| {
+            Box::pin(async move {
+                let is_conditional = request.headers().contains_key("if-none-match");
+                let mut response = answer(&[("cache-control", "max-age=60"), ("etag", "\"1\"")], "");
+                match (request.uri().path(), count) {
+                    ("/a", 1) => *response.body_mut() = Body::from("of a"),
+                    ("/a", _) => {
+                        *response.status_mut() = StatusCode::FOUND;
+                        response.headers_mut().insert("location", "/b".parse().expect("a value"));
+                    }
+                    _ if is_conditional => *response.status_mut() = StatusCode::NOT_MODIFIED,
+                    _ => *response.body_mut() = Body::from("of b"),
+                }
+                response
+            })
+        }))
+        .await;
+        let clock = clock();
+        let layer =
+            CacheLayer::builder(memory_at(&clock)).policy(Policy::private()).build().expect("a layer");
+        let client = cached(&layer, &Sent::default());
+        let get = async || client.get(format!("{origin}/a")).send().await.expect("an answer");
+        assert_eq!(get().await.text().await.expect("a text"), "of a");
+        clock.advance(std::time::Duration::from_secs(61));
+        let moved = get().await;
+        assert_eq!((moved.status(), moved.url().path()), (StatusCode::OK, "/b"));
+        assert_eq!(moved.text().await.expect("a text"), "of b");
+    }
+
+    /// The sender says who asks, and the cache does not see it.
+    #[tokio::test]
+    async fn what_varies_by_what_the_sender_adds_is_not_stored() {
+        let (origin, seen) = origin(Arc::new(|_, count| {
+            Box::pin(async move {
+                answer(
+                    &[("cache-control", "max-age=60"), ("vary", "Accept, Cookie")],
+                    format!("answer {count}"),
+                )
+            })
+        }))
+        .await;
+        let layer =
+            CacheLayer::builder(memory_at(&clock())).policy(Policy::private()).build().expect("a layer");
+        let client = cached(&layer, &Sent::default());
+        for _ in 0..2 {
+            client.get(format!("{origin}/a")).send().await.expect("an answer");
+        }
+        assert_eq!(seen.count(), 2);
+        for _ in 0..2 {
+            client.get(format!("{origin}/a")).header("cookie", "a=b").send().await.expect("an answer");
+        }
+        assert_eq!(seen.count(), 3);
+    }
+
     #[tokio::test]
     async fn errors_of_the_network_come_through() {
         let layer = CacheLayer::new(memory_at(&clock()));
