@@ -33,13 +33,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-    }
+    hitbox_examples::ended(run(Arguments::parse()).await)
 }
 
 async fn run(arguments: Arguments) -> Result<(), shop::Failure> {
@@ -49,7 +43,9 @@ async fn run(arguments: Arguments) -> Result<(), shop::Failure> {
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, pages::router(&shop, metrics)).with_graceful_shutdown(stopped()).await?;
-    shop.shutdown().await;
+    if !shop.shutdown().await {
+        eprintln!("some pages or values were not stored to the end");
+    }
     println!("the database was asked {} times", shop.database.queries());
     Ok(())
 }

@@ -91,10 +91,10 @@ impl Shop {
         Ok(true)
     }
 
-    /// Lets what is being stored come to its end.
-    pub(crate) async fn shutdown(&self) {
-        self.pages.cache().shutdown(STOPPING).await;
-        self.items.shutdown(STOPPING).await;
-        self.lists.shutdown(STOPPING).await;
+    /// Lets what is being stored come to its end. Says whether all of it did.
+    pub(crate) async fn shutdown(&self) -> bool {
+        let pages = self.pages.cache().shutdown(STOPPING).await;
+        let values = [self.items.shutdown(STOPPING).await, self.lists.shutdown(STOPPING).await];
+        pages.is_clean() && values.iter().all(|end| end.is_clean())
     }
 }

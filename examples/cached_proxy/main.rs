@@ -63,13 +63,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-    }
+    hitbox_examples::ended(run(Arguments::parse()).await)
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {

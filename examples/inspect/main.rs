@@ -35,13 +35,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-    }
+    hitbox_examples::ended(run(Arguments::parse()).await)
 }
 
 type Failed = Box<dyn std::error::Error>;

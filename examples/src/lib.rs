@@ -3,6 +3,20 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// How an example ends: it says what went wrong, if anything did.
+pub fn ended(result: Result<(), impl Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 macro_rules! chapters {
     ($($name:ident $path:literal)*) => {
         $(#[doc = include_str!($path)]

@@ -61,10 +61,11 @@ impl Served {
         response.status().as_u16()
     }
 
-    async fn stop(self) {
+    /// Says whether all that was to be stored is.
+    async fn stop(self) -> bool {
         self.stop.send(()).expect("it runs");
         self.ended.await.expect("it ends");
-        self.shop.shutdown().await;
+        self.shop.shutdown().await
     }
 }
 
@@ -96,12 +97,12 @@ async fn pages_are_made_once_until_something_changes() {
     let (metrics, status) = served.get("/metrics").await;
     assert!(metrics.contains("hitbox_cache_hit_total"), "{metrics}");
     assert_eq!(status, "", "nobody caches the metrics");
-    served.stop().await;
+    assert!(served.stop().await);
 
     // What was changed is in the file.
     let served = serve(Database::open(Some(file)).await.expect("a database"), None).await;
     assert!(served.get("/items/3").await.0.contains("4.99 €"));
-    served.stop().await;
+    assert!(served.stop().await);
 }
 
 #[tokio::test]
@@ -128,6 +129,6 @@ async fn shops_over_one_redis_share_what_they_cache() {
     // Without Redis they go on.
     drop(redis);
     assert!(one.get("/items/4").await.0.contains("5.40 €"));
-    one.stop().await;
+    assert!(!one.stop().await, "what Redis has missed is not stored");
     other.stop().await;
 }

@@ -46,13 +46,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("error: {sentence}");
-            ExitCode::from(2)
-        }
-    }
+    hitbox_examples::ended(run(Arguments::parse()).await)
 }
 
 async fn run(arguments: Arguments) -> Result<(), String> {

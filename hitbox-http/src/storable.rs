@@ -51,6 +51,12 @@ pub enum NotStorable {
     /// The user of the cache has said that it is not.
     #[error("the settings of the cache leave it out")]
     LeftOut,
+    /// The client was redirected: it answers another URI.
+    #[error("the client was redirected to another resource")]
+    Redirected,
+    /// `Vary` names a field that is added behind the cache, which cannot tell the variants apart.
+    #[error("the response varies by a field that is added behind the cache")]
+    VariesUnseen,
 }
 
 impl NotStorable {

@@ -9,11 +9,11 @@ use hitbox_http::{
     NotStorable, StoredHead, Vary, add_validators, may_store, remove_preconditions, storable_fields,
 };
 use http::header::Entry;
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::body::Trailers;
-use crate::choice::NotToStore;
+use crate::choice::{NotToStore, ResponseHead};
 use crate::exchange::Kept;
 use crate::layer::Rules;
 use crate::lookup::Variants;
@@ -127,35 +127,27 @@ impl Load {
         let asked = rules.now();
         let response = inner.ask(request).await.map_err(Unstored::Failed)?;
         let came = rules.now();
-        let is_left_out = response.extensions().get::<NotToStore>().is_some();
+        let by_client = response.extensions().get::<NotToStore>().map(|NotToStore(why)| *why);
         if let Some((head, _)) = &self.stored
             && response.status() == StatusCode::NOT_MODIFIED
-            && !is_left_out
+            // It says nothing of what is stored here.
+            && by_client != Some(NotStorable::Redirected)
         {
-            return Err(self.validated(head.freshened(response.headers(), asked, came)));
+            return Err(self.validated(head.freshened(response.headers(), asked, came), by_client));
         }
         let (parts, body) = response.into_parts();
-        let Kept { method, uri, headers } = &self.asked;
-        if let Err(why) = may_store(method, headers, parts.status, &parts.headers, &rules.policy) {
-            return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
-        }
         let known = body.size_hint().exact();
-        let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of);
-        let is_taken = !is_left_out && rules.is_stored(uri, parts.status, &parts.headers);
-        let length = declared.or(known);
-        let why = match (is_taken, rules.choice.is_too_long(length)) {
-            (true, false) => None,
-            (false, _) => Some(NotStorable::LeftOut),
-            _ => Some(NotStorable::TooLong),
-        };
-        if why.is_some() {
-            return Err(Unstored::Own(Response::from_parts(parts, body), why));
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of).or(known);
+        let too_long = rules.choice.is_too_long(length).then_some(NotStorable::TooLong);
+        let refused = self.refused(parts.status, &parts.headers, by_client);
+        if let Some(why) = refused.or(too_long) {
+            return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
         }
         let mut arrived = StoredHead::new(parts.status, parts.headers, asked, came);
         let directives = arrived.directives(&rules.policy);
         let kept = storable_fields(&arrived.headers, &directives);
         let head = StoredHead::new(arrived.status, kept, asked, came).dated();
-        let tags = rules.tags_of(&arrived.headers, uri, headers);
+        let tags = rules.tags_of(&arrived.headers, &self.asked.uri, &self.asked.headers);
         let vary = Vary::of(&arrived.headers).unwrap_or_default();
         tell_length(&mut arrived, known);
         let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
@@ -171,14 +163,25 @@ impl Load {
         Err(Unstored::Own(arrived.into_response(body), Some(why)))
     }
 
+    /// Why a response is not stored: by the rules, for a reason that the client has, or since the user does not want it.
+    fn refused(
+        &self,
+        status: StatusCode,
+        response: &HeaderMap,
+        by_client: Option<NotStorable>,
+    ) -> Option<NotStorable> {
+        let Kept { method, uri, headers } = &self.asked;
+        let by_rules = may_store(method, headers, status, response, &self.rules.policy).err();
+        let is_wanted = || self.rules.choice.is_stored(&ResponseHead { uri, status, headers: response });
+        by_rules.or(by_client).or_else(|| (!is_wanted()).then_some(NotStorable::LeftOut))
+    }
+
     /// Whether a response that was validated stays stored, as it is now.
-    fn validated<A, E>(&self, head: StoredHead) -> Unstored<A, E> {
-        let (policy, Kept { method, uri, headers }) = (&self.rules.policy, &self.asked);
+    fn validated<A, E>(&self, head: StoredHead, by_client: Option<NotStorable>) -> Unstored<A, E> {
+        let policy = &self.rules.policy;
         let stored = self.stored.as_ref().and_then(|(stored, _)| Vary::of(&stored.headers));
         let is_same_variant = Vary::of(&head.headers) == stored;
-        let is_taken = self.rules.is_stored(uri, head.status, &head.headers);
-        let why = may_store(method, headers, head.status, &head.headers, policy).err();
-        let why = why.or((!is_taken).then_some(NotStorable::LeftOut));
+        let why = self.refused(head.status, &head.headers, by_client);
         if why.is_some() || !is_same_variant {
             return Unstored::ValidatedOwn(head, why);
         }

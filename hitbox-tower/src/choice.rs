@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hitbox_http::NotStorable;
 use http::{Extensions, HeaderMap, Method, Request, StatusCode, Uri};
 
 /// A request without its body.
@@ -39,7 +40,7 @@ pub struct ResponseHead<'r> {
 
 /// Left by a client in the extensions of a response that must not be stored, for a reason that the rules cannot see.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NotToStore;
+pub(crate) struct NotToStore(pub(crate) NotStorable);
 
 type OfRequest<T> = Arc<dyn Fn(&RequestHead<'_>) -> T + Send + Sync>;
 type OfResponse<T> = Arc<dyn Fn(&ResponseHead<'_>) -> T + Send + Sync>;

@@ -25,7 +25,7 @@ pub(crate) struct Head {
     /// Its fields, with the length of its body.
     fields: HeaderMap,
     /// What it was last answered with: hits of one second are all answered so.
-    answered: Mutex<Option<Arc<Answered>>>,
+    last: Mutex<Option<Arc<Answered>>>,
 }
 
 /// The fields of an answer, and what they tell.
@@ -43,17 +43,17 @@ impl Head {
         if let Some(length) = length.filter(|_| head.status != StatusCode::NO_CONTENT) {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        Self { terms: head.terms(policy), head, fields, answered: Mutex::default() }
+        Self { terms: head.terms(policy), head, fields, last: Mutex::default() }
     }
 
     /// The fields of an answer of this age, of which the cache of this name tells this.
     pub(crate) fn answered(&self, cache: &str, age: u64, status: CacheStatusField<'_>) -> Arc<Answered> {
-        let mut last = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = &*last
-            && last.age == age
-            && last.status == status
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*last
+            && known.age == age
+            && known.status == status
         {
-            return last.clone();
+            return known.clone();
         }
         let mut fields = self.fields.clone();
         tell(&mut fields, cache, age, &status);

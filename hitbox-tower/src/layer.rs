@@ -9,7 +9,7 @@ use hitbox::backend::{Backend, IntoBackend, Wrap};
 use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
 use hitbox::{Body, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy};
-use http::{Extensions, HeaderMap, HeaderName, Request, StatusCode, Uri};
+use http::{Extensions, HeaderName, Request, Uri};
 use tower_layer::Layer;
 
 use crate::choice::{Choice, RequestHead, ResponseHead};
@@ -69,11 +69,6 @@ impl Rules {
             return None;
         }
         Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
-    }
-
-    /// Whether a response that the rules let be stored is stored.
-    pub(crate) fn is_stored(&self, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> bool {
-        self.choice.is_stored(&ResponseHead { uri, status, headers })
     }
 
     /// Whether the URI alone is the key, and all of it.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hitbox_http::NotStorable;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use reqwest::{Body, ResponseBuilderExt, Url};
@@ -161,10 +162,10 @@ impl Service<Request<Body>> for Sender {
             let varies_unseen = varies_unseen(&fields, response.headers());
             let mut response = Response::<Body>::from(response);
             if varies_unseen {
-                response.extensions_mut().insert(NotToStore);
+                response.extensions_mut().insert(NotToStore(NotStorable::VariesUnseen));
             }
             if answered != asked {
-                response.extensions_mut().insert(NotToStore);
+                response.extensions_mut().insert(NotToStore(NotStorable::Redirected));
                 response.extensions_mut().insert(AnsweredBy(answered));
             }
             Ok(response)

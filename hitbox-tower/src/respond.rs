@@ -30,8 +30,7 @@ impl Rules {
         let head = &stored.head;
         let age = stored.terms.age(self.now());
         let status = status.with_ttl(stored.terms.freshness.lifetime, age);
-        let fields = |fields: HeaderMap| {
-            let mut fields = fields;
+        let told = |mut fields: HeaderMap| {
             if is_stored {
                 tell(&mut fields, &self.name, age.as_secs(), &status);
             } else {
@@ -41,12 +40,12 @@ impl Rules {
         };
         let (code, headers, body) = match Precondition::of(asked.headers, head) {
             Precondition::NotModified => {
-                (StatusCode::NOT_MODIFIED, fields(head.not_modified()), CacheBody::empty())
+                (StatusCode::NOT_MODIFIED, told(head.not_modified()), CacheBody::empty())
             }
             _ => {
                 let headers = match is_stored {
                     true => stored.answered(&self.name, age.as_secs(), status).fields.clone(),
-                    false => fields(head.headers.clone()),
+                    false => told(head.headers.clone()),
                 };
                 // Only a GET has ranges (RFC 9110, 14.2).
                 let none = HeaderMap::new();

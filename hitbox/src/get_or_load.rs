@@ -92,9 +92,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 Ok(respond(copy, AnswerKind::Hit))
             }
             first => match self.lead_at_once(key, call, completions, first, loader) {
-                Lead::Ended(result) => Ok(self.loaded(key, result, true)),
+                Ok(result) => Ok(self.loaded(key, result, true)),
                 // Nothing of what follows is part of a plain hit's future.
-                lead => Box::pin(self.get_or_load_slowly(key, call, absent, completions, lead)).await,
+                Err(lead) => Box::pin(self.get_or_load_slowly(key, call, absent, completions, lead)).await,
             },
         }
     }
@@ -119,7 +119,6 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let (first, loader) = match lead {
             Lead::Open(first, loader) => (first, loader),
             Lead::Led(waiting, inline) => return self.wait_for_own(key, waiting, inline).await,
-            Lead::Ended(result) => return Ok(self.loaded(key, result, true)),
         };
         self.reconcile_if_dirty();
         let soft = call.soft_timeout.or(self.settings.soft_timeout);
@@ -261,7 +260,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                     };
                     let mut plan = LoadPlan::of(call, ahead.take());
                     plan.may_replace |= is_unknown;
-                    let inline = self.start(completion, key, loader, plan);
+                    let inline = self.start(completion, key, loader, plan, false);
                     (waiting, inline, true)
                 }
             };

@@ -218,6 +218,40 @@ mod reqwest_clients {
         assert_eq!(seen.count(), 3);
     }
 
+    /// A resource that begins to vary by what the sender adds. Nobody gets a 304 who has not asked for it.
+    #[tokio::test]
+    async fn what_begins_to_vary_by_what_the_sender_adds_is_kept_no_longer() {
+        let (origin, seen) = origin(Arc::new(|request, _| {
+            Box::pin(async move {
+                let mut response = answer(&[("cache-control", "max-age=60"), ("etag", "\"1\"")], "text");
+                if request.headers().contains_key("if-none-match") {
+                    *response.status_mut() = StatusCode::NOT_MODIFIED;
+                    *response.body_mut() = Body::empty();
+                    response.headers_mut().insert("vary", "cookie".parse().expect("a value"));
+                }
+                response
+            })
+        }))
+        .await;
+        let clock = clock();
+        let layer =
+            CacheLayer::builder(memory_at(&clock)).policy(Policy::private()).build().expect("a layer");
+        let client = cached(&layer, &Sent::default());
+        let get = async || {
+            let response = client.get(format!("{origin}/a")).send().await.expect("an answer");
+            (response.status(), response.text().await.expect("a text"))
+        };
+        assert_eq!(get().await, (StatusCode::OK, "text".to_owned()));
+        clock.advance(std::time::Duration::from_secs(61));
+        assert_eq!(get().await, (StatusCode::OK, "text".to_owned()));
+        // What was stored is removed, and asked for anew.
+        crate::common::until("it is asked for without a condition", async || {
+            get().await;
+            !seen.last().contains_key("if-none-match")
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn errors_of_the_network_come_through() {
         let layer = CacheLayer::new(memory_at(&clock()));
