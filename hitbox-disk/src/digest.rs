@@ -10,7 +10,7 @@ pub(crate) type Digest = u128;
 pub(crate) type DigestMap<T> = HashMap<Digest, T, DigestHash>;
 
 /// The digest of a key's encoding: half of its BLAKE3 hash. Nobody can find two keys with one digest, of which each would
-/// put out the other.
+/// replace the other.
 pub(crate) fn digest_of(key: &[u8]) -> Digest {
     let hash = blake3::hash(key);
     let half = hash.as_bytes().first_chunk().copied();

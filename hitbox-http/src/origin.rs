@@ -2,23 +2,35 @@
 
 use std::borrow::Cow;
 
-use http::uri::Authority;
+use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Uri, header};
 
 /// The scheme and authority of a request, both in lower case, without user and without the port that the scheme has anyway. The authority is
 /// nothing if none is said, or what is said is none.
 pub(crate) fn origin_of<'r>(uri: &'r Uri, request: &'r HeaderMap) -> (Cow<'r, str>, Option<Cow<'r, str>>) {
     let scheme = lower(uri.scheme_str().unwrap_or("http"));
-    let said = match uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => host_of(request).and_then(|host| {
-            // A user has no place there.
-            let is_authority = !host.contains(&b'@') && Authority::try_from(host).is_ok();
-            std::str::from_utf8(host).ok().filter(|_| is_authority)
-        }),
-    };
+    let said = uri.authority().map(Authority::as_str).or_else(|| authority_of(request));
     let authority = said.map(|said| plain(&scheme, said));
     (scheme, authority)
+}
+
+/// The same URI with this scheme, absolute if it is not yet and the request says its host; nothing if that cannot be. A server behind TLS
+/// is asked for `https` by HTTP/2, and for no scheme by HTTP/1.
+pub fn with_scheme(uri: &Uri, request: &HeaderMap, scheme: &Scheme) -> Option<Uri> {
+    let mut parts = Parts::from(uri.clone());
+    if parts.authority.is_none() {
+        parts.authority = Some(authority_of(request)?.parse().ok()?);
+    }
+    parts.scheme = Some(scheme.clone());
+    Uri::from_parts(parts).ok()
+}
+
+/// The authority that a request says beside its URI.
+fn authority_of(request: &HeaderMap) -> Option<&str> {
+    let host = host_of(request)?;
+    // A user has no place there.
+    let is_authority = !host.contains(&b'@') && Authority::try_from(host).is_ok();
+    std::str::from_utf8(host).ok().filter(|_| is_authority)
 }
 
 /// What a request says of its host, if it says it once.

@@ -8,8 +8,9 @@ use hitbox::backend::wrap::AdmissionRule;
 use hitbox::backend::{Backend, IntoBackend, Wrap};
 use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
 use hitbox::{Body, Cache, OffloadPool};
-use hitbox_http::{KeyRules, Policy};
-use http::{Extensions, HeaderName, Request, Uri};
+use hitbox_http::{KeyRules, Policy, with_scheme};
+use http::uri::Scheme;
+use http::{Extensions, HeaderMap, HeaderName, Request, Uri};
 use tower_layer::Layer;
 
 use crate::choice::{Choice, RequestHead, ResponseHead};
@@ -46,6 +47,7 @@ pub(crate) struct Rules {
     pub(crate) tag_fields: Vec<HeaderName>,
     pub(crate) tells_key: bool,
     original_uri: Option<OriginalUri>,
+    scheme: Option<Scheme>,
     pub(crate) not_shared: NotShared,
     pub(crate) heads: Heads,
     clock: Arc<dyn Clock>,
@@ -58,7 +60,14 @@ impl Rules {
     /// The URI of a request, as its client said it.
     pub(crate) fn uri_of<'r, Q>(&self, request: &'r Request<Q>) -> Cow<'r, Uri> {
         let original = self.original_uri.as_ref().and_then(|original| original(request.extensions()));
-        original.map_or(Cow::Borrowed(request.uri()), Cow::Owned)
+        let uri = original.map_or(Cow::Borrowed(request.uri()), Cow::Owned);
+        self.with_scheme(uri, request.headers())
+    }
+
+    /// A URI with the scheme that all have, if that is set.
+    pub(crate) fn with_scheme<'r>(&self, uri: Cow<'r, Uri>, request: &HeaderMap) -> Cow<'r, Uri> {
+        let scheme = self.scheme.as_ref().filter(|scheme| uri.scheme() != Some(scheme));
+        scheme.and_then(|scheme| with_scheme(&uri, request, scheme)).map_or(uri, Cow::Owned)
     }
 
     /// The key of a request, unless its user lets it pass.
@@ -136,6 +145,7 @@ impl CacheLayer {
             tag_fields: Vec::new(),
             tells_key: false,
             original_uri: None,
+            scheme: None,
             clock: None,
             offload: None,
         }
@@ -171,6 +181,7 @@ pub struct CacheLayerBuilder<B> {
     tag_fields: Vec<HeaderName>,
     tells_key: bool,
     original_uri: Option<OriginalUri>,
+    scheme: Option<Scheme>,
     clock: Option<Arc<dyn Clock>>,
     offload: Option<Arc<dyn Offload>>,
 }
@@ -278,6 +289,14 @@ impl<B: Backend> CacheLayerBuilder<B> {
         self
     }
 
+    /// All requests are of this scheme: `https` for a server behind TLS. Otherwise a request that says no scheme counts as one of `http`, as
+    /// requests by HTTP/1 do, and those by HTTP/2 as of what they say: a resource would have two entries, and a change by one protocol would
+    /// leave that of the other. URIs to [purge](Purge::uri) may say either then.
+    pub fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+
     /// Whether `Cache-Status` tells the key. By default it does not.
     pub fn tell_key(mut self, tells: bool) -> Self {
         self.tells_key = tells;
@@ -301,8 +320,19 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// # Errors
     /// If a setting is wrong.
     pub fn build(self) -> BackendResult<CacheLayer> {
-        let Self { backend, name, policy, keys, choice, tag_fields, tells_key, original_uri, clock, offload } =
-            self;
+        let Self {
+            backend,
+            name,
+            policy,
+            keys,
+            choice,
+            tag_fields,
+            tells_key,
+            original_uri,
+            scheme,
+            clock,
+            offload,
+        } = self;
         let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
         // Of some bodies it is known only at their end how long they are.
@@ -322,6 +352,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
             tag_fields,
             tells_key,
             original_uri,
+            scheme,
             not_shared,
             heads,
             clock,

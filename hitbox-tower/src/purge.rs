@@ -1,5 +1,6 @@
 //! Removing responses.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hitbox::core::BackendResult;
@@ -29,7 +30,7 @@ impl Purge {
     /// Removes what is stored for a URI: all variants, and for each value of what else is part of the key.
     ///
     /// The URI is that which requests have: an absolute one with the host that clients name, such as `http://shop/items?page=2`; scheme and host in any
-    /// case. A request whose URI says no scheme, as usual on a server, counts as `http`. Another query is another URI. Nothing is an error that is not stored.
+    /// case. A request whose URI says no scheme, as by HTTP/1 on a server, counts as `http`, unless the layer has a [`scheme`](crate::CacheLayerBuilder::scheme). Another query is another URI. Nothing is an error that is not stored.
     ///
     /// # Errors
     /// If any layer failed: it may still be there.
@@ -37,7 +38,8 @@ impl Purge {
     /// # Cancellation
     /// It may or may not have been removed, and is on its way to be.
     pub async fn uri(&self, uri: &Uri) -> BackendResult<()> {
-        self.rules.purge_uri(uri, &HeaderMap::new()).await
+        let none = HeaderMap::new();
+        self.rules.purge_uri(&self.rules.with_scheme(Cow::Borrowed(uri), &none), &none).await
     }
 
     /// Makes all responses with a tag invalid, whatever their number.

@@ -1,9 +1,14 @@
 //! What is removed: by whoever holds the layer, and by requests that change something.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use hitbox_tower::CacheLayer;
-use http::{HeaderName, Method, StatusCode};
+use http::uri::Scheme;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt};
 
 use crate::common::{answer, clock, fields, memory_at, serve, serve_behind};
 
@@ -182,5 +187,42 @@ async fn patterns_are_of_urls() {
         }
         let removed = served.layer.purge().matching(&pattern).await.expect("it is purged");
         assert_eq!(removed, expected, "{pattern}");
+    }
+}
+
+/// A server behind TLS: HTTP/2 says `https`, HTTP/1 says nothing.
+#[tokio::test]
+async fn a_resource_has_one_entry_whatever_the_protocol() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let count = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut response = Response::new(Full::new(Bytes::from(format!("answer {count}"))));
+        let headers = response.headers_mut();
+        headers.insert("cache-control", HeaderValue::from_static("max-age=60"));
+        if *request.method() == Method::POST {
+            headers.insert("location", HeaderValue::from_static("https://shop/items/7"));
+        }
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+    });
+    let layer = CacheLayer::builder(memory_at(&clock())).scheme(Scheme::HTTPS).build().expect("a layer");
+    let cached = layer.layer(service);
+    let ask = async |method: Method, uri: &str| {
+        let request = Request::builder().method(method).uri(uri).header("host", "shop");
+        let request = request.body(Full::default()).expect("a request");
+        let response = cached.clone().oneshot(request).await.expect("an answer");
+        response.into_body().collect().await.expect("all of it").to_bytes()
+    };
+    assert_eq!(ask(Method::GET, "/items/7").await, "answer 1");
+    assert_eq!(ask(Method::GET, "https://shop/items/7").await, "answer 1");
+    // A change by one protocol is one for both.
+    ask(Method::POST, "https://shop/items/7").await;
+    assert_eq!(ask(Method::GET, "/items/7").await, "answer 3");
+    ask(Method::POST, "/items").await;
+    assert_eq!(ask(Method::GET, "https://shop/items/7").await, "answer 5");
+    for (scheme, text) in [("http", "answer 6"), ("https", "answer 7")] {
+        let uri = format!("{scheme}://shop/items/7").parse().expect("a URI");
+        layer.purge().uri(&uri).await.expect("it is purged");
+        assert_eq!(ask(Method::GET, "/items/7").await, text);
     }
 }
