@@ -1,7 +1,11 @@
 //! The names of files, and tables by them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+
+use hitbox_backend::core::{CacheKey, KeyHasher};
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
 /// The digest of a key: the name of its file.
 pub(crate) type Digest = u128;
@@ -9,12 +13,41 @@ pub(crate) type Digest = u128;
 /// A table by digests.
 pub(crate) type DigestMap<T> = HashMap<Digest, T, DigestHash>;
 
+/// As many digests are kept as files are, at most, kept open.
+const RECENT: u64 = 1_024;
+/// Longer keys are not kept: all of them take less than a megabyte. In bytes.
+const LONGEST: usize = 768;
+
 /// The digest of a key's encoding: half of its BLAKE3 hash. Nobody can find two keys with one digest, of which each would
 /// replace the other.
 pub(crate) fn digest_of(key: &[u8]) -> Digest {
     let hash = blake3::hash(key);
     let half = hash.as_bytes().first_chunk().copied();
     Digest::from_be_bytes(half.unwrap_or_default())
+}
+
+/// The digests of keys that were read without waiting: such a read takes a thousand nanoseconds, of which the digest would
+/// be a hundred. Keys bring the hash for tables with them.
+#[derive(Debug)]
+pub(crate) struct RecentDigests(Cache<CacheKey, Digest, UnitWeighter, BuildHasherDefault<KeyHasher>>);
+
+impl Default for RecentDigests {
+    fn default() -> Self {
+        let (hash, lifecycle) = (BuildHasherDefault::default(), DefaultLifecycle::default());
+        Self(Cache::with(RECENT as usize, RECENT, UnitWeighter, hash, lifecycle))
+    }
+}
+
+impl RecentDigests {
+    pub(crate) fn get(&self, key: &CacheKey) -> Option<Digest> {
+        self.0.get(key)
+    }
+
+    pub(crate) fn keep(&self, key: &CacheKey, digest: Digest) {
+        if key.as_encoded().len() <= LONGEST {
+            self.0.insert(key.clone(), digest);
+        }
+    }
 }
 
 /// Hashes digests for tables. They are as good as random, but whoever knows a key knows its digest: with secrets of this

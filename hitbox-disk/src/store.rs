@@ -18,7 +18,7 @@ use hitbox_backend::store::{
 use crate::builder::DiskBuilder;
 use crate::calls::{Calls, blocking};
 use crate::claim::Handle;
-use crate::digest::{Digest, digest_of};
+use crate::digest::{Digest, RecentDigests, digest_of};
 use crate::files::{Files, Opening};
 use crate::in_place;
 use crate::index::Class;
@@ -34,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A folder of objects as a store of bytes.
 pub struct DiskStore {
     calls: Calls,
+    digests: RecentDigests,
     clock: Arc<dyn Clock>,
     schema: u32,
     /// Longer bodies are read by chunks alone.
@@ -91,7 +92,8 @@ impl DiskStore {
         };
         let (clock, schema) = (options.clock, options.codec.schema);
         let max_value = options.limits.value_bytes;
-        let store = Self { calls: Calls::new(objects), clock, schema, max_value, _handle: handle };
+        let (calls, digests) = (Calls::new(objects), RecentDigests::default());
+        let store = Self { calls, digests, clock, schema, max_value, _handle: handle };
         Ok(Opened { store, damaged, expired, newer })
     }
 
@@ -200,7 +202,12 @@ impl Store for DiskStore {
 
     /// The index answers a miss without I/O, and the kernel's page cache what it has.
     fn try_read(&self, key: &CacheKey) -> Poll<Option<CacheValue<Raw>>> {
-        let record = self.calls.objects.read_in_place(digest(key), key.as_encoded());
+        let known = self.digests.get(key);
+        let digest = known.unwrap_or_else(|| digest(key));
+        let record = self.calls.objects.read_in_place(digest, key.as_encoded());
+        if known.is_none() && matches!(record, Poll::Ready(Some(_))) {
+            self.digests.keep(key, digest);
+        }
         record.map(|record| record.map(Raw::record))
     }
 
