@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::key_body::{self, KeyBody};
 use hitbox_http::NotStorable;
 use http::{Extensions, HeaderMap, Method, Request, StatusCode, Uri};
 
@@ -52,6 +53,8 @@ pub(crate) struct Choice {
     pub(crate) stored: Option<OfResponse<bool>>,
     /// Further parts of the key, by their names.
     pub(crate) parts: Vec<(String, OfRequest<Option<String>>)>,
+    /// Requests whose body is a part of the key.
+    pub(crate) by_body: Option<KeyBody>,
     /// Longer bodies are not stored, in bytes.
     pub(crate) max_body: Option<u64>,
 }
@@ -74,6 +77,17 @@ impl Choice {
 
     /// The further parts of the key of a request.
     pub(crate) fn parts_of(&self, request: &RequestHead<'_>) -> Vec<(&str, Option<String>)> {
-        self.parts.iter().map(|(name, part)| (name.as_str(), part(request))).collect()
+        let parts = self.parts.iter().map(|(name, part)| (name.as_str(), part(request)));
+        parts.chain(key_body::parts_of(request).into_iter().flatten()).collect()
+    }
+
+    /// How to read the body of a request by this method, if it is a part of the key.
+    pub(crate) fn by_body(&self, method: &Method) -> Option<&KeyBody> {
+        self.by_body.as_ref().filter(|by_body| by_body.takes(method))
+    }
+
+    /// Whether requests for one URI may have different keys.
+    pub(crate) fn has_parts(&self) -> bool {
+        !self.parts.is_empty() || self.by_body.is_some()
     }
 }

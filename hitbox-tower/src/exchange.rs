@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 
 use crate::body::{CacheBody, Trailers};
+use crate::key_body;
 use crate::layer::Rules;
 use crate::lookup::{self, Lookup};
 use crate::respond::Asked;
@@ -35,8 +36,11 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn of<Q>(request: &Request<Q>, rules: &Rules) -> Self {
-        let (method, uri, headers) = (request.method(), rules.uri_of(request), request.headers());
-        Self { method: method.clone(), uri: uri.into_owned(), headers: headers.clone() }
+        let (uri, headers) = (rules.uri_of(request).into_owned(), request.headers().clone());
+        // The rules for the response are those for one to a GET.
+        let is_by_body = key_body::is_by_body(request.extensions());
+        let method = if is_by_body { Method::GET } else { request.method().clone() };
+        Self { method, uri, headers }
     }
 
     pub(crate) fn asked(&self) -> Asked<'_> {
@@ -47,9 +51,8 @@ impl Kept {
 /// Whether a request is one that a stored response may answer.
 fn is_cacheable<Q: Body>(request: &Request<Q>) -> bool {
     let has_body = request.body().size_hint().upper() != Some(0) && !request.body().is_end_stream();
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    is_read
-        && !has_body
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !has_body;
+    (is_read || key_body::is_by_body(request.extensions()))
         && !is_conditional(request.headers())
         && !request.headers().contains_key(header::UPGRADE)
 }
@@ -61,6 +64,10 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
+        let request = match rules.by_body(&request) {
+            Some(by_body) => Box::pin(by_body.read(request)).await,
+            None => request,
+        };
         let key = if is_cacheable(&request) { rules.key_of(&request) } else { None };
         let Some(key) = key else { return Box::pin(self.pass(request)).await };
         let lookup = lookup::look(&rules, &key, request.headers()).await;
@@ -126,12 +133,17 @@ impl<S> Exchange<S> {
     {
         let Self { rules, inner } = self;
         let kept = Kept::of(&request, &rules);
+        let changes = is_unsafe(&kept.method) && rules.by_body(&request).is_none();
         let mut response = inner.ask(request).await?;
-        if is_unsafe(&kept.method) {
+        if changes {
             rules.invalidate(&kept, response.status(), response.headers()).await;
         }
         let is_read = matches!(kept.method, Method::GET | Method::HEAD);
-        let why = if is_read { Forwarded::Bypass } else { Forwarded::Method };
+        let why = if is_read || !changes && is_unsafe(&kept.method) {
+            Forwarded::Bypass
+        } else {
+            Forwarded::Method
+        };
         // A connection that becomes another protocol has no caches.
         if !response.status().is_informational() {
             rules.tell_status(response.headers_mut(), &CacheStatusField::forwarded(why));
@@ -146,7 +158,9 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
-        *request.method_mut() = Method::GET;
+        if *request.method() == Method::HEAD {
+            *request.method_mut() = Method::GET;
+        }
         rules.clone().in_background(async move {
             let lookup = lookup::look(&rules, &key, request.headers()).await;
             // Another may have done it while this waited for its turn.

@@ -4,17 +4,21 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hitbox::backend::wrap::AdmissionRule;
 use hitbox::backend::{Backend, IntoBackend, Wrap};
 use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
-use hitbox::{Body, Cache, OffloadPool};
+use hitbox::{Body as StoredBody, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy, with_scheme};
 use http::uri::Scheme;
-use http::{Extensions, HeaderMap, HeaderName, Request, Uri};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri};
+use http_body::Body;
 use tower_layer::Layer;
 
+use crate::body::BoxError;
 use crate::choice::{Choice, RequestHead, ResponseHead};
 use crate::heads::{Head, Heads};
+use crate::key_body::{KeyBody, RequestBody};
 use crate::purge::Purge;
 use crate::recent::NotShared;
 use crate::service::CacheService;
@@ -80,9 +84,16 @@ impl Rules {
         Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
     }
 
+    /// How to read the body of a request, if it is a part of the key.
+    pub(crate) fn by_body<Q>(&self, request: &Request<Q>) -> Option<&KeyBody> {
+        let by_body = self.choice.by_body(request.method())?;
+        let uri = self.uri_of(request);
+        self.choice.is_cached(&RequestHead::of(request, &uri)).then_some(by_body)
+    }
+
     /// Whether the URI alone is the key, and all of it.
     pub(crate) fn is_keyed_by_uri_alone(&self) -> bool {
-        self.keys.is_of_uri_alone() && self.choice.parts.is_empty()
+        self.keys.is_of_uri_alone() && !self.choice.has_parts()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -95,7 +106,7 @@ impl Rules {
     }
 
     /// The head of a stored response.
-    pub(crate) fn head_of(&self, key: &CacheKey, body: &Body) -> Option<Arc<Head>> {
+    pub(crate) fn head_of(&self, key: &CacheKey, body: &StoredBody) -> Option<Arc<Head>> {
         self.heads.of(key, body, self.cache.backend().layout(), &self.policy)
     }
 
@@ -242,6 +253,40 @@ impl<B: Backend> CacheLayerBuilder<B> {
         part: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         self.choice.parts.push((name.into(), Arc::new(part)));
+        self
+    }
+
+    /// Requests by these methods only read, and their body says what: searches by `POST`, GraphQL, `QUERY`. They are answered from the cache, and
+    /// their responses stored by the rules for those to a `GET`, under a key of which the method, `Content-Type`, `Content-Encoding` and the BLAKE3
+    /// hash of the body are parts. They remove nothing from the cache: [`cache_if`](Self::cache_if) leaves out what does change something, and such
+    /// requests remove what is stored for their URI, as all do that may change it.
+    ///
+    /// Bodies of up to `max_bytes` are read before anything else happens; requests with longer ones, with trailers, with conditions or ranges pass.
+    /// `whole` makes the body that the service takes of what has been read: `axum::body::Body::new`, `reqwest::Body::wrap`.
+    ///
+    /// ```
+    /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
+    /// use axum::body::Body;
+    /// use hitbox_tower::CacheLayer;
+    /// use http::Method;
+    ///
+    /// let layer = CacheLayer::builder(memory)
+    ///     .key_body([Method::POST], 64 * 1024, Body::new)
+    ///     .cache_if(|request| *request.method != Method::POST || request.uri.path() == "/search")
+    ///     .build()?;
+    /// # let _ = layer;
+    /// # Ok(()) }
+    /// ```
+    pub fn key_body<Q>(
+        mut self,
+        methods: impl IntoIterator<Item = Method>,
+        max_bytes: usize,
+        whole: impl Fn(RequestBody<Q>) -> Q + Send + Sync + 'static,
+    ) -> Self
+    where
+        Q: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.choice.by_body = Some(KeyBody::new(methods, max_bytes, whole));
         self
     }
 

@@ -8,6 +8,7 @@ mod choice;
 mod end;
 mod exchange;
 mod heads;
+mod key_body;
 mod layer;
 mod load;
 mod lookup;
@@ -21,6 +22,7 @@ mod service;
 pub use body::{BoxError, CacheBody};
 pub use choice::{RequestHead, ResponseHead};
 pub use hitbox_http::{self as rules, KeyRules, Policy};
+pub use key_body::RequestBody;
 pub use layer::{CacheLayer, CacheLayerBuilder};
 pub use purge::Purge;
 #[cfg(feature = "reqwest")]

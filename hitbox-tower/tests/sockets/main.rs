@@ -8,6 +8,7 @@ mod clients;
 mod collapsed;
 mod common;
 mod hazards;
+mod key_body;
 mod layers;
 mod purging;
 mod stale;
