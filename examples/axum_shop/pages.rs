@@ -16,7 +16,7 @@ use crate::shop::{Failure, LISTS, Shop, tag_of};
 /// Browsers do not hear of a purge, and keep a page for less. Other shops may have made one of an old value just before it.
 const BROWSERS: &str = "max-age=10, s-maxage=30";
 
-/// All of the shop. Only pages are within the layer: metrics and changes are always asked for.
+/// All of the shop. Only pages are within the layer: changes, metrics and the status page are always asked for.
 pub(crate) fn router(shop: &Shop, metrics: PrometheusExport) -> Router {
     let pages = Router::new()
         .route("/", get(list))
@@ -27,6 +27,8 @@ pub(crate) fn router(shop: &Shop, metrics: PrometheusExport) -> Router {
         .route("/items/{id}/price", put(set_price))
         .with_state(shop.clone())
         .route("/metrics", get(async move || metrics.render()))
+        // Shows keys, as `/metrics` shows numbers: a shop that the world can reach puts both elsewhere.
+        .nest_service("/cache", shop.pages.status_page())
         .merge(pages)
 }
 

@@ -97,6 +97,10 @@ async fn pages_are_made_once_until_something_changes() {
     let (metrics, status) = served.get("/metrics").await;
     assert!(metrics.contains("hitbox_cache_hit_total"), "{metrics}");
     assert_eq!(status, "", "nobody caches the metrics");
+    let (shown, _) = served.get("/cache/status.json").await;
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert!(shown["cache"]["hits"].as_u64() > Some(0) && shown["may_purge"] == false, "{shown}");
+    assert!(served.get("/cache").await.0.starts_with("<!doctype html>"));
     assert!(served.stop().await);
 
     // What was changed is in the file.

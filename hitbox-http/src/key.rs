@@ -1,9 +1,8 @@
 //! Keys of responses: what of a request tells one resource from another.
 
-use std::fmt;
-
 use hitbox_core::{CacheKey, CacheKeyBuilder};
 use http::{HeaderMap, HeaderName, Uri, header};
+use smallvec::SmallVec;
 
 use crate::origin::origin_of;
 use crate::vary::{Vary, VaryKey};
@@ -144,20 +143,13 @@ fn field(key: CacheKeyBuilder, kind: &str, name: &HeaderName, value: Option<&[u8
     }
 }
 
-/// What is put together to a URL. Keys are matched by parts between colons, and a URL has colons of its own: each is written as a space, which no
-/// URL has.
-struct Whole<'a>(&'a [&'a str]);
-
-impl fmt::Display for Whole<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, part) in self.0.iter().flat_map(|text| text.split(':').enumerate()) {
-            if number > 0 {
-                f.write_str(" ")?;
-            }
-            f.write_str(part)?;
-        }
-        Ok(())
-    }
+/// The part that is the URL, put together of these. Keys are matched by parts between colons, and a URL has colons of its own: each is written
+/// as a space, which no URL has.
+fn with_url(key: CacheKeyBuilder, pieces: &[&str]) -> CacheKeyBuilder {
+    let mut url: SmallVec<[u8; 256]> = SmallVec::new();
+    pieces.iter().for_each(|piece| url.extend_from_slice(piece.as_bytes()));
+    url.iter_mut().filter(|byte| **byte == b':').for_each(|byte| *byte = b' ');
+    key.part_bytes("url", &url)
 }
 
 /// The pattern of keys whose URL is like this one: `*` is any text, and all else itself.
@@ -188,10 +180,10 @@ fn of_uri(prefix: &str, uri: &Uri, request: &HeaderMap, rules: &Query) -> CacheK
     let authority = authority.unwrap_or_default();
     let path = if uri.path().is_empty() { "/" } else { uri.path() };
     match (rules, uri.query()) {
-        (Query::All, Some(query)) => key.part("url", Whole(&[&scheme, "://", &authority, path, "?", query])),
-        (Query::All, None) => key.part("url", Whole(&[&scheme, "://", &authority, path])),
+        (Query::All, Some(query)) => with_url(key, &[&scheme, "://", &authority, path, "?", query]),
+        (Query::All, None) => with_url(key, &[&scheme, "://", &authority, path]),
         (rules, query) => {
-            let mut key = key.part("url", Whole(&[&scheme, "://", &authority, path]));
+            let mut key = with_url(key, &[&scheme, "://", &authority, path]);
             let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
             let pairs = pairs.map(|pair| pair.split_once('=').map_or((pair, None), |(n, v)| (n, Some(v))));
             let mut pairs: Vec<(&str, Option<&str>)> = pairs.filter(|(name, _)| rules.takes(name)).collect();

@@ -56,6 +56,12 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Whole { bytes: None } }
     }
 
+    /// All of it.
+    #[cfg(feature = "status-page")]
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self { kind: Kind::Whole { bytes: Some(bytes) } }
+    }
+
     pub(crate) fn text(text: &'static str) -> Self {
         Self { kind: Kind::Whole { bytes: Some(Bytes::from_static(text.as_bytes())) } }
     }

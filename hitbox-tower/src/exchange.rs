@@ -16,6 +16,7 @@ use crate::layer::Rules;
 use crate::lookup::{self, Lookup};
 use crate::respond::Asked;
 use crate::service::HttpService;
+use crate::watch::Watch;
 
 /// What a request needs: the rules, and a service of its own.
 #[derive(Clone)]
@@ -70,25 +71,32 @@ impl<S> Exchange<S> {
         };
         let key = if is_cacheable(&request) { rules.key_of(&request) } else { None };
         let Some(key) = key else { return Box::pin(self.pass(request)).await };
+        let watch = Watch::begin(&rules, &key);
         let lookup = lookup::look(&rules, &key, request.headers()).await;
         let Some(stored) = &lookup.stored else {
             let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
-            return Box::pin(self.go_on(request, key, lookup, why)).await;
+            return Box::pin(self.go_on(request, key, lookup, why, watch)).await;
         };
+        let label = stored.body.label();
         let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.policy);
         match verdict {
-            Verdict::Fresh | Verdict::StaleAllowed => Ok(self.hit(&request, lookup)),
+            Verdict::Fresh | Verdict::StaleAllowed => {
+                let answer = self.hit(&request, lookup);
+                watch.hit(&rules, label);
+                Ok(answer)
+            }
             Verdict::StaleWhileRevalidate => {
                 let answer = self.hit(&request, lookup);
+                watch.hit(&rules, label);
                 self.validate_in_background(request, key);
                 Ok(answer)
             }
             Verdict::Validate { by_request, .. } => {
                 let why = if by_request { Forwarded::Request } else { Forwarded::Stale };
-                Box::pin(self.go_on(request, key, lookup, why)).await
+                Box::pin(self.go_on(request, key, lookup, why, watch)).await
             }
             // What a later version of the rules says is not known here.
-            _ => Box::pin(self.go_on(request, key, lookup, Forwarded::Stale)).await,
+            _ => Box::pin(self.go_on(request, key, lookup, Forwarded::Stale, watch)).await,
         }
     }
 
@@ -113,16 +121,19 @@ impl<S> Exchange<S> {
         primary: CacheKey,
         lookup: Lookup,
         why: Forwarded,
+        watch: Watch,
     ) -> Answer<S::Answer, S::Fault>
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
-        let rules = &self.rules;
+        let rules = self.rules.clone();
         if rules.policy.heeds_requests() && RequestDirectives::of(request.headers()).only_if_cached {
             return Ok(rules.only_if_cached());
         }
-        self.load(request, primary, lookup, why, true).await
+        let answer = self.load(request, primary, lookup, why, true).await;
+        watch.forwarded(&rules);
+        answer
     }
 
     /// The service answers, and nothing is stored. What it changes is removed.
@@ -134,6 +145,7 @@ impl<S> Exchange<S> {
         let Self { rules, inner } = self;
         let kept = Kept::of(&request, &rules);
         let changes = is_unsafe(&kept.method) && rules.by_body(&request).is_none();
+        Watch::passed(&rules);
         let mut response = inner.ask(request).await?;
         if changes {
             rules.invalidate(&kept, response.status(), response.headers()).await;

@@ -52,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) tells_key: bool,
     original_uri: Option<OriginalUri>,
     scheme: Option<Scheme>,
+    #[cfg(feature = "status-page")]
+    pub(crate) observer: std::sync::OnceLock<crate::status::Observer>,
     pub(crate) not_shared: NotShared,
     pub(crate) heads: Heads,
     clock: Arc<dyn Clock>,
@@ -165,6 +167,11 @@ impl CacheLayer {
     /// Removes responses from the cache.
     pub fn purge(&self) -> Purge {
         Purge::new(self.rules.clone())
+    }
+
+    #[cfg(feature = "status-page")]
+    pub(crate) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// The cache that has the responses, for its statistics and its shutdown.
@@ -398,6 +405,8 @@ impl<B: Backend> CacheLayerBuilder<B> {
             tells_key,
             original_uri,
             scheme,
+            #[cfg(feature = "status-page")]
+            observer: std::sync::OnceLock::new(),
             not_shared,
             heads,
             clock,

@@ -18,6 +18,9 @@ mod recent;
 mod reqwest;
 mod respond;
 mod service;
+#[cfg(feature = "status-page")]
+mod status;
+mod watch;
 
 pub use body::{BoxError, CacheBody};
 pub use choice::{RequestHead, ResponseHead};
@@ -28,3 +31,5 @@ pub use purge::Purge;
 #[cfg(feature = "reqwest")]
 pub use reqwest::CacheMiddleware;
 pub use service::CacheService;
+#[cfg(feature = "status-page")]
+pub use status::StatusPage;

@@ -6,6 +6,7 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("hitbox-core", &["chrono", "jiff"]),
     ("hitbox-backend", &["bitcode", "chrono", "gzip", "jiff", "zstd", "rkyv", "metrics", "prometheus"]),
     ("hitbox-redis", &["tls"]),
+    ("hitbox-tower", &["reqwest", "status-page"]),
     (
         "hitbox",
         &[

@@ -2,7 +2,7 @@
 
 use crate::run::{self, Outcome, install, is_there};
 
-/// Installs `redis-server` if it is missing, then runs tests and doctests.
+/// Installs `redis-server` and a browser if they are missing, then runs tests and doctests.
 pub(crate) fn run() -> Outcome {
     run_named("")?;
     run::run("cargo", &["test", "--workspace", "--all-features", "--doc"])
@@ -12,6 +12,8 @@ pub(crate) fn run() -> Outcome {
 /// again, with other features, and takes as much of the disk once more.
 pub(crate) fn run_named(part: &str) -> Outcome {
     install("redis-server", "redis-server", "the tests need redis-server 6.2 or newer")?;
+    install("chromium", "chromium", "the test of the status page needs a browser")?;
+    install("chromedriver", "chromium-driver", "the test of the status page needs chromedriver")?;
     if is_there("cargo-nextest") {
         run::run("cargo", &["nextest", "run", "--workspace", "--all-features", part])
     } else {

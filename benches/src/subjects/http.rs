@@ -16,7 +16,7 @@ use super::memory;
 use crate::measure::{Env, Measure, Repeat, Subject};
 use crate::payload::body;
 
-const BYTES: usize = 1024;
+pub(super) const BYTES: usize = 1024;
 
 pub(super) fn subject() -> Subject {
     Subject::new("http", "A response of 1 KiB, by a service within the process", Measure::Instructions)

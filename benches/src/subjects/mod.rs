@@ -7,6 +7,7 @@ mod disk;
 mod format;
 mod hit;
 pub mod http;
+mod http_sockets;
 mod invalidate;
 mod key;
 mod load;
@@ -55,6 +56,7 @@ pub fn all() -> Vec<Subject> {
         bodies::on_disk(),
         bodies::in_memory(),
         http::subject(),
+        http_sockets::subject(),
     ]
 }
 

@@ -213,7 +213,8 @@ impl LeafHandle {
 
     /// The counters as they are now, and what the store holds.
     pub fn statistics(&self) -> LeafStatistics {
-        self.0.counters.snapshot(self.0.path, self.0.occupancy())
+        let counted = self.0.counters.snapshot(self.0.path, self.0.occupancy());
+        LeafStatistics { failing: self.0.health.is_failing(), ..counted }
     }
 
     pub(crate) fn timers(&self) -> &Timers {

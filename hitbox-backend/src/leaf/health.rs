@@ -85,6 +85,11 @@ impl Health {
         told.len() < MAX_CODEC_ERRORS && told.insert(error.to_string())
     }
 
+    /// Whether something does not work.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) != 0
+    }
+
     #[inline]
     pub(super) fn answered(&self, path: BackendLabel, side: Side) {
         if self.failing.load(Ordering::Acquire) & side as u8 != 0 {

@@ -72,6 +72,8 @@ macro_rules! statistics {
             #[serde(serialize_with = "as_text")]
             pub label: BackendLabel,
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Whether its store is out of order: calls failed, and none has been answered since. In total, whether any is.
+            pub failing: bool,
             /// What it holds, if it can say without I/O. In total that of the leaves that can.
             pub occupancy: Option<Occupancy>,
         }
@@ -81,6 +83,7 @@ macro_rules! statistics {
                 LeafStatistics {
                     label,
                     $($name: [$(self.get(Event::$event)),+].into_iter().sum(),)+
+                    failing: false,
                     occupancy,
                 }
             }
@@ -89,6 +92,7 @@ macro_rules! statistics {
         impl LeafStatistics {
             fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)+
+                self.failing |= other.failing;
                 self.occupancy = match (self.occupancy, other.occupancy) {
                     (Some(a), Some(b)) => Some(a.and(b)),
                     (one, other) => one.or(other),

@@ -114,6 +114,32 @@ mod reqwest_clients {
         })
     }
 
+    /// GraphQL, for instance.
+    #[tokio::test]
+    async fn searches_of_a_client_are_told_apart_by_their_bodies() {
+        let (origin, seen) = origin(Arc::new(|request, count| {
+            Box::pin(async move {
+                let sent = axum::body::to_bytes(request.into_body(), 1_000).await.expect("a body");
+                answer(&[("cache-control", "private, max-age=60")], format!("{count}: {} bytes", sent.len()))
+            })
+        }))
+        .await;
+        let layer = CacheLayer::builder(memory_at(&clock())).policy(Policy::private());
+        let layer = layer.key_body([http::Method::POST], 100, reqwest::Body::wrap).build().expect("a layer");
+        let client = cached(&layer, &Sent::default());
+        let search = async |body: String| {
+            let response =
+                client.post(format!("{origin}/search")).body(body).send().await.expect("an answer");
+            response.text().await.expect("a text")
+        };
+        for (body, text) in [("red", "1: 3 bytes"), ("green", "2: 5 bytes"), ("red", "1: 3 bytes")] {
+            assert_eq!(search(body.to_owned()).await, text);
+        }
+        assert_eq!(search("x".repeat(500)).await, "3: 500 bytes");
+        assert_eq!(search("x".repeat(500)).await, "4: 500 bytes");
+        assert_eq!((search("red".to_owned()).await.as_str(), seen.count()), ("1: 3 bytes", 4));
+    }
+
     #[tokio::test]
     async fn it_sends_what_the_cache_does_not_have() {
         let (origin, seen) = origin(paths()).await;

@@ -7,6 +7,7 @@ mod choice;
 mod clients;
 mod collapsed;
 mod common;
+mod grpc;
 mod hazards;
 mod key_body;
 mod layers;
