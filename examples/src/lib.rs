@@ -47,6 +47,7 @@ chapters! {
     http_cache_status "../../docs/src/http-cache-status.md"
     http_failures "../../docs/src/http-failures.md"
     http_clients "../../docs/src/http-clients.md"
+    http_status_page "../../docs/src/http-status-page.md"
     keys "../../docs/src/keys.md"
     values "../../docs/src/values.md"
     layers "../../docs/src/layers.md"
