@@ -15,7 +15,6 @@ use http_body::Body;
 use crate::body::Trailers;
 use crate::choice::{NotToStore, ResponseHead};
 use crate::exchange::Kept;
-use crate::key_body;
 use crate::layer::Rules;
 use crate::lookup::Variants;
 use crate::respond::length_of;
@@ -120,7 +119,7 @@ impl Load {
         let rules = &self.rules;
         match &self.stored {
             // Conditions on what is no GET or HEAD mean something else (RFC 9110, 13.1.2).
-            Some((head, _)) if head.has_validator() && !key_body::is_by_body(request.extensions()) => {
+            Some((head, _)) if head.has_validator() && !rules.choice.is_by_body(request.extensions()) => {
                 add_validators(request.headers_mut(), head)
             }
             _ => remove_preconditions(request.headers_mut()),

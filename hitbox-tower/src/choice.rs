@@ -78,7 +78,8 @@ impl Choice {
     /// The further parts of the key of a request.
     pub(crate) fn parts_of(&self, request: &RequestHead<'_>) -> Vec<(&str, Option<String>)> {
         let parts = self.parts.iter().map(|(name, part)| (name.as_str(), part(request)));
-        parts.chain(key_body::parts_of(request).into_iter().flatten()).collect()
+        let of_body = self.by_body.as_ref().and_then(|_| key_body::parts_of(request));
+        parts.chain(of_body.into_iter().flatten()).collect()
     }
 
     /// How to read the body of a request by this method, if it is a part of the key.
@@ -86,8 +87,8 @@ impl Choice {
         self.by_body.as_ref().filter(|by_body| by_body.takes(method))
     }
 
-    /// Whether requests for one URI may have different keys.
-    pub(crate) fn has_parts(&self) -> bool {
-        !self.parts.is_empty() || self.by_body.is_some()
+    /// Whether the body of this request has been read, and is a part of its key.
+    pub(crate) fn is_by_body(&self, extensions: &Extensions) -> bool {
+        self.by_body.is_some() && key_body::is_read(extensions)
     }
 }

@@ -39,7 +39,7 @@ impl Kept {
     pub(crate) fn of<Q>(request: &Request<Q>, rules: &Rules) -> Self {
         let (uri, headers) = (rules.uri_of(request).into_owned(), request.headers().clone());
         // The rules for the response are those for one to a GET.
-        let is_by_body = key_body::is_by_body(request.extensions());
+        let is_by_body = rules.choice.is_by_body(request.extensions());
         let method = if is_by_body { Method::GET } else { request.method().clone() };
         Self { method, uri, headers }
     }
@@ -50,26 +50,28 @@ impl Kept {
 }
 
 /// Whether a request is one that a stored response may answer.
-fn is_cacheable<Q: Body>(request: &Request<Q>) -> bool {
+fn is_cacheable<Q: Body>(request: &Request<Q>, rules: &Rules) -> bool {
     let has_body = request.body().size_hint().upper() != Some(0) && !request.body().is_end_stream();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !has_body;
-    (is_read || key_body::is_by_body(request.extensions()))
+    (is_read || rules.choice.is_by_body(request.extensions()))
         && !is_conditional(request.headers())
         && !request.headers().contains_key(header::UPGRADE)
 }
 
 impl<S> Exchange<S> {
-    pub(crate) async fn run<Q>(self, request: Request<Q>) -> Answer<S::Answer, S::Fault>
+    pub(crate) async fn run<Q>(self, mut request: Request<Q>) -> Answer<S::Answer, S::Fault>
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
-        let request = match rules.by_body(&request) {
-            Some(by_body) => Box::pin(by_body.read(request)).await,
-            None => request,
-        };
-        let key = if is_cacheable(&request) { rules.key_of(&request) } else { None };
+        if rules.choice.by_body.is_some() {
+            key_body::forget(request.extensions_mut());
+        }
+        if let Some(by_body) = rules.by_body(&request) {
+            request = Box::pin(by_body.read(request)).await;
+        }
+        let key = if is_cacheable(&request, &rules) { rules.key_of(&request) } else { None };
         let Some(key) = key else { return Box::pin(self.pass(request)).await };
         let watch = Watch::begin(&rules, &key);
         let lookup = lookup::look(&rules, &key, request.headers()).await;
@@ -86,9 +88,10 @@ impl<S> Exchange<S> {
                 Ok(answer)
             }
             Verdict::StaleWhileRevalidate => {
+                let found = lookup.key.clone();
                 let answer = self.hit(&request, lookup);
                 watch.hit(&rules, label);
-                self.validate_in_background(request, key);
+                self.validate_in_background(request, key, found);
                 Ok(answer)
             }
             Verdict::Validate { by_request, .. } => {
@@ -163,8 +166,8 @@ impl<S> Exchange<S> {
         Ok(response.map(CacheBody::passed))
     }
 
-    /// Has what is stored for a request validated while its answer is on its way.
-    fn validate_in_background<Q>(self, mut request: Request<Q>, key: CacheKey)
+    /// Has what is stored for a request, and was `found` under this key, validated while its answer is on its way.
+    fn validate_in_background<Q>(self, mut request: Request<Q>, key: CacheKey, found: CacheKey)
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,
@@ -173,7 +176,7 @@ impl<S> Exchange<S> {
         if *request.method() == Method::HEAD {
             *request.method_mut() = Method::GET;
         }
-        rules.clone().in_background(async move {
+        rules.clone().once_in_background(found, async move {
             let lookup = lookup::look(&rules, &key, request.headers()).await;
             // Another may have done it while this waited for its turn.
             let Some(stored) = &lookup.stored else { return };

@@ -1,14 +1,13 @@
 //! Requests that only read and whose body says what, as searches do: the body is a part of the key.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hitbox::core::BoxFuture;
-use http::{Extensions, HeaderName, HeaderValue, Method, Request, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::BoxError;
@@ -17,10 +16,22 @@ use crate::choice::RequestHead;
 /// The body of a request, part of which has been read: what is passed on is the whole.
 #[derive(Debug)]
 pub struct RequestBody<Q> {
-    read: VecDeque<Frame<Bytes>>,
+    read: Bytes,
+    trailers: Option<Box<HeaderMap>>,
     failed: Option<BoxError>,
     /// What comes after that.
     rest: Option<Pin<Box<Q>>>,
+}
+
+impl<Q> RequestBody<Q> {
+    /// The bytes, if all of it has been read and it has no trailers: for clients, whose redirects and retries send a body once more.
+    ///
+    /// # Errors
+    /// If not: gives itself back.
+    pub fn try_into_bytes(self) -> Result<Bytes, Self> {
+        let is_read = self.rest.is_none() && self.failed.is_none() && self.trailers.is_none();
+        if is_read { Ok(self.read) } else { Err(self) }
+    }
 }
 
 impl<Q: Body<Data = Bytes, Error: Into<BoxError>>> Body for RequestBody<Q> {
@@ -31,8 +42,11 @@ impl<Q: Body<Data = Bytes, Error: Into<BoxError>>> Body for RequestBody<Q> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(frame) = self.read.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        if !self.read.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))));
+        }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
         }
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
@@ -44,12 +58,12 @@ impl<Q: Body<Data = Bytes, Error: Into<BoxError>>> Body for RequestBody<Q> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_read = self.read.is_empty() && self.failed.is_none();
+        let is_read = self.read.is_empty() && self.trailers.is_none() && self.failed.is_none();
         is_read && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let read = self.read.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum::<u64>();
+        let read = self.read.len() as u64;
         let rest = match (&self.failed, &self.rest) {
             (Some(_), _) => SizeHint::new(),
             (None, Some(rest)) => rest.size_hint(),
@@ -68,9 +82,14 @@ impl<Q: Body<Data = Bytes, Error: Into<BoxError>>> Body for RequestBody<Q> {
 #[derive(Clone, Copy)]
 struct BodyHash(blake3::Hash);
 
-/// Whether the body of this request is a part of its key.
-pub(crate) fn is_by_body(extensions: &Extensions) -> bool {
+/// Whether the body of this request has been read for a layer: this one, if it has keys with bodies.
+pub(crate) fn is_read(extensions: &Extensions) -> bool {
     extensions.get::<BodyHash>().is_some()
+}
+
+/// Another layer around this one may have read it, and what stands between has changed it since.
+pub(crate) fn forget(extensions: &mut Extensions) {
+    extensions.remove::<BodyHash>();
 }
 
 /// The parts of a key that a request with such a body has: also what says how to read it.
@@ -113,6 +132,10 @@ impl KeyBody {
         let reads: Reads<Q> = Arc::new(move |body| {
             let whole = whole.clone();
             Box::pin(async move {
+                if body.size_hint().lower() > max_bytes as u64 {
+                    // Untouched.
+                    return (body, None);
+                }
                 let (body, hash) = read(body, max_bytes).await;
                 (whole(body), hash)
             })
@@ -126,7 +149,12 @@ impl KeyBody {
     }
 
     /// The request, whose body has been read, if it was not too long.
-    pub(crate) async fn read<Q: Send + 'static>(&self, request: Request<Q>) -> Request<Q> {
+    pub(crate) async fn read<Q: Body + Send + 'static>(&self, request: Request<Q>) -> Request<Q> {
+        let has_none = request.body().size_hint().upper() == Some(0) || request.body().is_end_stream();
+        if has_none && matches!(*request.method(), Method::GET | Method::HEAD) {
+            // One as any other.
+            return request;
+        }
         // Only the service knows what it would say to these.
         let asks_for_more = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::EXPECT];
         if asks_for_more.iter().any(|field| request.headers().contains_key(field)) {
@@ -153,32 +181,49 @@ async fn read<Q>(body: Q, max_bytes: usize) -> (RequestBody<Q>, Option<blake3::H
 where
     Q: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let mut body = RequestBody { read: VecDeque::new(), failed: None, rest: Some(Box::pin(body)) };
-    let (mut bytes, mut hasher) = (0, blake3::Hasher::new());
+    let mut body =
+        RequestBody { read: Bytes::new(), trailers: None, failed: None, rest: Some(Box::pin(body)) };
+    // Small pieces are put together: each would take more than it has.
+    let (mut joined, mut hasher) = (BytesMut::new(), blake3::Hasher::new());
+    let mut is_whole = false;
     while let Some(rest) = &mut body.rest {
-        if rest.size_hint().lower() > (max_bytes - bytes) as u64 {
-            return (body, None);
+        let bytes = body.read.len() + joined.len();
+        if bytes as u64 + rest.size_hint().lower() > max_bytes as u64 {
+            break;
         }
-        match std::future::poll_fn(|cx| rest.as_mut().poll_frame(cx)).await {
-            Some(Ok(frame)) => {
-                let data = frame.data_ref();
-                hasher.update(data.map_or(&[], |data| data));
-                bytes += data.map_or(0, Bytes::len);
-                // Trailers say something that is in no key. Nothing limits how many frames are empty.
-                let (is_keyed, is_empty) = (data.is_some(), data.is_some_and(Bytes::is_empty));
-                if !is_empty {
-                    body.read.push_back(frame);
+        match std::future::poll_fn(|cx| rest.as_mut().poll_frame(cx))
+            .await
+            .map(|frame| frame.map(Frame::into_data))
+        {
+            Some(Ok(Ok(data))) => {
+                hasher.update(&data);
+                if bytes == 0 {
+                    body.read = data;
+                    continue;
                 }
-                if !is_keyed || bytes > max_bytes {
-                    return (body, None);
+                if joined.is_empty() {
+                    joined.extend_from_slice(&std::mem::take(&mut body.read));
                 }
+                joined.extend_from_slice(&data);
+            }
+            // They say something that is in no key.
+            Some(Ok(Err(other))) => {
+                body.trailers = other.into_trailers().ok().map(Box::new);
+                break;
             }
             Some(Err(error)) => {
                 body.failed = Some(error.into());
-                return (body, None);
+                break;
             }
-            None => body.rest = None,
+            None => {
+                body.rest = None;
+                is_whole = true;
+            }
         }
     }
-    (body, Some(hasher.finalize()))
+    if !joined.is_empty() {
+        body.read = joined.freeze();
+    }
+    let is_keyed = is_whole && body.read.len() <= max_bytes;
+    (body, is_keyed.then(|| hasher.finalize()))
 }

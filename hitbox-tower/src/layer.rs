@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hitbox::backend::wrap::AdmissionRule;
 use hitbox::backend::{Backend, IntoBackend, Wrap};
-use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Task, TaskKind, Timestamp};
+use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Subject, Task, TaskKind, Timestamp};
 use hitbox::{Body as StoredBody, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy, with_scheme};
 use http::uri::Scheme;
@@ -95,7 +95,12 @@ impl Rules {
 
     /// Whether the URI alone is the key, and all of it.
     pub(crate) fn is_keyed_by_uri_alone(&self) -> bool {
-        self.keys.is_of_uri_alone() && !self.choice.has_parts()
+        self.is_get_keyed_by_uri_alone() && self.choice.by_body.is_none()
+    }
+
+    /// The same of requests without a body.
+    pub(crate) fn is_get_keyed_by_uri_alone(&self) -> bool {
+        self.keys.is_of_uri_alone() && self.choice.parts.is_empty()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -124,7 +129,21 @@ impl Rules {
 
     /// Does something that nobody waits for, unless there is no room for it.
     pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if let Err(refused) = self.offload.register(Task::new(TaskKind::LOAD, work)) {
+        self.register(Task::new(TaskKind::LOAD, work));
+    }
+
+    /// The same, of which one at a time is enough for a key. Further ones are dropped, with the requests that they have.
+    pub(crate) fn once_in_background(
+        self: &Arc<Self>,
+        key: CacheKey,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let subject = Subject { owner: Arc::as_ptr(self) as u64, key };
+        self.register(Task::unique(TaskKind::LOAD, subject, work));
+    }
+
+    fn register(&self, task: Task) {
+        if let Err(refused) = self.offload.register(task) {
             tracing::debug!(cache = %self.name, why = ?refused.why, "a validation in the background was not taken");
         }
     }
@@ -265,11 +284,12 @@ impl<B: Backend> CacheLayerBuilder<B> {
 
     /// Requests by these methods only read, and their body says what: searches by `POST`, GraphQL, `QUERY`. They are answered from the cache, and
     /// their responses stored by the rules for those to a `GET`, under a key of which the method, `Content-Type`, `Content-Encoding` and the BLAKE3
-    /// hash of the body are parts. They remove nothing from the cache: [`cache_if`](Self::cache_if) leaves out what does change something, and such
-    /// requests remove what is stored for their URI, as all do that may change it.
+    /// hash of the body are parts. They remove nothing from the cache. [`cache_if`](Self::cache_if) leaves out what does change something: that
+    /// removes what is stored for its URI, as every request does that may change it.
     ///
     /// Bodies of up to `max_bytes` are read before anything else happens; requests with longer ones, with trailers, with conditions or ranges pass.
-    /// `whole` makes the body that the service takes of what has been read: `axum::body::Body::new`, `reqwest::Body::wrap`.
+    /// `whole` makes the body that the service takes of what has been read: `axum::body::Body::new`. A client of reqwest sends a body once more after a
+    /// redirect, if it is one of bytes: `|body| body.try_into_bytes().map_or_else(reqwest::Body::wrap, reqwest::Body::from)`.
     ///
     /// ```
     /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
@@ -298,7 +318,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
     }
 
     /// Only these requests are answered from the cache, and their responses stored; all others go on to the service. A `POST`, `PUT` or
-    /// `DELETE` among them still removes what is stored for its URI.
+    /// `DELETE` among them still removes what is stored for its URI. A second call replaces the first.
     pub fn cache_if(mut self, takes: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.choice.cached = Some(Arc::new(takes));
         self

@@ -76,7 +76,12 @@ impl Rules {
         if self.is_keyed_by_uri_alone() {
             return self.cache.remove(key).await.map(drop);
         }
-        self.cache.invalidate_tags(&[&self.uri_tag(uri, request)]).await.map(drop)
+        let invalidated = self.cache.invalidate_tags(&[&self.uri_tag(uri, request)]).await;
+        if self.is_get_keyed_by_uri_alone() {
+            // What was stored before bodies were parts of keys has the same key, and no tag.
+            self.cache.remove(key).await?;
+        }
+        invalidated.map(drop)
     }
 
     /// The tag of all responses of one URI, where the key has more than that.

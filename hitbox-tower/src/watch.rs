@@ -42,18 +42,17 @@ mod seen {
         #[inline]
         pub(crate) fn passed(rules: &Rules) {
             if let Some(observer) = rules.observer.get() {
-                observer.passed();
+                observer.passed(rules.monotonic());
             }
         }
 
         fn answered(&self, rules: &Rules, by: AnsweredBy) {
             let Some(observer) = rules.observer.get() else { return };
-            observer.answered(by);
             let now = rules.monotonic();
+            observer.answered(by, now);
             if let Some((key, came)) = &self.sample {
                 observer.sampled(key, by, now.saturating_sub(*came), now);
             }
-            observer.tick(now, || rules.now());
         }
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hitbox::CacheStatistics;
 use hitbox::core::{BackendResult, CacheKey};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use serde::Serialize;
 use tower_service::Service;
 
@@ -70,9 +70,24 @@ impl CacheLayer {
     /// long its answer took.
     pub fn status_page(&self) -> StatusPage {
         let rules = self.rules();
-        rules.observer.get_or_init(|| Observer::new(rules.monotonic(), rules.now()));
+        rules.observer.get_or_init(|| Observer::new(rules.monotonic()));
         StatusPage { rules: rules.clone(), may_purge: None }
     }
+}
+
+/// Whether a browser sends this for another site than the page's own: one that reads or purges in the name of its user.
+fn is_of_other_site(head: &RequestHead<'_>) -> bool {
+    let said = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
+    if let Some(site) = said(HeaderName::from_static("sec-fetch-site")) {
+        return !matches!(site, b"same-origin" | b"none");
+    }
+    let Some(origin) = said(header::ORIGIN) else { return false };
+    let of_page =
+        head.uri.authority().map(|of_page| of_page.as_str().as_bytes()).or_else(|| said(header::HOST));
+    let origin = Uri::try_from(origin).ok();
+    let of_sender =
+        origin.as_ref().and_then(|origin| origin.authority()).map(|sender| sender.as_str().as_bytes());
+    of_sender.is_none() || of_sender != of_page
 }
 
 /// What the JSON says.
@@ -122,7 +137,8 @@ impl Target {
 }
 
 impl StatusPage {
-    /// Who may purge: by default nobody. Requests from other sites that a browser sends for its user are refused in any case.
+    /// Who may purge: by default nobody. What a browser sends for another site is refused beside that; a guard that goes by the address of the user
+    /// alone has to look at `Host` too, or another site can get a name for the address of this one.
     #[must_use]
     pub fn purge_if(mut self, may_purge: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.may_purge = Some(Arc::new(may_purge));
@@ -135,7 +151,7 @@ impl StatusPage {
 
     fn status(&self, may_purge: bool) -> Option<Status<'_>> {
         let rules = &self.rules;
-        let observed = rules.observer.get()?.observed(rules.now());
+        let observed = rules.observer.get()?.observed(rules.monotonic(), rules.now());
         Some(Status { name: &rules.name, observed, cache: rules.cache.statistics(), may_purge })
     }
 
@@ -157,6 +173,9 @@ impl StatusPage {
         match head.uri.path().rsplit('/').next() {
             Some("purge") if *head.method != Method::POST => {
                 refuse(StatusCode::METHOD_NOT_ALLOWED, "this is a POST\n")
+            }
+            Some("purge" | "status.json") if is_of_other_site(&head) => {
+                refuse(StatusCode::FORBIDDEN, "this is for the page alone\n")
             }
             Some("purge") if !may_purge => refuse(StatusCode::FORBIDDEN, "you may not purge\n"),
             Some("purge") if !head.headers.contains_key(PURGE_FIELD) => {

@@ -42,7 +42,7 @@ struct Samples {
 /// Counts since the page was made, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Point {
-    /// Milliseconds since 1970.
+    /// Milliseconds: monotonic as it is kept, since 1970 as it is told. A wall clock that is set does not bend the history.
     pub(crate) at: u64,
     pub(crate) hits: u64,
     pub(crate) forwarded: u64,
@@ -106,26 +106,33 @@ impl Times {
         self.now.saturating_record(nanos);
     }
 
-    fn latency(&self, answered_by: &'static str) -> Latency {
+    /// Nothing if none is of these minutes.
+    fn latency(&self, answered_by: &'static str, now: Duration) -> Option<Latency> {
+        let age = now.saturating_sub(self.since);
+        if age >= TIMES_OF * 2 {
+            return None;
+        }
         let mut both = self.now.clone();
-        // They have the same bounds.
-        let _ = both.add(&self.before);
+        if age < TIMES_OF {
+            // They have the same bounds.
+            let _ = both.add(&self.before);
+        }
         let micros = |nanos: u64| nanos as f64 / 1_000.0;
         let at = |quantile| micros(both.value_at_quantile(quantile));
-        Latency {
+        Some(Latency {
             answered_by,
             timed: both.len(),
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             max: micros(both.max()),
-        }
+        })
     }
 }
 
 impl Observer {
-    pub(crate) fn new(monotonic: Duration, now: Timestamp) -> Self {
-        let start = Point { at: now.as_millis(), hits: 0, forwarded: 0, passed: 0 };
+    pub(crate) fn new(monotonic: Duration) -> Self {
+        let start = Point { at: millis(monotonic), hits: 0, forwarded: 0, passed: 0 };
         let samples = Samples { history: VecDeque::from([start]), ..Samples::default() };
         Self {
             hits: AtomicU64::new(0),
@@ -145,13 +152,15 @@ impl Observer {
         fastrand::u8(..SAMPLED) == 0
     }
 
-    /// The service has answered a request that the cache let pass.
-    pub(crate) fn passed(&self) {
+    /// A request goes to the service, and the cache lets it pass.
+    pub(crate) fn passed(&self, now: Duration) {
+        self.tick(now);
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request was answered.
-    pub(crate) fn answered(&self, by: AnsweredBy) {
+    pub(crate) fn answered(&self, by: AnsweredBy, now: Duration) {
+        self.tick(now);
         let count = match by {
             AnsweredBy::Layer(_) => &self.hits,
             AnsweredBy::Service => &self.forwarded,
@@ -176,40 +185,45 @@ impl Observer {
         }
     }
 
-    fn point(&self, now: Timestamp) -> Point {
+    /// The counts as they are, at some moment since the last of them.
+    fn point(&self, at: u64) -> Point {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
-        Point {
-            at: now.as_millis(),
-            hits: count(&self.hits),
-            forwarded: count(&self.forwarded),
-            passed: count(&self.passed),
-        }
+        Point { at, hits: count(&self.hits), forwarded: count(&self.forwarded), passed: count(&self.passed) }
     }
 
-    /// Adds a point to the history if one is due. Requests do it, so that nothing runs while there are none.
-    pub(crate) fn tick(&self, monotonic: Duration, now: impl FnOnce() -> Timestamp) {
-        let (due, at) = (self.next_point.load(Ordering::Relaxed), millis(monotonic));
-        let next = millis(monotonic + STEP);
+    /// The points that are due: one, and if nobody has asked since it was due, one more, so that the pause is seen.
+    fn due(&self, due: u64, at: u64) -> impl Iterator<Item = Point> {
+        let is_late = at - due >= millis(STEP);
+        [is_late.then(|| self.point(due)), Some(self.point(at))].into_iter().flatten()
+    }
+
+    /// Adds to the history what is due. Requests do it before they are counted, so that nothing runs while there are none.
+    fn tick(&self, now: Duration) {
+        let (due, at) = (self.next_point.load(Ordering::Relaxed), millis(now));
+        let next = millis(now + STEP);
         if at < due
             || self.next_point.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
             return;
         }
-        let point = self.point(now());
+        let points = self.due(due, at);
         let history = &mut self.samples().history;
-        history.push_back(point);
-        if history.len() > POINTS {
+        history.extend(points);
+        while history.len() > POINTS {
             history.pop_front();
         }
     }
 
-    pub(crate) fn observed(&self, now: Timestamp) -> Observed {
-        let last = self.point(now);
+    pub(crate) fn observed(&self, monotonic: Duration, now: Timestamp) -> Observed {
+        let (due, at) = (self.next_point.load(Ordering::Relaxed), millis(monotonic));
         let samples = self.samples();
-        let history = samples.history.iter().copied().filter(|point| point.at < last.at).chain([last]);
+        let last: Vec<Point> = if at < due { vec![self.point(at)] } else { self.due(due, at).collect() };
+        let history = samples.history.iter().copied().filter(|point| point.at < last[0].at);
+        let told =
+            |point: Point| Point { at: now.as_millis().saturating_sub(at - point.at.min(at)), ..point };
         Observed {
-            history: history.collect(),
-            latency: samples.times.iter().map(|(by, times)| times.latency(by)).collect(),
+            history: history.chain(last.iter().copied()).map(told).collect(),
+            latency: samples.times.iter().filter_map(|(by, times)| times.latency(by, monotonic)).collect(),
             hot_keys: samples.hot.hottest(),
         }
     }
@@ -223,41 +237,92 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+    /// The wall clock tells the same as the monotonic one, later.
+    const START: u64 = 1_700_000_000_000;
+
+    fn observed(observer: &Observer, second: u32) -> Observed {
+        let now = SECOND * second;
+        observer.observed(now, Timestamp::from_millis(START + millis(now)))
+    }
+
     #[test]
     fn history_has_a_point_for_five_seconds_and_ends_now() {
-        let at = |seconds: u64| Timestamp::from_millis(1_000_000 + seconds * 1_000);
-        let observer = Observer::new(Duration::ZERO, at(0));
+        let observer = Observer::new(Duration::ZERO);
         for second in 1..=1_000 {
-            observer.answered(AnsweredBy::Service);
-            observer.tick(Duration::from_secs(second), || at(second));
+            observer.answered(AnsweredBy::Service, SECOND * second);
         }
-        let history = observer.observed(at(1_001)).history;
+        let history = observed(&observer, 1_001).history;
         assert_eq!(history.len(), POINTS + 1);
         assert!(history.windows(2).take(POINTS - 1).all(|two| two[1].at - two[0].at == 5_000));
-        assert_eq!(
-            history.last(),
-            Some(&Point { at: at(1_001).as_millis(), hits: 0, forwarded: 1_000, passed: 0 })
-        );
+        let last = Point { at: START + 1_001_000, hits: 0, forwarded: 1_000, passed: 0 };
+        assert_eq!(history.last(), Some(&last));
+    }
+
+    /// What passes is seen too, and a request counts in the step in which it came.
+    #[test]
+    fn every_request_moves_the_history() {
+        let observer = Observer::new(Duration::ZERO);
+        for second in 1..=60 {
+            observer.passed(SECOND * second);
+        }
+        let history = observed(&observer, 60).history;
+        assert!(history.windows(2).all(|two| two[1].passed - two[0].passed <= 6), "{history:?}");
+        observer.answered(AnsweredBy::Service, SECOND * 200);
+        let history = observed(&observer, 201).history;
+        let before = history.iter().rev().find(|point| point.forwarded == 0).expect("a point before it");
+        assert_eq!(before.at, START + 200_000);
+    }
+
+    /// A hundred requests in three seconds and a long pause are no slow trickle.
+    #[test]
+    fn a_pause_is_seen() {
+        let observer = Observer::new(Duration::ZERO);
+        (0..100).for_each(|_| observer.answered(AnsweredBy::Service, SECOND * 3));
+        // While it lasts, and after it.
+        for is_over in [false, true] {
+            if is_over {
+                observer.answered(AnsweredBy::Service, SECOND * 480);
+            }
+            let history = observed(&observer, 480).history;
+            let busy: Vec<u64> = history
+                .windows(2)
+                .filter(|two| two[1].forwarded - two[0].forwarded == 100)
+                .map(|two| two[1].at - two[0].at)
+                .collect();
+            assert_eq!(busy, [5_000], "{history:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_does_not_bend_the_history() {
+        let observer = Observer::new(Duration::ZERO);
+        for second in 1..=60 {
+            observer.answered(AnsweredBy::Service, SECOND * second);
+        }
+        let history = observer.observed(SECOND * 60, Timestamp::from_millis(1_000)).history;
+        assert!(history.windows(2).all(|two| two[0].at <= two[1].at), "{history:?}");
+        assert_eq!(history.last().map(|last| last.at), Some(1_000));
     }
 
     #[test]
     fn times_are_of_the_last_minutes() {
-        let observer = Observer::new(Duration::ZERO, Timestamp::from_millis(0));
+        let observer = Observer::new(Duration::ZERO);
         let (key, by) = (CacheKey::builder("k").build(), AnsweredBy::Layer("moka".into()));
-        let second = Duration::from_secs(1);
-        observer.sampled(&key, by, second, Duration::ZERO);
-        for _ in 0..99 {
-            observer.sampled(&key, by, Duration::from_micros(5), second * 61);
-        }
-        let slowest = |observer: &Observer| {
-            let latency = observer.observed(Timestamp::from_millis(1)).latency;
-            assert!((latency[0].p50 - 5.0).abs() < 0.1, "{latency:?}");
-            (latency[0].answered_by, latency[0].timed, latency[0].max > 900_000.0)
+        let sample = |took, second| observer.sampled(&key, by, took, SECOND * second);
+        sample(SECOND, 0);
+        (0..99).for_each(|_| sample(Duration::from_micros(5), 61));
+        let slowest = |second| {
+            let latency = observed(&observer, second).latency;
+            latency.first().map(|times| (times.answered_by, times.timed, times.max > 900_000.0))
         };
-        assert_eq!(slowest(&observer), ("moka", 100, true));
-        observer.sampled(&key, by, Duration::from_micros(5), second * 130);
-        assert_eq!(slowest(&observer), ("moka", 100, false));
-        observer.sampled(&key, by, Duration::from_micros(5), second * 1_000);
-        assert_eq!(slowest(&observer), ("moka", 1, false));
+        assert_eq!(slowest(61), Some(("moka", 100, true)));
+        // Nobody has asked this layer since.
+        assert_eq!(slowest(121), Some(("moka", 99, false)));
+        assert_eq!(slowest(181), None);
+        sample(Duration::from_micros(5), 130);
+        assert_eq!(slowest(130), Some(("moka", 100, false)));
+        sample(Duration::from_micros(5), 1_000);
+        assert_eq!(slowest(1_000), Some(("moka", 1, false)));
     }
 }

@@ -119,13 +119,21 @@ mod reqwest_clients {
     async fn searches_of_a_client_are_told_apart_by_their_bodies() {
         let (origin, seen) = origin(Arc::new(|request, count| {
             Box::pin(async move {
+                if request.uri().path() == "/moved" {
+                    let mut moved = answer(&[("location", "/search")], "");
+                    *moved.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+                    return moved;
+                }
                 let sent = axum::body::to_bytes(request.into_body(), 1_000).await.expect("a body");
                 answer(&[("cache-control", "private, max-age=60")], format!("{count}: {} bytes", sent.len()))
             })
         }))
         .await;
+        let whole = |body: hitbox_tower::RequestBody<_>| {
+            body.try_into_bytes().map_or_else(reqwest::Body::wrap, reqwest::Body::from)
+        };
         let layer = CacheLayer::builder(memory_at(&clock())).policy(Policy::private());
-        let layer = layer.key_body([http::Method::POST], 100, reqwest::Body::wrap).build().expect("a layer");
+        let layer = layer.key_body([http::Method::POST], 100, whole).build().expect("a layer");
         let client = cached(&layer, &Sent::default());
         let search = async |body: String| {
             let response =
@@ -138,6 +146,12 @@ mod reqwest_clients {
         assert_eq!(search("x".repeat(500)).await, "3: 500 bytes");
         assert_eq!(search("x".repeat(500)).await, "4: 500 bytes");
         assert_eq!((search("red".to_owned()).await.as_str(), seen.count()), ("1: 3 bytes", 4));
+        // A redirect sends the body once more.
+        for body in ["red".to_owned(), "x".repeat(500)] {
+            let bytes = body.len();
+            let moved = client.post(format!("{origin}/moved")).body(body).send().await.expect("an answer");
+            assert!(moved.text().await.expect("a text").ends_with(&format!("{bytes} bytes")));
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use hitbox_tower::{CacheLayer, Policy};
 use http::{HeaderMap, Method, Request};
 use http_body::Frame;
@@ -108,6 +108,95 @@ async fn what_changes_something_removes_searches_of_its_uri() {
     let uri = format!("http://{}/search", served.address).parse().expect("a URI");
     served.layer.purge().uri(&uri).await.expect("it is purged");
     assert_ne!(text("/search").await, kept);
+}
+
+/// Two layers: what the outer one has read is another body within.
+#[tokio::test]
+async fn a_layer_within_goes_by_what_comes_to_it() {
+    let echo =
+        || tower::service_fn(async |request: Request<Body>| Ok::<_, Infallible>(echo()(request, 1).await));
+    let outer = CacheLayer::builder(memory_at(&clock())).key_body([Method::POST], LONGEST, Body::new);
+    let outer = outer.cache_if(|request| request.headers.get("x-user").is_some_and(|user| user != "skip"));
+    let outer = outer.key_part("user", |request| Some(request.headers["x-user"].to_str().ok()?.to_owned()));
+    let outer = outer.build().expect("a layer");
+    for inner in [
+        CacheLayer::new(memory_at(&clock())),
+        CacheLayer::builder(memory_at(&clock()))
+            .key_body([Method::POST], LONGEST, Body::new)
+            .build()
+            .expect("a layer"),
+        CacheLayer::builder(memory_at(&clock()))
+            .key_body([Method::POST], 5, Body::new)
+            .build()
+            .expect("a layer"),
+    ] {
+        // A middleware between them adds who asks.
+        let between = tower::util::MapRequest::new(inner.layer(echo()), |request: Request<Body>| {
+            let user = request.headers()["x-user"].to_str().expect("a text").to_owned();
+            request.map(|body| {
+                let before = stream::iter([Ok::<_, axum::Error>(Bytes::from(user))]);
+                Body::from_stream(before.chain(body.into_data_stream()))
+            })
+        });
+        let mut service = outer
+            .layer(tower::util::MapResponse::new(between, |response: http::Response<_>| {
+                response.map(Body::new)
+            }));
+        let mut send = async |user: &'static str, body: &'static str| {
+            let request = Request::post("http://shop/search").header("x-user", user).body(Body::from(body));
+            let response = service.call(request.expect("a request")).await.expect("an answer");
+            response.into_body().collect().await.expect("all of it").to_bytes()
+        };
+        outer.purge().all().await.expect("it is purged");
+        assert!(send("al", "red").await.starts_with(b"1: POST of 5 bytes"));
+        assert!(send("alice", "red").await.starts_with(b"1: POST of 8 bytes"), "the answer to another body");
+    }
+}
+
+/// What was stored before bodies counted has no tag, and is purged all the same.
+#[tokio::test]
+async fn what_was_stored_without_bodies_in_keys_is_purged() {
+    let (clock, backend) = (clock(), memory_at(&clock()));
+    for by_body in [false, true] {
+        let layer = CacheLayer::builder(backend.clone());
+        let layer = if by_body { layer.key_body([Method::POST], LONGEST, Body::new) } else { layer };
+        let served = serve_behind(layer.build().expect("a layer"), clock.clone(), echo()).await;
+        let host = [("host", "shop")];
+        let first = served.get("/search", &host).await;
+        if !by_body {
+            assert!(!first.is_hit());
+            continue;
+        }
+        assert!(first.is_hit(), "it outlived the layer");
+        served.layer.purge().uri(&"http://shop/search".parse().expect("a URI")).await.expect("it is purged");
+        assert!(!served.get("/search", &host).await.is_hit());
+    }
+}
+
+/// One validation at a time is enough, however many requests met it stale.
+#[tokio::test]
+async fn stale_searches_do_not_pile_up() {
+    let served = searched(LONGEST).await;
+    post(&served, "/search", "red", &[]).await;
+    served.advance(61);
+    for _ in 0..20 {
+        assert!(post(&served, "/search", "red", &[]).await.text().starts_with(['1', '2']));
+    }
+    served.until_asked(2).await;
+    assert_eq!(served.seen.count(), 2);
+}
+
+/// A GET may have a body; one that has none is as any other.
+#[tokio::test]
+async fn a_get_without_a_body_is_one_as_any_other() {
+    let clock = clock();
+    let layer =
+        CacheLayer::builder(memory_at(&clock)).key_body([Method::GET, Method::POST], LONGEST, Body::new);
+    let served = serve_behind(layer.build().expect("a layer"), clock, echo()).await;
+    served.get("/search", &[]).await;
+    let validated = served.get("/search", &[("if-none-match", "\"1\"")]).await;
+    assert_eq!((validated.status.as_u16(), served.seen.count()), (304, 1));
+    assert!(served.send(Method::HEAD, "/search", &[]).await.is_hit());
 }
 
 #[tokio::test]

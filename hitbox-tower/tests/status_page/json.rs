@@ -66,6 +66,21 @@ async fn nobody_purges_unless_the_guard_lets_him() {
         shop.send(Method::GET, purge, &[("x-purge", "1"), ("x-secret", "42")]).await.0,
         StatusCode::METHOD_NOT_ALLOWED
     );
+    // What a browser sends for another site.
+    let host = shop.address.to_string();
+    let foreign = [("sec-fetch-site", "cross-site"), ("origin", "http://evil.example"), ("origin", "null")];
+    for field in foreign {
+        let lines = [("x-purge", "1"), ("x-secret", "42"), field];
+        assert_eq!(shop.send(Method::POST, purge, &lines).await.0, StatusCode::FORBIDDEN, "{field:?}");
+        assert_eq!(shop.send(Method::GET, "/cache/status.json", &[field]).await.0, StatusCode::FORBIDDEN);
+    }
+    for field in [("sec-fetch-site", "same-origin"), ("origin", &format!("http://{host}"))] {
+        assert_eq!(
+            shop.send(Method::GET, "/cache/status.json", &[field]).await.0,
+            StatusCode::OK,
+            "{field:?}"
+        );
+    }
     let allowed = [("x-purge", "1"), ("x-secret", "42")];
     assert_eq!(
         shop.send(Method::POST, purge, &allowed).await,
