@@ -119,12 +119,14 @@ impl Load {
         let rules = &self.rules;
         match &self.stored {
             // Conditions on what is no GET or HEAD mean something else (RFC 9110, 13.1.2).
-            Some((head, _)) if head.has_validator() && !rules.choice.is_by_body(request.extensions()) => {
+            Some((head, _))
+                if head.has_validator() && !rules.settings.choice.is_by_body(request.extensions()) =>
+            {
                 add_validators(request.headers_mut(), head)
             }
             _ => remove_preconditions(request.headers_mut()),
         }
-        if let Some(capability) = rules.policy.surrogate_capability() {
+        if let Some(capability) = rules.settings.policy.surrogate_capability() {
             request.headers_mut().append("surrogate-capability", capability);
         }
         let asked = rules.now();
@@ -141,13 +143,13 @@ impl Load {
         let (parts, body) = response.into_parts();
         let known = body.size_hint().exact();
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of).or(known);
-        let too_long = rules.choice.is_too_long(length).then_some(NotStorable::TooLong);
+        let too_long = rules.settings.choice.is_too_long(length).then_some(NotStorable::TooLong);
         let refused = self.refused(parts.status, &parts.headers, by_client);
         if let Some(why) = refused.or(too_long) {
             return Err(Unstored::Own(Response::from_parts(parts, body), Some(why)));
         }
         let mut arrived = StoredHead::new(parts.status, parts.headers, asked, came);
-        let directives = arrived.directives(&rules.policy);
+        let directives = arrived.directives(&rules.settings.policy);
         let kept = storable_fields(&arrived.headers, &directives);
         let head = StoredHead::new(arrived.status, kept, asked, came).dated();
         let tags = rules.tags_of(&arrived.headers, &self.asked.uri, &self.asked.headers);
@@ -155,7 +157,7 @@ impl Load {
         tell_length(&mut arrived, known);
         let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
         let storable = Storable { arrived, head, vary, tags, body };
-        let is_of_use = storable.head.is_of_use(&rules.policy);
+        let is_of_use = storable.head.is_of_use(&rules.settings.policy);
         let has_room = storable.head.headers.len() <= MOST_FIELDS && storable.tags.len() <= MOST_TAGS;
         let why = match (is_of_use, has_room) {
             (true, true) => return Ok(storable),
@@ -174,14 +176,15 @@ impl Load {
         by_client: Option<NotStorable>,
     ) -> Option<NotStorable> {
         let Kept { method, uri, headers } = &self.asked;
-        let by_rules = may_store(method, headers, status, response, &self.rules.policy).err();
-        let is_wanted = || self.rules.choice.is_stored(&ResponseHead { uri, status, headers: response });
+        let by_rules = may_store(method, headers, status, response, &self.rules.settings.policy).err();
+        let is_wanted =
+            || self.rules.settings.choice.is_stored(&ResponseHead { uri, status, headers: response });
         by_rules.or(by_client).or_else(|| (!is_wanted()).then_some(NotStorable::LeftOut))
     }
 
     /// Whether a response that was validated stays stored, as it is now.
     fn validated<A, E>(&self, head: StoredHead, by_client: Option<NotStorable>) -> Unstored<A, E> {
-        let policy = &self.rules.policy;
+        let policy = &self.rules.settings.policy;
         let stored = self.stored.as_ref().and_then(|(stored, _)| Vary::of(&stored.headers));
         let is_same_variant = Vary::of(&head.headers) == stored;
         let why = self.refused(head.status, &head.headers, by_client);

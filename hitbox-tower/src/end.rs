@@ -45,8 +45,8 @@ impl<S> Exchange<S> {
         if is_part || request.method() == Method::HEAD {
             return self.pass_on(request, if is_part { Forwarded::Partial } else { why }).await;
         }
-        let is_own = rules.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
-            || rules.policy.heeds_requests() && RequestDirectives::of(headers).no_store;
+        let is_own = rules.settings.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
+            || rules.settings.policy.heeds_requests() && RequestDirectives::of(headers).no_store;
         let shares = may_share && !is_own && !rules.not_shared.contains(&primary, rules.monotonic());
         let asked = Kept::of(&request, rules);
         // The load of the resource itself has a right of its own to all that it may lead to.
@@ -97,7 +97,7 @@ impl<S> End<S> {
                 if let Some(mut record) = record
                     && let Err(error) = record.chunk().await
                 {
-                    tracing::debug!(cache = %self.exchange.rules.name, %error, "a record of variants was lost");
+                    tracing::debug!(cache = %self.exchange.rules.settings.name, %error, "a record of variants was lost");
                 }
                 Ok(self.stored_now(arrived, body))
             }
@@ -114,7 +114,7 @@ impl<S> End<S> {
 
     fn status(&self) -> CacheStatusField<'static> {
         let mut status = CacheStatusField::forwarded(self.why);
-        status.key = self.exchange.rules.tells_key.then(|| self.lookup.key.to_string().into());
+        status.key = self.exchange.rules.settings.tells_key.then(|| self.lookup.key.to_string().into());
         status
     }
 
@@ -123,7 +123,7 @@ impl<S> End<S> {
         let mut status = self.status();
         status.stored = true;
         let Arrived { head, extensions, trailers } = arrived;
-        let head = Head::new(head, None, &self.exchange.rules.policy);
+        let head = Head::new(head, None, &self.exchange.rules.settings.policy);
         let mut response = self.respond(&head, body, trailers, false, status);
         *response.extensions_mut() = extensions;
         response
@@ -171,7 +171,7 @@ impl<S> End<S> {
                 if why.is_none_or(|why| !why.is_of_request()) {
                     rules.remove_in_background(self.lookup.key.clone());
                 }
-                let head = Head::new(head, None, &rules.policy);
+                let head = Head::new(head, None, &rules.settings.policy);
                 match stored {
                     Some(stored) => Ok(self.respond(&head, stored.body, Trailers::default(), true, status)),
                     None => Ok(self.lost()),
@@ -184,7 +184,7 @@ impl<S> End<S> {
                 let found = body.and_then(|body| Some((rules.head_of(&self.lookup.key, &body)?, body)));
                 // What has been validated is at hand, even if no layer has it any more.
                 let known = || {
-                    let head = Arc::new(Head::new(head, None, &rules.policy));
+                    let head = Arc::new(Head::new(head, None, &rules.settings.policy));
                     self.lookup.stored.take().map(|stored| (head, stored.body))
                 };
                 match found.or_else(known) {
@@ -207,7 +207,7 @@ impl<S> End<S> {
     fn stale<A>(&mut self, is_answer: bool, code: Option<StatusCode>) -> Option<Response<CacheBody<A>>> {
         let Stored { head, body } = self.lookup.stored.take()?;
         let rules = &self.exchange.rules;
-        let may_serve = match head.terms.verdict(&self.asked.headers, rules.now(), &rules.policy) {
+        let may_serve = match head.terms.verdict(&self.asked.headers, rules.now(), &rules.settings.policy) {
             Verdict::Validate { on_error, .. } if is_answer => on_error,
             Verdict::Validate { when_disconnected, .. } => when_disconnected,
             _ => true,

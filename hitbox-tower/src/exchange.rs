@@ -37,9 +37,9 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn of<Q>(request: &Request<Q>, rules: &Rules) -> Self {
-        let (uri, headers) = (rules.uri_of(request).into_owned(), request.headers().clone());
+        let (uri, headers) = (rules.settings.uri_of(request).into_owned(), request.headers().clone());
         // The rules for the response are those for one to a GET.
-        let is_by_body = rules.choice.is_by_body(request.extensions());
+        let is_by_body = rules.settings.choice.is_by_body(request.extensions());
         let method = if is_by_body { Method::GET } else { request.method().clone() };
         Self { method, uri, headers }
     }
@@ -53,7 +53,7 @@ impl Kept {
 fn is_cacheable<Q: Body>(request: &Request<Q>, rules: &Rules) -> bool {
     let has_body = request.body().size_hint().upper() != Some(0) && !request.body().is_end_stream();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !has_body;
-    (is_read || rules.choice.is_by_body(request.extensions()))
+    (is_read || rules.settings.choice.is_by_body(request.extensions()))
         && !is_conditional(request.headers())
         && !request.headers().contains_key(header::UPGRADE)
 }
@@ -65,13 +65,13 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
-        if rules.choice.by_body.is_some() {
+        if rules.settings.choice.by_body.is_some() {
             key_body::forget(request.extensions_mut());
         }
-        if let Some(by_body) = rules.by_body(&request) {
+        if let Some(by_body) = rules.settings.by_body(&request) {
             request = Box::pin(by_body.read(request)).await;
         }
-        let key = if is_cacheable(&request, &rules) { rules.key_of(&request) } else { None };
+        let key = if is_cacheable(&request, &rules) { rules.settings.key_of(&request) } else { None };
         let Some(key) = key else { return Box::pin(self.pass(request)).await };
         let watch = Watch::begin(&rules, &key);
         let lookup = lookup::look(&rules, &key, request.headers()).await;
@@ -80,7 +80,7 @@ impl<S> Exchange<S> {
             return Box::pin(self.go_on(request, key, lookup, why, watch)).await;
         };
         let label = stored.body.label();
-        let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.policy);
+        let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.settings.policy);
         match verdict {
             Verdict::Fresh | Verdict::StaleAllowed => {
                 let answer = self.hit(&request, lookup);
@@ -105,7 +105,7 @@ impl<S> Exchange<S> {
 
     fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup) -> Response<CacheBody<A>> {
         let mut status = CacheStatusField::hit();
-        status.key = self.rules.tells_key.then(|| lookup.key.to_string().into());
+        status.key = self.rules.settings.tells_key.then(|| lookup.key.to_string().into());
         let asked = Asked { method: request.method(), headers: request.headers() };
         match lookup.stored {
             Some(stored) => {
@@ -131,7 +131,7 @@ impl<S> Exchange<S> {
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
-        if rules.policy.heeds_requests() && RequestDirectives::of(request.headers()).only_if_cached {
+        if rules.settings.policy.heeds_requests() && RequestDirectives::of(request.headers()).only_if_cached {
             return Ok(rules.only_if_cached());
         }
         let answer = self.load(request, primary, lookup, why, true).await;
@@ -147,7 +147,7 @@ impl<S> Exchange<S> {
     {
         let Self { rules, inner } = self;
         let kept = Kept::of(&request, &rules);
-        let changes = is_unsafe(&kept.method) && rules.by_body(&request).is_none();
+        let changes = is_unsafe(&kept.method) && rules.settings.by_body(&request).is_none();
         Watch::passed(&rules);
         let mut response = inner.ask(request).await?;
         if changes {
@@ -180,7 +180,7 @@ impl<S> Exchange<S> {
             let lookup = lookup::look(&rules, &key, request.headers()).await;
             // Another may have done it while this waited for its turn.
             let Some(stored) = &lookup.stored else { return };
-            let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.policy);
+            let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.settings.policy);
             if verdict == Verdict::Fresh {
                 return;
             }
@@ -197,7 +197,7 @@ impl Rules {
     async fn invalidate(&self, asked: &Kept, status: StatusCode, headers: &HeaderMap) {
         for uri in invalidated_uris(&asked.method, &asked.uri, &asked.headers, status, headers) {
             if let Err(error) = self.purge_uri(&uri, &asked.headers).await {
-                tracing::warn!(cache = %self.name, %uri, %error, "what was changed could not be removed");
+                tracing::warn!(cache = %self.settings.name, %uri, %error, "what was changed could not be removed");
             }
         }
         if !status.is_success() && !status.is_redirection() {
@@ -208,7 +208,7 @@ impl Rules {
         if !groups.is_empty()
             && let Err(error) = self.cache.invalidate_tags(&groups).await
         {
-            tracing::warn!(cache = %self.name, %error, "groups could not be invalidated");
+            tracing::warn!(cache = %self.settings.name, %error, "groups could not be invalidated");
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The layer, and what it is told.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +8,20 @@ use hitbox::backend::wrap::AdmissionRule;
 use hitbox::backend::{Backend, IntoBackend, Wrap};
 use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Subject, Task, TaskKind, Timestamp};
 use hitbox::{Body as StoredBody, Cache, OffloadPool};
-use hitbox_http::{KeyRules, Policy, with_scheme};
+use hitbox_http::{KeyRules, Policy};
 use http::uri::Scheme;
-use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri};
+use http::{Extensions, HeaderName, Method, Uri};
 use http_body::Body;
 use tower_layer::Layer;
 
 use crate::body::BoxError;
-use crate::choice::{Choice, RequestHead, ResponseHead};
+use crate::choice::{RequestHead, ResponseHead};
 use crate::heads::{Head, Heads};
 use crate::key_body::{KeyBody, RequestBody};
 use crate::purge::Purge;
 use crate::recent::NotShared;
 use crate::service::CacheService;
+use crate::settings::Settings;
 
 /// Caches the responses of the service that it is put in front of, by the rules of HTTP (RFC 9111). Cloning is cheap; clones share
 /// everything.
@@ -44,14 +44,7 @@ pub struct CacheLayer {
 /// What all requests share.
 pub(crate) struct Rules {
     pub(crate) cache: Cache<()>,
-    pub(crate) name: String,
-    pub(crate) policy: Policy,
-    pub(crate) keys: KeyRules,
-    pub(crate) choice: Choice,
-    pub(crate) tag_fields: Vec<HeaderName>,
-    pub(crate) tells_key: bool,
-    original_uri: Option<OriginalUri>,
-    scheme: Option<Scheme>,
+    pub(crate) settings: Settings,
     #[cfg(feature = "status-page")]
     pub(crate) observer: std::sync::OnceLock<crate::status::Observer>,
     pub(crate) not_shared: NotShared,
@@ -60,49 +53,7 @@ pub(crate) struct Rules {
     offload: Arc<dyn Offload>,
 }
 
-type OriginalUri = Arc<dyn Fn(&Extensions) -> Option<Uri> + Send + Sync>;
-
 impl Rules {
-    /// The URI of a request, as its client said it.
-    pub(crate) fn uri_of<'r, Q>(&self, request: &'r Request<Q>) -> Cow<'r, Uri> {
-        let original = self.original_uri.as_ref().and_then(|original| original(request.extensions()));
-        let uri = original.map_or(Cow::Borrowed(request.uri()), Cow::Owned);
-        self.with_scheme(uri, request.headers())
-    }
-
-    /// A URI with the scheme that all have, if that is set.
-    pub(crate) fn with_scheme<'r>(&self, uri: Cow<'r, Uri>, request: &HeaderMap) -> Cow<'r, Uri> {
-        let scheme = self.scheme.as_ref().filter(|scheme| uri.scheme() != Some(scheme));
-        scheme.and_then(|scheme| with_scheme(&uri, request, scheme)).map_or(uri, Cow::Owned)
-    }
-
-    /// The key of a request, unless its user lets it pass.
-    pub(crate) fn key_of<Q>(&self, request: &Request<Q>) -> Option<CacheKey> {
-        let uri = self.uri_of(request);
-        let head = RequestHead::of(request, &uri);
-        if !self.choice.is_cached(&head) {
-            return None;
-        }
-        Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
-    }
-
-    /// How to read the body of a request, if it is a part of the key.
-    pub(crate) fn by_body<Q>(&self, request: &Request<Q>) -> Option<&KeyBody> {
-        let by_body = self.choice.by_body(request.method())?;
-        let uri = self.uri_of(request);
-        self.choice.is_cached(&RequestHead::of(request, &uri)).then_some(by_body)
-    }
-
-    /// Whether the URI alone is the key, and all of it.
-    pub(crate) fn is_keyed_by_uri_alone(&self) -> bool {
-        self.is_get_keyed_by_uri_alone() && self.choice.by_body.is_none()
-    }
-
-    /// The same of requests without a body.
-    pub(crate) fn is_get_keyed_by_uri_alone(&self) -> bool {
-        self.keys.is_of_uri_alone() && self.choice.parts.is_empty()
-    }
-
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -114,7 +65,7 @@ impl Rules {
 
     /// The head of a stored response.
     pub(crate) fn head_of(&self, key: &CacheKey, body: &StoredBody) -> Option<Arc<Head>> {
-        self.heads.of(key, body, self.cache.backend().layout(), &self.policy)
+        self.heads.of(key, body, self.cache.backend().layout(), &self.settings.policy)
     }
 
     /// Removes what is not right any more. It is not served meanwhile: it is stale.
@@ -122,7 +73,7 @@ impl Rules {
         let rules = self.clone();
         self.in_background(async move {
             if let Err(error) = rules.cache.remove(key).await {
-                tracing::debug!(cache = %rules.name, %error, "what is not right any more was not removed");
+                tracing::debug!(cache = %rules.settings.name, %error, "what is not right any more was not removed");
             }
         });
     }
@@ -144,7 +95,7 @@ impl Rules {
 
     fn register(&self, task: Task) {
         if let Err(refused) = self.offload.register(task) {
-            tracing::debug!(cache = %self.name, why = ?refused.why, "a validation in the background was not taken");
+            tracing::debug!(cache = %self.settings.name, why = ?refused.why, "a validation in the background was not taken");
         }
     }
 }
@@ -152,7 +103,7 @@ impl Rules {
 impl std::fmt::Debug for CacheLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CacheLayer")
-            .field("name", &self.rules.name)
+            .field("name", &self.rules.settings.name)
             .field("cache", &self.rules.cache)
             .finish_non_exhaustive()
     }
@@ -168,19 +119,8 @@ impl CacheLayer {
 
     /// Settings to start from.
     pub fn builder<Kind, T: IntoBackend<Kind>>(backend: T) -> CacheLayerBuilder<T::Backend> {
-        CacheLayerBuilder {
-            backend: backend.into_backend(),
-            name: "http".to_owned(),
-            policy: Policy::shared(),
-            keys: KeyRules::default(),
-            choice: Choice::default(),
-            tag_fields: Vec::new(),
-            tells_key: false,
-            original_uri: None,
-            scheme: None,
-            clock: None,
-            offload: None,
-        }
+        let (backend, settings) = (backend.into_backend(), Settings::default());
+        CacheLayerBuilder { backend, settings, clock: None, offload: None }
     }
 
     /// Removes responses from the cache.
@@ -211,21 +151,14 @@ impl<S> Layer<S> for CacheLayer {
 #[must_use]
 pub struct CacheLayerBuilder<B> {
     backend: B,
-    name: String,
-    policy: Policy,
-    keys: KeyRules,
-    choice: Choice,
-    tag_fields: Vec<HeaderName>,
-    tells_key: bool,
-    original_uri: Option<OriginalUri>,
-    scheme: Option<Scheme>,
+    settings: Settings,
     clock: Option<Arc<dyn Clock>>,
     offload: Option<Arc<dyn Offload>>,
 }
 
 impl<B> std::fmt::Debug for CacheLayerBuilder<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CacheLayerBuilder").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("CacheLayerBuilder").field("name", &self.settings.name).finish_non_exhaustive()
     }
 }
 
@@ -233,13 +166,13 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// The name of this cache: the prefix of its keys, and what `Cache-Status` calls it. `http` by default. Layers over one backend that
     /// stand before different services need different names: otherwise what one has stored for a path is served by the other.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.settings.name = name.into();
         self
     }
 
     /// What kind of cache it is, and what it does where the rules leave a choice.
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
+        self.settings.policy = policy;
         self
     }
 
@@ -247,13 +180,13 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// validated. **The cookies of requests do not count**: a handler that answers by a session needs them in the [key](Self::key), or a place
     /// outside of the layer. It changes the [policy](Self::policy), and has to come after that.
     pub fn ttl_when_unspecified(mut self, ttl: Duration) -> Self {
-        self.policy = self.policy.ttl_when_unspecified(ttl);
+        self.settings.policy = self.settings.policy.ttl_when_unspecified(ttl);
         self
     }
 
     /// What of a request the key consists of. By default scheme, authority, path and query.
     pub fn key(mut self, rules: impl FnOnce(KeyRules) -> KeyRules) -> Self {
-        self.keys = rules(self.keys);
+        self.settings.keys = rules(self.settings.keys);
         self
     }
 
@@ -278,7 +211,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
         name: impl Into<String>,
         part: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        self.choice.parts.push((name.into(), Arc::new(part)));
+        self.settings.choice.parts.push((name.into(), Arc::new(part)));
         self
     }
 
@@ -313,34 +246,34 @@ impl<B: Backend> CacheLayerBuilder<B> {
     where
         Q: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.choice.by_body = Some(KeyBody::new(methods, max_bytes, whole));
+        self.settings.choice.by_body = Some(KeyBody::new(methods, max_bytes, whole));
         self
     }
 
     /// Only these requests are answered from the cache, and their responses stored; all others go on to the service. A `POST`, `PUT` or
     /// `DELETE` among them still removes what is stored for its URI. A second call replaces the first.
     pub fn cache_if(mut self, takes: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.choice.cached = Some(Arc::new(takes));
+        self.settings.choice.cached = Some(Arc::new(takes));
         self
     }
 
     /// Of the responses that the rules let be stored only these are. A policy says more: see [`policy`](Self::policy).
     pub fn store_if(mut self, takes: impl Fn(&ResponseHead<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.choice.stored = Some(Arc::new(takes));
+        self.settings.choice.stored = Some(Arc::new(takes));
         self
     }
 
     /// Responses with longer bodies, in bytes, are not stored: whoever asks gets them as they come. By default the layers of the expression
     /// decide, each by its own bound.
     pub fn max_body(mut self, bytes: u64) -> Self {
-        self.choice.max_body = Some(bytes);
+        self.settings.choice.max_body = Some(bytes);
         self
     }
 
     /// Fields of responses that name their tags, separated by spaces or commas, such as `Surrogate-Key` and `Cache-Tag`:
     /// [`Purge::tag`] removes what carries them.
     pub fn tags_from(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.tag_fields = fields.into_iter().collect();
+        self.settings.tag_fields = fields.into_iter().collect();
         self
     }
 
@@ -357,7 +290,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// # Ok(()) }
     /// ```
     pub fn original_uri(mut self, find: impl Fn(&Extensions) -> Option<Uri> + Send + Sync + 'static) -> Self {
-        self.original_uri = Some(Arc::new(find));
+        self.settings.original_uri = Some(Arc::new(find));
         self
     }
 
@@ -365,13 +298,13 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// requests by HTTP/1 do, and those by HTTP/2 as of what they say: a resource would have two entries, and a change by one protocol would
     /// leave that of the other. URIs to [purge](Purge::uri) may say either then.
     pub fn scheme(mut self, scheme: Scheme) -> Self {
-        self.scheme = Some(scheme);
+        self.settings.scheme = Some(scheme);
         self
     }
 
     /// Whether `Cache-Status` tells the key. By default it does not.
     pub fn tell_key(mut self, tells: bool) -> Self {
-        self.tells_key = tells;
+        self.settings.tells_key = tells;
         self
     }
 
@@ -392,39 +325,21 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// # Errors
     /// If a setting is wrong.
     pub fn build(self) -> BackendResult<CacheLayer> {
-        let Self {
-            backend,
-            name,
-            policy,
-            keys,
-            choice,
-            tag_fields,
-            tells_key,
-            original_uri,
-            scheme,
-            clock,
-            offload,
-        } = self;
+        let Self { backend, settings, clock, offload } = self;
         let clock = clock.unwrap_or_else(|| backend.layout().clock().clone());
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock.clone()).build().shared());
         // Of some bodies it is known only at their end how long they are.
-        let backend = match choice.max_body {
+        let backend = match settings.choice.max_body {
             Some(most) => backend.into_shared().admission(AdmissionRule::UpTo(most)).into_shared(),
             None => backend.into_shared(),
         };
-        let builder = Cache::builder(backend).name(&name).clock(clock.clone()).offload(offload.clone());
+        let builder =
+            Cache::builder(backend).name(&settings.name).clock(clock.clone()).offload(offload.clone());
         let cache = builder.build()?;
         let (not_shared, heads) = (NotShared::new(), Heads::new());
         let rules = Rules {
             cache,
-            name,
-            policy,
-            keys,
-            choice,
-            tag_fields,
-            tells_key,
-            original_uri,
-            scheme,
+            settings,
             #[cfg(feature = "status-page")]
             observer: std::sync::OnceLock::new(),
             not_shared,

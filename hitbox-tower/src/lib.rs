@@ -18,6 +18,7 @@ mod recent;
 mod reqwest;
 mod respond;
 mod service;
+mod settings;
 #[cfg(feature = "status-page")]
 mod status;
 mod watch;

@@ -144,7 +144,7 @@ impl Load {
     fn unstored<A, E>(&self, unstored: &Unstored<A, E>) -> Loaded<Source> {
         match (unstored, &self.stored) {
             (Unstored::Validated(head), Some((_, generation))) => {
-                let (fresh, beyond) = head.kept(&self.rules.policy);
+                let (fresh, beyond) = head.kept(&self.rules.settings.policy);
                 let loaded = Loaded::body_not_modified(*generation);
                 loaded.ttl(fresh).stale(beyond).metadata(HEAD, head.encode())
             }
@@ -245,7 +245,7 @@ impl Load {
             (_, _, Some(storable)) => own(storable.into_response()),
             (stored, ..) => {
                 let error = stored.err().map(|error| error.to_string()).unwrap_or_default();
-                tracing::debug!(cache = %rules.name, error, "a response that came was lost");
+                tracing::debug!(cache = %rules.settings.name, error, "a response that came was lost");
                 Outcome::Unstored(Unstored::Lost)
             }
         }
@@ -256,7 +256,7 @@ impl Load {
         let rules = &self.rules;
         // What is removed from now on wins over it, too.
         let Some(permit) = self.permit.clone().filter(|_| self.is_current(tags)) else { return };
-        let (fresh, beyond) = head.kept(&rules.policy);
+        let (fresh, beyond) = head.kept(&rules.settings.policy);
         let mut entry = rules.cache.entry(self.primary.clone()).ttl(fresh).stale(beyond);
         for tag in tags {
             entry = entry.tag(tag);
@@ -264,21 +264,21 @@ impl Load {
         let entry = entry.metadata(VARIANTS, variants.encode());
         let stored = async { entry.write_body_under(permit).await?.finish().await };
         if let Err(error) = stored.await {
-            tracing::debug!(cache = %rules.name, %error, "a record of variants was not stored");
+            tracing::debug!(cache = %rules.settings.name, %error, "a record of variants was not stored");
         }
     }
 
     /// The record of variants lives as long as what it leads to.
     fn keep_record(&self, head: &StoredHead) {
         let rules = &self.rules;
-        let (fresh, beyond) = head.kept(&rules.policy);
+        let (fresh, beyond) = head.kept(&rules.settings.policy);
         let end = head.came + fresh.saturating_add(beyond);
         let Some((_, Some(kept))) = self.variants else { return };
         if kept >= end {
             return;
         }
         let (name, backend, primary) =
-            (rules.name.clone(), rules.cache.backend().clone(), self.primary.clone());
+            (rules.settings.name.clone(), rules.cache.backend().clone(), self.primary.clone());
         rules.in_background(async move {
             let longer = Write::times(primary, TimeChange::kept_until(Some(end)));
             let receipt = backend.write(Batch::one(longer)).await.into_one().unwrap_or_default();
@@ -312,18 +312,18 @@ impl Rules {
 
     /// With times and tags.
     fn described(&self, loaded: Loaded<Source>, head: &StoredHead, tags: &[String]) -> Loaded<Source> {
-        let (fresh, beyond) = head.kept(&self.policy);
+        let (fresh, beyond) = head.kept(&self.settings.policy);
         tags.iter().fold(loaded.ttl(fresh).stale(beyond), |loaded, tag| loaded.tag(tag))
     }
 
     /// The tags of a response: its groups, those that the fields of tags name, and its URI if the key has more than that.
     pub(crate) fn tags_of(&self, response: &HeaderMap, uri: &Uri, request: &HeaderMap) -> Vec<String> {
         let mut tags = groups_of(response, uri, request);
-        let lines = self.tag_fields.iter().flat_map(|field| response.get_all(field));
+        let lines = self.settings.tag_fields.iter().flat_map(|field| response.get_all(field));
         for line in lines.filter_map(|line| line.to_str().ok()) {
             tags.extend(line.split([' ', ',', '\t']).filter(|tag| !tag.is_empty()).map(str::to_owned));
         }
-        if !self.is_keyed_by_uri_alone() {
+        if !self.settings.is_keyed_by_uri_alone() {
             tags.push(self.uri_tag(uri, request));
         }
         tags

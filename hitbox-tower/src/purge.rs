@@ -18,7 +18,7 @@ pub struct Purge {
 
 impl std::fmt::Debug for Purge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Purge").field("name", &self.rules.name).finish_non_exhaustive()
+        f.debug_struct("Purge").field("name", &self.rules.settings.name).finish_non_exhaustive()
     }
 }
 
@@ -39,7 +39,7 @@ impl Purge {
     /// It may or may not have been removed, and is on its way to be.
     pub async fn uri(&self, uri: &Uri) -> BackendResult<()> {
         let none = HeaderMap::new();
-        self.rules.purge_uri(&self.rules.with_scheme(Cow::Borrowed(uri), &none), &none).await
+        self.rules.purge_uri(&self.rules.settings.with_scheme(Cow::Borrowed(uri), &none), &none).await
     }
 
     /// Makes all responses with a tag invalid, whatever their number.
@@ -72,12 +72,12 @@ impl Rules {
     /// Removes what is stored for a URI. Its authority is that of the request if it has none.
     pub(crate) async fn purge_uri(&self, uri: &Uri, request: &HeaderMap) -> BackendResult<()> {
         // Variants are found through the entry under this key.
-        let key = KeyRules::default().key(&self.name, uri, request);
-        if self.is_keyed_by_uri_alone() {
+        let key = KeyRules::default().key(&self.settings.name, uri, request);
+        if self.settings.is_keyed_by_uri_alone() {
             return self.cache.remove(key).await.map(drop);
         }
         let invalidated = self.cache.invalidate_tags(&[&self.uri_tag(uri, request)]).await;
-        if self.is_get_keyed_by_uri_alone() {
+        if self.settings.is_get_keyed_by_uri_alone() {
             // What was stored before bodies were parts of keys has the same key, and no tag.
             self.cache.remove(key).await?;
         }
@@ -86,6 +86,6 @@ impl Rules {
 
     /// The tag of all responses of one URI, where the key has more than that.
     pub(crate) fn uri_tag(&self, uri: &Uri, request: &HeaderMap) -> String {
-        self.keys.of_uri().key("uri", uri, request).to_string()
+        self.settings.keys.of_uri().key("uri", uri, request).to_string()
     }
 }

@@ -32,7 +32,7 @@ impl Rules {
         let status = status.with_ttl(stored.terms.freshness.lifetime, age);
         let told = |mut fields: HeaderMap| {
             if is_stored {
-                tell(&mut fields, &self.name, age.as_secs(), &status);
+                tell(&mut fields, &self.settings.name, age.as_secs(), &status);
             } else {
                 self.tell_status(&mut fields, &status);
             }
@@ -44,7 +44,7 @@ impl Rules {
             }
             _ => {
                 let headers = match is_stored {
-                    true => stored.answered(&self.name, age.as_secs(), status).fields.clone(),
+                    true => stored.answered(&self.settings.name, age.as_secs(), status).fields.clone(),
                     false => told(head.headers.clone()),
                 };
                 // Only a GET has ranges (RFC 9110, 14.2).
@@ -67,7 +67,7 @@ impl Rules {
 
     /// Tells what became of a request, after what caches nearer to the origin tell.
     pub(crate) fn tell_status(&self, headers: &mut HeaderMap, status: &CacheStatusField<'_>) {
-        if let Some(value) = status.to_value(&self.name) {
+        if let Some(value) = status.to_value(&self.settings.name) {
             headers.append(CACHE_STATUS, value);
         }
     }

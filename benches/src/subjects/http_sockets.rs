@@ -27,10 +27,10 @@ pub(super) fn subject() -> Subject {
     let title =
         "A response of 1 KiB through sockets, 32 connections, one thread for the server and one for the load";
     Subject::new("http_sockets", title, Measure::Time)
-        .operation("a constant", |_| requests(service()))
-        .operation("hit in memory", |_| requests(service().layer(CacheLayer::new(memory()))))
+        .operation("a constant", |_| requests(Server::start(service())))
+        .operation("hit in memory", |_| requests(Server::start(service().layer(CacheLayer::new(memory())))))
         // A hit does not come through the router.
-        .operation("hit in memory, around the router", |_| requests(around(service())))
+        .operation("hit in memory, around the router", |_| requests(Server::start(around(service()))))
         // Nine tenths of the requests per second.
         .target("hit in memory", "a constant", 1.0 / 0.9)
         .target("hit in memory, around the router", "a constant", 1.0 / 0.9)
@@ -74,14 +74,7 @@ impl Drop for Server {
     }
 }
 
-fn requests<S>(app: S) -> Repeat
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
-    let server = Server::start(app);
+fn requests(server: Server) -> Repeat {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let connect = || runtime.block_on(TcpStream::connect(server.address)).expect("a connection");
     let mut connections: Vec<Connection> =

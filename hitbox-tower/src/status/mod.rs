@@ -61,7 +61,7 @@ pub struct StatusPage {
 
 impl std::fmt::Debug for StatusPage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StatusPage").field("name", &self.rules.name).finish_non_exhaustive()
+        f.debug_struct("StatusPage").field("name", &self.rules.settings.name).finish_non_exhaustive()
     }
 }
 
@@ -152,7 +152,7 @@ impl StatusPage {
     fn status(&self, may_purge: bool) -> Option<Status<'_>> {
         let rules = &self.rules;
         let observed = rules.observer.get()?.observed(rules.monotonic(), rules.now());
-        Some(Status { name: &rules.name, observed, cache: rules.cache.statistics(), may_purge })
+        Some(Status { name: &rules.settings.name, observed, cache: rules.cache.statistics(), may_purge })
     }
 
     async fn purge(&self, target: Target) -> BackendResult<Purged> {
@@ -186,7 +186,7 @@ impl StatusPage {
                 Ok(target) => match self.purge(target).await {
                     Ok(purged) => json(&purged),
                     Err(error) => {
-                        tracing::warn!(cache = %self.rules.name, %error, "a purge from the status page failed");
+                        tracing::warn!(cache = %self.rules.settings.name, %error, "a purge from the status page failed");
                         plain(StatusCode::BAD_GATEWAY, format!("it may still be there: {error}\n").into())
                     }
                 },
