@@ -130,9 +130,10 @@ impl Load {
             request.headers_mut().append("surrogate-capability", capability);
         }
         let asked = rules.now();
-        let response = inner.ask(request).await.map_err(Unstored::Failed)?;
+        let mut response = inner.ask(request).await.map_err(Unstored::Failed)?;
         let came = rules.now();
-        let by_client = response.extensions().get::<NotToStore>().map(|NotToStore(why)| *why);
+        // It is for this layer, and for none around it.
+        let by_client = response.extensions_mut().remove::<NotToStore>().map(|NotToStore(why)| why);
         if let Some((head, _)) = &self.stored
             && response.status() == StatusCode::NOT_MODIFIED
             // It says nothing of what is stored here.

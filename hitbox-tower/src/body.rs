@@ -56,14 +56,14 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Whole { bytes: None } }
     }
 
-    /// All of it.
-    #[cfg(feature = "status-page")]
-    pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self { kind: Kind::Whole { bytes: Some(bytes) } }
+    /// Whether it is read from the cache, or into it.
+    pub(crate) fn is_stored(&self) -> bool {
+        !matches!(self.kind, Kind::Passed { .. })
     }
 
-    pub(crate) fn text(text: &'static str) -> Self {
-        Self { kind: Kind::Whole { bytes: Some(Bytes::from_static(text.as_bytes())) } }
+    /// All of it.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self { kind: Kind::Whole { bytes: Some(bytes) } }
     }
 
     /// What is left of a stored body, which is so many bytes if anybody knows.

@@ -1,7 +1,10 @@
 //! One request: what is stored answers it, or the service does.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use hitbox::core::CacheKey;
 use hitbox_http::{
     CacheStatusField, Forwarded, RequestDirectives, Verdict, invalidated_groups, invalidated_uris,
@@ -24,6 +27,9 @@ pub(crate) struct Exchange<S> {
     pub(crate) rules: Arc<Rules>,
     pub(crate) inner: S,
 }
+
+/// A validation in the background is given up if its response has not begun after so long.
+const LONGEST_VALIDATION: Duration = Duration::from_secs(60);
 
 pub(crate) type Answer<A, E> = Result<Response<CacheBody<A>>, E>;
 
@@ -184,9 +190,14 @@ impl<S> Exchange<S> {
             if verdict == Verdict::Fresh {
                 return;
             }
-            let Ok(answer) = self.load(request, key, lookup, Forwarded::Stale, true).await else { return };
+            let load = self.load(request, key, lookup, Forwarded::Stale, true);
+            // Others wait for their turn.
+            let answer = match select(pin!(load), rules.sleep(LONGEST_VALIDATION)).await {
+                Either::Left((Ok(answer), _)) if answer.body().is_stored() => answer,
+                Either::Left(_) | Either::Right(_) => return,
+            };
             // It is stored as it is read.
-            let mut body = std::pin::pin!(answer.into_body());
+            let mut body = pin!(answer.into_body());
             while let Some(Ok(_)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
         });
     }

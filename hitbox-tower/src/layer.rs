@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hitbox::backend::wrap::AdmissionRule;
 use hitbox::backend::{Backend, IntoBackend, Wrap};
-use hitbox::core::{BackendResult, CacheKey, Clock, Offload, Subject, Task, TaskKind, Timestamp};
+use hitbox::core::{BackendResult, BoxFuture, CacheKey, Clock, Offload, Subject, Task, TaskKind, Timestamp};
 use hitbox::{Body as StoredBody, Cache, OffloadPool};
 use hitbox_http::{KeyRules, Policy};
 use http::uri::Scheme;
@@ -56,6 +56,10 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(crate) fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        self.clock.sleep(time)
     }
 
     /// Time since the start of the process.

@@ -77,10 +77,8 @@ impl Rules {
             return self.cache.remove(key).await.map(drop);
         }
         let invalidated = self.cache.invalidate_tags(&[&self.uri_tag(uri, request)]).await;
-        if self.settings.is_get_keyed_by_uri_alone() {
-            // What was stored before bodies were parts of keys has the same key, and no tag.
-            self.cache.remove(key).await?;
-        }
+        // What was stored before keys had more may have this key, and no tag.
+        self.cache.remove(self.settings.keys.of_uri().key(&self.settings.name, uri, request)).await?;
         invalidated.map(drop)
     }
 

@@ -1,5 +1,6 @@
 //! Answers that are made of stored responses.
 
+use bytes::Bytes;
 use hitbox::Body;
 use hitbox_http::{CacheStatusField, Precondition, Requested, StoredHead, requested_range};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -79,7 +80,7 @@ impl Rules {
 
     /// There is no answer.
     pub(crate) fn refuse<A>(&self, code: StatusCode, why: &'static str) -> Response<CacheBody<A>> {
-        let mut response = Response::new(CacheBody::text(why));
+        let mut response = Response::new(CacheBody::whole(Bytes::from_static(why.as_bytes())));
         *response.status_mut() = code;
         let plain = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);

@@ -72,11 +72,7 @@ impl Settings {
 
     /// Whether the URI alone is the key, and all of it.
     pub(crate) fn is_keyed_by_uri_alone(&self) -> bool {
-        self.is_get_keyed_by_uri_alone() && self.choice.by_body.is_none()
-    }
-
-    /// The same of requests without a body.
-    pub(crate) fn is_get_keyed_by_uri_alone(&self) -> bool {
-        self.keys.is_of_uri_alone() && self.choice.parts.is_empty()
+        let Choice { parts, by_body, .. } = &self.choice;
+        self.keys.is_of_uri_alone() && parts.is_empty() && by_body.is_none()
     }
 }

@@ -174,9 +174,10 @@ impl StatusPage {
             Some("purge") if *head.method != Method::POST => {
                 refuse(StatusCode::METHOD_NOT_ALLOWED, "this is a POST\n")
             }
-            Some("purge" | "status.json") if is_of_other_site(&head) => {
-                refuse(StatusCode::FORBIDDEN, "this is for the page alone\n")
-            }
+            Some("purge" | "status.json") if is_of_other_site(&head) => refuse(
+                StatusCode::FORBIDDEN,
+                "this is for the page alone; a proxy in front of it has to leave `Host` as it is\n",
+            ),
             Some("purge") if !may_purge => refuse(StatusCode::FORBIDDEN, "you may not purge\n"),
             Some("purge") if !head.headers.contains_key(PURGE_FIELD) => {
                 refuse(StatusCode::FORBIDDEN, "a request to purge has a field `x-purge`\n")

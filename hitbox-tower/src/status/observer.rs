@@ -13,7 +13,7 @@ use super::hot_keys::{HotKey, HotKeys};
 
 /// Of so many requests one is looked at closely.
 const SAMPLED: u8 = 8;
-/// The history has a point for so many seconds, and so many points: ten minutes.
+/// The history has a point for so many seconds in which anybody asked, and so many points: ten minutes.
 const STEP: Duration = Duration::from_secs(5);
 const POINTS: usize = 120;
 /// Times are those of the last so many seconds, or of up to twice as many.
@@ -72,7 +72,7 @@ pub(crate) struct Latency {
 /// All of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Observed {
-    /// One point for five seconds, the last one now.
+    /// One point for five seconds in which anybody asked, the last one now; what lies between points that are further apart is a pause.
     pub(crate) history: Vec<Point>,
     pub(crate) latency: Vec<Latency>,
     pub(crate) hot_keys: Vec<HotKey>,
@@ -209,7 +209,9 @@ impl Observer {
         let points = self.due(due, at);
         let history = &mut self.samples().history;
         history.extend(points);
-        while history.len() > POINTS {
+        // One that is older says what there was before.
+        let is_old = |point: &Point| at.saturating_sub(point.at) > millis(STEP) * POINTS as u64;
+        while history.len() > POINTS || history.get(1).is_some_and(is_old) {
             history.pop_front();
         }
     }

@@ -233,6 +233,39 @@ mod reqwest_clients {
         assert_eq!(moved.text().await.expect("a text"), "of b");
     }
 
+    /// A proxy: what its client was redirected to answers its own URI.
+    #[tokio::test]
+    async fn what_a_client_was_redirected_to_is_stored_by_a_server_before_it() {
+        let (origin, seen) = origin(Arc::new(|request, count| {
+            Box::pin(async move {
+                if request.uri().path() == "/moved" {
+                    let mut moved = answer(&[("location", "/there")], "");
+                    *moved.status_mut() = StatusCode::FOUND;
+                    return moved;
+                }
+                answer(&[("cache-control", "max-age=60")], format!("answer {count}"))
+            })
+        }))
+        .await;
+        let within =
+            CacheLayer::builder(memory_at(&clock())).policy(Policy::private()).build().expect("a layer");
+        let client = cached(&within, &Sent::default());
+        let proxy = tower::service_fn(move |_: http::Request<reqwest::Body>| {
+            let asked = client.get(format!("{origin}/moved")).send();
+            async move { asked.await.map(http::Response::<reqwest::Body>::from) }
+        });
+        let mut service = tower::Layer::layer(&CacheLayer::new(memory_at(&clock())), proxy);
+        for _ in 0..2 {
+            let request =
+                http::Request::get("http://shop/a").body(reqwest::Body::default()).expect("a request");
+            let response = tower::Service::call(&mut service, request).await.expect("an answer");
+            let body =
+                http_body_util::BodyExt::collect(response.into_body()).await.expect("all of it").to_bytes();
+            assert_eq!(body, "answer 2");
+        }
+        assert_eq!(seen.count(), 2, "it is stored");
+    }
+
     /// The sender says who asks, and the cache does not see it.
     #[tokio::test]
     async fn what_varies_by_what_the_sender_adds_is_not_stored() {

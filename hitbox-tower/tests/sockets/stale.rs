@@ -1,11 +1,16 @@
 //! What is stale: served while it is validated, or since the origin fails, or not at all.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
 use http::StatusCode;
 
-use crate::common::{answer, fields, serve};
+use crate::common::{answer, fields, serve, until};
 
 #[tokio::test]
 async fn a_stale_answer_is_served_while_it_is_validated() {
@@ -16,8 +21,7 @@ async fn a_stale_answer_is_served_while_it_is_validated() {
     assert_eq!((stale.text(), stale.field("age"), stale.is_hit()), ("answer 1", Some("20"), true));
     assert_eq!(stale.field("cache-status"), Some("http;hit;ttl=-10;detail=\"moka\""));
     served.until_asked(2).await;
-    crate::common::until("the new one is stored", async || served.get("/a", &[]).await.text() == "answer 2")
-        .await;
+    until("the new one is stored", async || served.get("/a", &[]).await.text() == "answer 2").await;
     assert_eq!(served.seen.count(), 2);
     served.advance(41);
     assert_eq!(served.get("/a", &[]).await.text(), "answer 3");
@@ -108,7 +112,7 @@ async fn what_is_never_fresh_may_be_served_stale() {
 #[tokio::test]
 async fn an_error_is_answered_with_what_is_stale_if_the_policy_says_so() {
     let clock = crate::common::clock();
-    let policy = hitbox_tower::Policy::shared().stale_on_error(std::time::Duration::from_secs(60));
+    let policy = hitbox_tower::Policy::shared().stale_on_error(Duration::from_secs(60));
     let layer = hitbox_tower::CacheLayer::builder(crate::common::memory_at(&clock)).policy(policy);
     let fails = Arc::new(AtomicBool::new(false));
     let origin = failing(&[("cache-control", "max-age=10")], fails.clone());
@@ -119,4 +123,52 @@ async fn an_error_is_answered_with_what_is_stale_if_the_policy_says_so() {
     assert_eq!(served.get("/a", &[]).await.text(), "answer 1");
     served.advance(60);
     assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// Its answer is for itself alone, so that it is no load that others wait for.
+const ALICE: &[(&str, &str)] = &[("authorization", "alice")];
+const LONG_STALE: &[(&str, &str)] = &[("cache-control", "public, max-age=60, stale-while-revalidate=6000")];
+
+/// A validation that hangs does not keep later ones from the response.
+#[tokio::test]
+async fn a_validation_that_hangs_is_given_up() {
+    let served = serve(Arc::new(|_, count| {
+        Box::pin(async move {
+            if count == 2 {
+                std::future::pending::<()>().await;
+            }
+            answer(LONG_STALE, format!("answer {count}"))
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    served.advance(61);
+    assert_eq!(served.get("/a", ALICE).await.text(), "answer 1");
+    served.until_asked(2).await;
+    served.advance(61);
+    until("it is validated", async || served.get("/a", ALICE).await.text() == "answer 3").await;
+}
+
+/// Nobody reads an answer in the background that is not stored.
+#[tokio::test]
+async fn an_answer_without_an_end_keeps_nobody() {
+    let served = serve(Arc::new(|_, count| {
+        Box::pin(async move {
+            match count {
+                1 => answer(LONG_STALE, "answer 1"),
+                _ => {
+                    let endless = stream::pending::<Result<Bytes, Infallible>>();
+                    answer(&[("cache-control", "no-store")], Body::from_stream(endless))
+                }
+            }
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    served.advance(61);
+    assert_eq!(served.get("/a", ALICE).await.text(), "answer 1");
+    served.until_asked(2).await;
+    let limit = Duration::from_secs(20);
+    let end = tokio::time::timeout(limit, served.layer.cache().shutdown(limit)).await.expect("it ends");
+    assert!(end.is_clean(), "{end:?}");
 }
