@@ -1,6 +1,6 @@
 //! Invalidation through caches: random histories against a model, and what the typed API says.
 //!
-//! `HITBOX_OPERATIONS` sets how many operations the histories have (1,000,000 by default), `HITBOX_SEED` replays their
+//! `HITBOX_OPERATIONS` sets how many operations the histories have (300,000 by default), `HITBOX_SEED` replays their
 //! programs.
 
 use std::path::Path;
@@ -258,6 +258,9 @@ fn histories(operations: u64, way: Way) -> Result<(), String> {
         let volatile = Arc::new(Model::new(operations));
         let mut random = StdRng::seed_from_u64(seed);
         for round in 0..operations.div_ceil(OPERATIONS_PER_TASK * TASKS) {
+            if round % 50 == 0 {
+                eprintln!("round {round}");
+            }
             let pool = OffloadPool::builder().build();
             let (backends, disk) = open(folder.path(), round, &pool).await;
             let handles = backends.map(|backend| Handle::new(backend, &pool, way));
@@ -285,7 +288,7 @@ fn histories(operations: u64, way: Way) -> Result<(), String> {
 
 #[test]
 fn no_read_after_an_invalidation_sees_what_began_before_it() {
-    let operations = number_from("HITBOX_OPERATIONS").unwrap_or(1_000_000);
+    let operations = number_from("HITBOX_OPERATIONS").unwrap_or(300_000);
     histories(operations, Way::ByEpochs).expect("what is invalidated stays so");
 }
 
