@@ -44,13 +44,13 @@ impl InFlightBodies {
 
 impl Layout {
     /// Follows the last body that was begun under a key, of those since whose beginning the key was not written, and nothing that they
-    /// carry was invalidated.
+    /// carry was invalidated. One whose beginning is neither held any more nor in a layer is left out.
     pub(crate) fn follow(&self, key: &CacheKey) -> Option<Follower> {
         let bodies = self.in_flight().lock().get(key)?.clone();
         let is_current = |followed: &Arc<Followed>| {
             let scopes = followed.entry.details().map_or(&[][..], |details| &details.scopes);
             let permit = &followed.permit;
-            permit.is_current() && !self.is_superseded(key, scopes, permit) && !followed.is_aborted()
+            permit.is_current() && !self.is_superseded(key, scopes, permit) && followed.lock().has_beginning()
         };
         let last = bodies.into_iter().rev().find(is_current)?;
         Some(Follower::of(last, false))
@@ -111,6 +111,13 @@ impl Progress {
         !self.is_settled() && self.written.as_ref().is_some_and(|part| !part.has_ended())
     }
 
+    /// Whether somebody can read it from its beginning: there is no gap between what layers have and what is held, or it is about
+    /// to be closed.
+    fn has_beginning(&self) -> bool {
+        let is_aborted = matches!(self.state, State::Aborted(_));
+        !is_aborted && (self.held.start() <= self.readable() || self.is_being_written())
+    }
+
     /// Whether nothing changes any more.
     const fn is_settled(&self) -> bool {
         matches!(self.state, State::Complete { is_settled: true } | State::Aborted(_))
@@ -152,10 +159,6 @@ impl Progress {
 impl Followed {
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_aborted(&self) -> bool {
-        matches!(self.lock().state, State::Aborted(_))
     }
 
     /// Waits until the leader takes something, or leaves, that was so far behind.
@@ -256,8 +259,7 @@ impl InFlightBody {
 
     /// The one for whom it is loaded: others get no further ahead than it can be held in memory.
     pub fn lead(&self) -> Follower {
-        self.followed.lock().leader = Some(Leader { at: 0, is_awaited: true });
-        Follower::of(self.followed.clone(), true)
+        self.follow().lead()
     }
 
     /// The next chunk has come.
@@ -356,9 +358,16 @@ impl Follower {
         Self::of(self.followed.clone(), false)
     }
 
+    /// Another, for whom the same body is loaded: what it has not taken is held for it.
+    #[must_use]
+    pub fn lead(&self) -> Self {
+        self.followed.lock().leader = Some(Leader { at: 0, is_awaited: true });
+        Self::of(self.followed.clone(), true)
+    }
+
     /// Whether the body does not come to its end.
     pub fn is_aborted(&self) -> bool {
-        self.followed.is_aborted()
+        matches!(self.followed.lock().state, State::Aborted(_))
     }
 
     /// Whoever waits for the leader is told where it is. One that has all that it wants is waited for no more.
@@ -374,6 +383,12 @@ impl Follower {
             }
         });
         self.leads = !is_done;
+    }
+
+    fn has_read(&mut self, chunk: &Bytes) {
+        self.at.start += chunk.len() as u64;
+        self.has_sought = false;
+        self.has_moved();
     }
 
     fn failed(&self, error: BackendError) -> BackendError {
@@ -448,6 +463,18 @@ impl BodyReader for Follower {
         Ok(())
     }
 
+    fn chunk_at_once(&mut self) -> Option<BackendResult<Option<Bytes>>> {
+        match self.next() {
+            Ok(Next::Chunk(chunk)) => {
+                self.has_read(&chunk);
+                Some(Ok(Some(chunk)))
+            }
+            Ok(Next::End) => Some(Ok(None)),
+            Ok(Next::Wait | Next::Written(..)) => None,
+            Err(error) => Some(Err(self.failed(error))),
+        }
+    }
+
     async fn chunk(&mut self) -> BackendResult<Option<Bytes>> {
         let followed = self.followed.clone();
         loop {
@@ -464,9 +491,7 @@ impl BodyReader for Follower {
                     continue;
                 }
             };
-            self.at.start += chunk.len() as u64;
-            self.has_sought = false;
-            self.has_moved();
+            self.has_read(&chunk);
             return Ok(Some(chunk));
         }
     }

@@ -19,6 +19,7 @@ const CRATES: &[&str] = &[
     "hitbox",
     "hitbox-http",
     "hitbox-tower",
+    "hitbox-pingora",
 ];
 
 pub(crate) fn run(bless: bool) -> Outcome {

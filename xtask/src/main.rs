@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `tidy`, `deny`, `features`, `api`, `behaviours`, `http-conformance`,
+//! The project's own commands: `cargo xtask install`, `test`, `tidy`, `deny`, `features`, `api`, `behaviours`, `http-conformance`,
 //! `instructions`, `bench`, `heap`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod features;
 mod fuzz;
 mod heap;
 mod http_conformance;
+mod install;
 mod run;
 mod soak;
 mod test;
@@ -31,7 +32,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Finds or installs what the tests need, and runs every test and doctest of the workspace.
+    /// Finds or installs what building and testing the workspace needs beside Rust.
+    Install,
+    /// The same, and runs every test and doctest of the workspace.
     Test,
     /// Checks what no compiler does: layering, module docs, file sizes, fences.
     Tidy,
@@ -83,6 +86,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Install => install::run(),
         Command::Test => test::run(),
         Command::Tidy => tidy::run(),
         Command::Deny => deny::run(),

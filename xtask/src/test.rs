@@ -1,8 +1,9 @@
 //! Every test of the workspace, and before them what they need.
 
-use crate::run::{self, Outcome, install, is_there};
+use crate::install;
+use crate::run::{self, Outcome, is_there};
 
-/// Installs `redis-server` and a browser if they are missing, then runs tests and doctests.
+/// Installs what is missing, then runs tests and doctests.
 pub(crate) fn run() -> Outcome {
     run_named("")?;
     run::run("cargo", &["test", "--workspace", "--all-features", "--doc"])
@@ -11,9 +12,7 @@ pub(crate) fn run() -> Outcome {
 /// Runs those tests whose names have this in them, always of the whole workspace: what other selections need is built
 /// again, with other features, and takes as much of the disk once more.
 pub(crate) fn run_named(part: &str) -> Outcome {
-    install("redis-server", "redis-server", "the tests need redis-server 6.2 or newer")?;
-    install("chromium", "chromium", "the test of the status page needs a browser")?;
-    install("chromedriver", "chromium-driver", "the test of the status page needs chromedriver")?;
+    install::run()?;
     if is_there("cargo-nextest") {
         run::run("cargo", &["nextest", "run", "--workspace", "--all-features", part])
     } else {

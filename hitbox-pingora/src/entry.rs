@@ -1,0 +1,121 @@
+//! What a response of Pingora is in a backend: a body whose entry carries the metadata.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hitbox_backend::operation::BodyReader;
+use hitbox_core::{BackendLabel, CacheKey, CacheValue, Details, Lifetime, Scope, Timestamp};
+use pingora_cache::CacheMeta;
+use pingora_cache::key::{CacheHashKey, CompactCacheKey, str2hex};
+use pingora_error::Result;
+
+/// Names of the metadata: Pingora's own two halves of a [`CacheMeta`], and the user whose quota the entry counts to.
+const INTERNAL: &str = "pingora.internal";
+const HEADER: &str = "pingora.header";
+const USER_TAG: &str = "pingora.user_tag";
+
+const PRIMARY: &str = "primary";
+const VARIANCE: &str = "variance";
+
+/// Where a response that was found is stored. It is in the [extensions](CacheMeta::extensions) of its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The dotted path of the layer that has it, as `outer.inner.moka`.
+    pub layer: BackendLabel,
+    /// Tells this body from others that were stored under the same key before or after it.
+    pub generation: u64,
+}
+
+/// Tags of a response, by which [`BackendStorage::invalidate_tags`](crate::BackendStorage::invalidate_tags) finds it. Put them into
+/// the [extensions](CacheMeta::extensions_mut) of its metadata before it is stored, in `response_cache_filter`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags(pub Vec<String>);
+
+/// The key of a backend for one of Pingora's.
+pub(crate) fn key_of(name: &str, key: &impl CacheHashKey) -> CacheKey {
+    let builder = CacheKey::builder(name).part(PRIMARY, key.primary());
+    match key.variance() {
+        None => builder.build(),
+        Some(variance) => builder.part(VARIANCE, variance).build(),
+    }
+}
+
+/// The key of Pingora's for one of a backend; nothing if it is of somebody else.
+pub(crate) fn compact_key(name: &str, key: &CacheKey, entry: &CacheValue<()>) -> Option<CompactCacheKey> {
+    if key.prefix() != name || key.has_namespace() {
+        return None;
+    }
+    let (mut primary, mut variance) = (None, None);
+    for part in key.parts() {
+        let hash = str2hex(std::str::from_utf8(part.value?).ok()?)?;
+        match part.name {
+            PRIMARY => primary = Some(hash),
+            VARIANCE => variance = Some(Box::new(hash)),
+            _ => return None,
+        }
+    }
+    let user_tag = entry.details().and_then(|details| details.metadata.get(USER_TAG));
+    let user_tag = user_tag.map_or_else(String::new, |tag| String::from_utf8_lossy(tag).into_owned());
+    Some(CompactCacheKey { primary: primary?, variance, user_tag: user_tag.into_boxed_str() })
+}
+
+/// The metadata under which a response is stored.
+pub(crate) fn metadata_of(meta: &CacheMeta, user_tag: &str) -> Result<BTreeMap<String, Bytes>> {
+    let (internal, header) = meta.serialize()?;
+    let mut metadata =
+        BTreeMap::from([(INTERNAL.to_owned(), internal.into()), (HEADER.to_owned(), header.into())]);
+    if !user_tag.is_empty() {
+        metadata.insert(USER_TAG.to_owned(), Bytes::copy_from_slice(user_tag.as_bytes()));
+    }
+    Ok(metadata)
+}
+
+/// How long a response stays: it is fresh until Pingora says otherwise, and kept for its windows of serving stale, and so much longer.
+pub(crate) fn lifetime_of(meta: &CacheMeta, keep_stale: Duration) -> Lifetime {
+    let fresh_until = Timestamp::from(meta.fresh_until());
+    let window = meta.stale_while_revalidate_sec().max(meta.stale_if_error_sec());
+    let expire = fresh_until + Duration::from_secs(window.into()) + keep_stale;
+    Lifetime::new(Some(fresh_until), Some(expire), None)
+}
+
+/// The entry of a response without its body.
+pub(crate) fn entry_of(
+    meta: &CacheMeta,
+    user_tag: &str,
+    keep_stale: Duration,
+    now: Timestamp,
+) -> Result<CacheValue<()>> {
+    let mut details = Details::default();
+    details.metadata = metadata_of(meta, user_tag)?;
+    let tags = meta.extensions().get::<Tags>();
+    details.scopes = tags.into_iter().flat_map(|tags| &tags.0).map(|tag| Scope::tag(tag.as_str())).collect();
+    Ok(CacheValue::new(())
+        .with_lifetime(lifetime_of(meta, keep_stale))
+        .with_created(Some(now))
+        .with_details(details))
+}
+
+/// The metadata of a response that was found; nothing if it has none of Pingora's.
+pub(crate) fn meta_of(body: &dyn BodyReader) -> Result<Option<CacheMeta>> {
+    let entry = body.entry();
+    let Some(details) = entry.details() else { return Ok(None) };
+    let (Some(internal), Some(header)) = (details.metadata.get(INTERNAL), details.metadata.get(HEADER))
+    else {
+        return Ok(None);
+    };
+    let mut meta = CacheMeta::deserialize(internal, header)?;
+    // Whoever expires it changes its times, and not its metadata.
+    if let Some(fresh_until) = entry.lifetime().fresh_until()
+        && fresh_until < Timestamp::from(meta.fresh_until())
+    {
+        meta.expire_at(system_time(fresh_until));
+    }
+    meta.extensions_mut().insert(Stored { layer: body.label(), generation: body.generation() });
+    Ok(Some(meta))
+}
+
+fn system_time(at: Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(at.as_millis())
+}
