@@ -10,6 +10,8 @@ use pingora_cache::CacheMeta;
 use pingora_cache::key::{CacheHashKey, CompactCacheKey, str2hex};
 use pingora_error::Result;
 
+use crate::purges::Moment;
+
 /// Names of the metadata: Pingora's own two halves of a [`CacheMeta`], and the user whose quota the entry counts to.
 const INTERNAL: &str = "pingora.internal";
 const HEADER: &str = "pingora.header";
@@ -26,7 +28,13 @@ pub struct Stored {
     pub layer: BackendLabel,
     /// Tells this body from others that were stored under the same key before or after it.
     pub generation: u64,
+    /// The end of freshness of what was found.
+    pub(crate) fresh_until: Option<Timestamp>,
 }
+
+/// When a response was asked for, in the extensions of its key.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked(pub(crate) Moment);
 
 /// Tags of a response, by which [`BackendStorage::invalidate_tags`](crate::BackendStorage::invalidate_tags) finds it. Put them into
 /// the [extensions](CacheMeta::extensions_mut) of its metadata before it is stored, in `response_cache_filter`.
@@ -64,6 +72,8 @@ pub(crate) fn compact_key(name: &str, key: &CacheKey, entry: &CacheValue<()>) ->
 /// The metadata under which a response is stored.
 pub(crate) fn metadata_of(meta: &CacheMeta, user_tag: &str) -> Result<BTreeMap<String, Bytes>> {
     let (internal, header) = meta.serialize()?;
+    // It takes more than it can read.
+    CacheMeta::deserialize(&internal, &header)?;
     let mut metadata =
         BTreeMap::from([(INTERNAL.to_owned(), internal.into()), (HEADER.to_owned(), header.into())]);
     if !user_tag.is_empty() {
@@ -112,7 +122,11 @@ pub(crate) fn meta_of(body: &dyn BodyReader) -> Result<Option<CacheMeta>> {
     {
         meta.expire_at(system_time(fresh_until));
     }
-    meta.extensions_mut().insert(Stored { layer: body.label(), generation: body.generation() });
+    meta.extensions_mut().insert(Stored {
+        layer: body.label(),
+        generation: body.generation(),
+        fresh_until: entry.lifetime().fresh_until(),
+    });
     Ok(Some(meta))
 }
 

@@ -6,7 +6,13 @@ mod admit;
 mod entry;
 mod hit;
 mod miss;
+mod purges;
 mod storage;
+
+/// The chapter of the book, so that its examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/pingora.md")]
+mod book {}
 
 pub use admit::Admitted;
 pub use entry::{Stored, Tags};

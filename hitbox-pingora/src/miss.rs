@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -67,6 +68,9 @@ impl Writers {
     }
 }
 
+/// Whether the response was purged since it was asked for.
+pub(crate) type WasPurged = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Stores a response as it comes.
 pub(crate) struct BodyMiss {
     writers: Arc<Writers>,
@@ -75,12 +79,24 @@ pub(crate) struct BodyMiss {
     clock: Arc<dyn Clock>,
     offload: Arc<dyn Offload>,
     permit: Arc<LoadPermit>,
+    purged: WasPurged,
+    leader: LeadersPace,
     /// Bytes of the metadata.
     head: u64,
     written: u64,
     /// Taken when it is finished. Nobody waits for the lock: it is there since writers of layers cannot be shared by threads.
     parts: Mutex<Option<Parts>>,
 }
+
+/// Where the one is for whom the response was asked for, and since when.
+#[derive(Default)]
+struct LeadersPace {
+    at: u64,
+    since: Option<Duration>,
+}
+
+/// What is held for one who takes nothing; it has left by then, and Pingora has not said so.
+const MOST_HELD: u64 = 8 * 1024 * 1024;
 
 struct Parts {
     key: CacheKey,
@@ -99,6 +115,22 @@ impl BodyMiss {
         self.parts.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Pingora keeps the reader of a client that has left for as long as the response is stored. Nothing is held for one that
+    /// takes nothing for too long while more comes: one that is merely slow has Pingora wait with what comes.
+    fn let_go_of_one_who_left(&mut self) {
+        let now = self.clock.monotonic();
+        let written = self.written;
+        let Some(parts) = self.parts() else { return };
+        let Some(at) = parts.in_flight.leader_at() else { return };
+        let since = self.leader.since.filter(|_| self.leader.at == at);
+        let is_gone = written.saturating_sub(at) > MOST_HELD
+            && since.is_some_and(|since| now.saturating_sub(since) >= PATIENCE);
+        self.leader = LeadersPace { at, since: since.or(Some(now)) };
+        if is_gone && let Some(parts) = self.parts() {
+            parts.in_flight.let_go_of_leader();
+        }
+    }
+
     /// Begins a response. If no layer takes it, it goes to its readers alone.
     pub(crate) async fn begin(
         backend: &dyn Backend,
@@ -106,6 +138,7 @@ impl BodyMiss {
         offload: &Arc<dyn Offload>,
         key: &CacheKey,
         entry: CacheValue<()>,
+        purged: WasPurged,
     ) -> Self {
         let layout = backend.layout();
         let (clock, permit) = (layout.clock().clone(), Arc::new(layout.load_permit(key)));
@@ -121,6 +154,8 @@ impl BodyMiss {
             clock,
             offload: offload.clone(),
             permit,
+            purged,
+            leader: LeadersPace::default(),
             head,
             written: 0,
             parts: Mutex::new(Some(Parts { key: key.clone(), in_flight, layers })),
@@ -212,9 +247,13 @@ impl HandleMiss for BodyMiss {
             parts.in_flight.push(data);
         }
         if eof {
+            // What layers have not taken by now is for the end to see to, which waits for them beside its readers.
             parts.in_flight.complete();
+            parts.feed(&*clock, usize::MAX, 0).await;
+        } else {
+            parts.feed(&*clock, QUEUE, QUEUE as u64).await;
+            self.let_go_of_one_who_left();
         }
-        parts.feed(&*clock, QUEUE, QUEUE as u64).await;
         Ok(())
     }
 
@@ -223,6 +262,10 @@ impl HandleMiss for BodyMiss {
         let Some(parts) = self.parts().take() else { return Ok(MissFinishType::Created(0)) };
         // Whoever reads it need not wait until it is stored.
         parts.in_flight.complete();
+        if (self.purged)() {
+            // The origin may have answered with what was there before.
+            self.permit.revoke();
+        }
         let is_superseded = !self.permit.is_current();
         let mut end = Box::pin(parts.end(self.clock.clone()));
         if self.offload.runs_on_callers_runtime()
@@ -232,7 +275,12 @@ impl HandleMiss for BodyMiss {
         }
         let task = Task::new(TaskKind::WRITE, end.map(drop)).begun();
         if let Err(refused) = self.offload.register(task) {
-            refused.task.work.await;
+            // The one who asked for it reads no further before this call has ended.
+            let patience = self.clock.sleep(PATIENCE);
+            if let Either::Right(_) = select(refused.task.work, patience).await {
+                tracing::debug!(why = ?refused.why, "a response is not stored: there is no room for its end");
+                return Ok(MissFinishType::Created(0));
+            }
         }
         Ok(MissFinishType::Created(if is_superseded { 0 } else { size }))
     }

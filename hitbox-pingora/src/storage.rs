@@ -2,14 +2,20 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hitbox_backend::internal::open_reader;
-use hitbox_backend::operation::{Batch, Maintenance, ReadOptions, Removal, Renewal, TimeChange, Write};
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use hitbox_backend::internal::{open_reader, patience_with, took_nothing};
+use hitbox_backend::operation::{
+    Batch, Maintenance, ReadOptions, Removal, Renewal, TimeChange, Write, WriteOptions,
+};
 use hitbox_backend::{Backend, Body, CacheBackend, DeleteStatus, IntoBackend, OffloadPool, Receipt};
-use hitbox_core::{BackendResult, CacheKey, Offload};
+use hitbox_core::{BackendResult, CacheKey, Offload, Task, TaskKind};
 use pingora_cache::eviction::{CacheEntryId, CacheEntryKey};
 use pingora_cache::key::CacheHashKey;
 use pingora_cache::storage::streaming_write::U64WriteId;
@@ -17,10 +23,15 @@ use pingora_cache::storage::{HitHandler, MissHandler, PurgeOutcome, PurgeTarget,
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey as PingoraKey, CacheMeta};
 use pingora_error::Result;
+use tokio::sync::oneshot;
 
-use crate::entry::{Stored, entry_of, key_of, lifetime_of, meta_of, metadata_of};
+use crate::entry::{Asked, Stored, Tags, entry_of, key_of, lifetime_of, meta_of, metadata_of};
 use crate::hit::{BodyHit, failed};
 use crate::miss::{BodyMiss, Writers};
+use crate::purges::Purges;
+
+/// A client waits so long for the metadata of a response that was validated; the offload goes on.
+const LONGEST_UPDATE: Duration = Duration::from_millis(100);
 
 /// Pingora's [`Storage`] over a backend.
 ///
@@ -38,6 +49,7 @@ pub struct BackendStorage {
     keep_stale: Duration,
     offload: Arc<dyn Offload>,
     writers: Arc<Writers>,
+    purges: Purges,
 }
 
 impl fmt::Debug for BackendStorage {
@@ -89,7 +101,14 @@ impl BackendStorageBuilder {
         let Self { backend, name, keep_stale, offload } = self;
         let clock = backend.layout().clock().clone();
         let offload = offload.unwrap_or_else(|| OffloadPool::builder().clock(clock).build().shared());
-        BackendStorage { backend, name, keep_stale, offload, writers: Arc::default() }
+        BackendStorage {
+            backend,
+            name,
+            keep_stale,
+            offload,
+            writers: Arc::default(),
+            purges: Purges::default(),
+        }
     }
 }
 
@@ -126,7 +145,25 @@ impl BackendStorage {
     /// # Errors
     /// As [`CacheBackend::invalidate_tags`].
     pub async fn invalidate_tags(&self, tags: &[&str]) -> BackendResult<Receipt> {
+        tags.iter().for_each(|tag| self.purges.note_tag(tag));
         self.backend.invalidate_tags(tags).await
+    }
+
+    /// The same key, for a response that is asked for from now on: return it from `cache_key_callback`. Then a purge that comes before
+    /// the origin has begun to answer keeps the answer from being stored: it may be what was purged. Without it that holds from
+    /// the moment when the header has come.
+    pub fn asked(&self, mut key: PingoraKey) -> PingoraKey {
+        key.extensions.insert(Asked(self.purges.now()));
+        key
+    }
+
+    /// Makes all responses of this storage invalid, in all layers, also those that are on their way. What else is in the stores goes too.
+    ///
+    /// # Errors
+    /// As [`CacheBackend::clear`].
+    pub async fn clear(&self) -> BackendResult<Receipt> {
+        self.purges.note_everything();
+        self.backend.clear().await
     }
 
     /// Waits until what has come is stored, and closes the layers: a folder on disk can be opened again after that.
@@ -147,10 +184,25 @@ impl BackendStorage {
         key_of(&self.name, key)
     }
 
+    /// What comes of a read, unless it takes longer than a request waits for a layer.
+    async fn soon<T>(&self, read: impl Future<Output = BackendResult<T>> + Unpin) -> BackendResult<T> {
+        let layout = self.backend.layout();
+        let patience = patience_with(layout);
+        let mut read = read;
+        // What is at hand needs no timer.
+        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(read.poll_unpin(cx))).await {
+            return answer;
+        }
+        match select(read, layout.clock().sleep(patience)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(took_nothing(patience)),
+        }
+    }
+
     /// What is stored under a key, for the storage itself.
     async fn peek(&self, key: &CacheKey) -> Option<Body> {
         let options = ReadOptions::NORMAL.without_reconcile().in_background();
-        let opened = self.backend.open_reader(key, &options).await;
+        let opened = self.soon(self.backend.open_reader(key, &options)).await;
         // What cannot be read is removed and written all the same.
         opened.ok().flatten().map(Body::from)
     }
@@ -162,11 +214,16 @@ impl BackendStorage {
     }
 
     async fn write(&self, write: Write) -> Result<bool> {
-        let receipts = self.backend.write(Batch::one(write)).await;
-        let receipt = receipts.into_one().unwrap_or_default();
-        match receipt.error() {
-            Some(error) if receipt.stored() == 0 => Err(failed(error.clone())),
-            _ => Ok(receipt.stored() > 0),
+        written(&*self.backend, write).await
+    }
+
+    /// Says anew what a body is. One that is meant keeps no other from being stored.
+    fn renewal(&self, key: CacheKey, renewal: Renewal) -> Write {
+        let ticket = renewal.generation.map(|_| self.backend.layout().begin_maintenance_write(&key));
+        let write = Write::renewal(key, renewal);
+        match ticket {
+            Some(ticket) => write.with_options(WriteOptions::of(&ticket)),
+            None => write,
         }
     }
 
@@ -194,7 +251,8 @@ impl Storage for BackendStorage {
         if let Some(body) = self.backend.follow_body(&key) {
             return Ok(self.found(&key, BodyHit::on_its_way(body)));
         }
-        match open_reader(&*self.backend, &key, &ReadOptions::NORMAL).await {
+        let opening = Box::pin(open_reader(&*self.backend, &key, &ReadOptions::NORMAL));
+        match self.soon(opening).await {
             Ok(Some(reader)) => Ok(self.found(&key, BodyHit::stored(reader.into()))),
             Ok(None) => Ok(None),
             Err(error) => {
@@ -224,8 +282,14 @@ impl Storage for BackendStorage {
     ) -> Result<MissHandler> {
         let now = self.backend.layout().clock().now();
         let entry = entry_of(meta, key.user_tag(), self.keep_stale, now)?;
+        let asked = key.extensions.get::<Asked>().copied();
+        let primary = key.primary_bin();
+        let tags = meta.extensions().get::<Tags>().cloned().unwrap_or_default().0;
+        let purged = Box::new(move || {
+            asked.is_some_and(|Asked(moment)| self.purges.came_since(moment, &primary, &tags))
+        });
         let key = self.key(key);
-        let miss = BodyMiss::begin(&*self.backend, &self.writers, &self.offload, &key, entry).await;
+        let miss = BodyMiss::begin(&*self.backend, &self.writers, &self.offload, &key, entry, purged).await;
         Ok(Box::new(miss))
     }
 
@@ -240,6 +304,9 @@ impl Storage for BackendStorage {
             PurgeType::Eviction => Removal::evict(key.clone()),
             PurgeType::Invalidation => Removal::new(key.clone()),
         };
+        if let (PurgeTarget::Active(resource), PurgeType::Invalidation) = (target, purge_type) {
+            self.purges.note_resource(&resource.primary_bin());
+        }
         match target {
             PurgeTarget::Exact(CacheEntryKey::KeyOnly(_)) => Ok(PurgeOutcome::NotFound),
             PurgeTarget::Exact(CacheEntryKey::Identified { id, .. }) => {
@@ -254,6 +321,10 @@ impl Storage for BackendStorage {
             }
             PurgeTarget::Active(_) => {
                 let on_its_way = self.backend.follow_body(&key);
+                if let (Some(body), PurgeType::Invalidation) = (&on_its_way, purge_type) {
+                    // It is not stored, however long it takes to look what there is.
+                    self.backend.layout().revoke(&key, body.generation());
+                }
                 let stored = self.peek(&key).await;
                 let removed = self.remove(removal).await?;
                 let is_ended = on_its_way.is_some() && matches!(purge_type, PurgeType::Invalidation);
@@ -266,6 +337,9 @@ impl Storage for BackendStorage {
     async fn expire(&'static self, target: PurgeTarget<'_>, _trace: &SpanHandle) -> Result<PurgeOutcome> {
         let key = self.key(target.key());
         let now = self.backend.layout().clock().now();
+        if let PurgeTarget::Active(resource) = target {
+            self.purges.note_resource(&resource.primary_bin());
+        }
         let write = match target {
             PurgeTarget::Active(_) => Write::times(key, TimeChange::stale_from(now)),
             PurgeTarget::Exact(CacheEntryKey::KeyOnly(_)) => return Ok(PurgeOutcome::NotFound),
@@ -276,7 +350,12 @@ impl Storage for BackendStorage {
                 if lifetime.fresh_until().is_some_and(|end| end <= now) {
                     return Ok(PurgeOutcome::Expired);
                 }
-                Write::renewal(key, renewal(None, lifetime.with_stale(now), Some(id.get())))
+                let renewal = Renewal {
+                    lifetime: Some(lifetime.with_stale(now)),
+                    generation: Some(id.get()),
+                    ..Renewal::default()
+                };
+                self.renewal(key, renewal)
             }
         };
         Ok(if self.write(write).await? { PurgeOutcome::Expired } else { PurgeOutcome::NotFound })
@@ -289,10 +368,34 @@ impl Storage for BackendStorage {
         _trace: &SpanHandle,
     ) -> Result<bool> {
         let metadata = metadata_of(meta, key.user_tag())?;
-        // That of the response which was found; another may have been stored since.
-        let generation = meta.extensions().get::<Stored>().map(|stored| stored.generation);
-        let renewal = renewal(Some(metadata), lifetime_of(meta, self.keep_stale), generation);
-        self.write(Write::renewal(self.key(key), renewal)).await
+        // That of the response which was found; another may have been stored since, or it may have been expired.
+        let stored = meta.extensions().get::<Stored>();
+        let renewal = Renewal {
+            metadata: Some(Arc::new(metadata)),
+            lifetime: Some(lifetime_of(meta, self.keep_stale)),
+            generation: stored.map(|stored| stored.generation),
+            seen_fresh_until: stored.and_then(|stored| stored.fresh_until),
+        };
+        let key = self.key(key);
+        let write = self.renewal(key, renewal);
+        let (done, is_done) = oneshot::channel();
+        let backend = self.backend.clone();
+        let task = Task::new(TaskKind::WRITE, async move {
+            // Nobody may wait any more.
+            drop(done.send(written(&*backend, write).await));
+        });
+        // A disk copies the body if the metadata do not fit where they were. Pingora has the client wait for this call.
+        match self.offload.register(task.interactive()) {
+            Err(refused) => {
+                tracing::debug!(why = ?refused.why, "metadata are not updated: there is no room");
+                Ok(false)
+            }
+            Ok(()) => match select(is_done, self.backend.layout().clock().sleep(LONGEST_UPDATE)).await {
+                Either::Left((Ok(updated), _)) => updated,
+                Either::Left((Err(_), _)) => Ok(false),
+                Either::Right(_) => Ok(true),
+            },
+        }
     }
 
     fn support_streaming_partial_write(&self) -> bool {
@@ -304,10 +407,12 @@ impl Storage for BackendStorage {
     }
 }
 
-fn renewal(
-    metadata: Option<std::collections::BTreeMap<String, bytes::Bytes>>,
-    lifetime: hitbox_core::Lifetime,
-    generation: Option<u64>,
-) -> Renewal {
-    Renewal { metadata: metadata.map(Arc::new), lifetime: Some(lifetime), generation }
+/// Whether some layer has taken a write.
+async fn written(backend: &dyn Backend, write: Write) -> Result<bool> {
+    let receipts = backend.write(Batch::one(write)).await;
+    let receipt = receipts.into_one().unwrap_or_default();
+    match receipt.error() {
+        Some(error) if receipt.stored() == 0 => Err(failed(error.clone())),
+        _ => Ok(receipt.stored() > 0),
+    }
 }

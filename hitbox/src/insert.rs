@@ -64,7 +64,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         metadata: BTreeMap<String, Bytes>,
     ) -> BackendResult<Receipt> {
         let lifetime = (lifetime != LifetimeOverride::NONE).then(|| self.renewed(key, lifetime));
-        let renewal = Renewal { metadata: Some(Arc::new(metadata)), lifetime, generation: None };
+        let renewal = Renewal { metadata: Some(Arc::new(metadata)), lifetime, ..Renewal::default() };
         let write = Write::renewal(key.clone(), renewal);
         self.backend.write(Batch::one(write)).await.into_one().unwrap_or_default().into_result()
     }

@@ -158,7 +158,8 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Payload::NotModified(generation) => {
                 let lifetime = self.renewed(&key, lifetime.or(plan.lifetime));
                 let metadata = (!options.metadata.is_empty()).then(|| Arc::new(options.metadata));
-                let renewal = Renewal { metadata, lifetime: Some(lifetime), generation };
+                let renewal =
+                    Renewal { metadata, lifetime: Some(lifetime), generation, ..Renewal::default() };
                 // Who waits need not wait for a layer that hangs: the others have it.
                 let patience = internal::patience_with(self.backend.layout());
                 let kept = Box::pin(self.keep(&key, renewal, flight.permit()));

@@ -107,7 +107,9 @@ fn check_book(complaints: &mut Vec<String>) -> Outcome {
     let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
     let chapters = root().join("docs/src");
     let summary = read(&chapters.join("SUMMARY.md"))?;
-    let compiled = read(&root().join("examples/src/lib.rs"))?;
+    // What needs Pingora is compiled where Pingora is.
+    let compiled =
+        read(&root().join("examples/src/lib.rs"))? + &read(&root().join("hitbox-pingora/src/lib.rs"))?;
     let entries = fs::read_dir(&chapters).map_err(|error| format!("{}: {error}", chapters.display()))?;
     for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
         if name.ends_with(".md") && name != "SUMMARY.md" {
@@ -115,8 +117,7 @@ fn check_book(complaints: &mut Vec<String>) -> Outcome {
                 complaints.push(format!("  docs/src/{name}: is not in SUMMARY.md"));
             }
             if !compiled.contains(&format!("docs/src/{name}\"")) {
-                complaints
-                    .push(format!("  docs/src/{name}: its examples are not compiled by examples/src/lib.rs"));
+                complaints.push(format!("  docs/src/{name}: its examples are not compiled"));
             }
         }
     }

@@ -61,7 +61,7 @@ impl LoadPermit {
     }
 
     /// What it brings is not stored, unless that has begun.
-    pub(crate) fn revoke(&self) {
+    pub fn revoke(&self) {
         self.redeemed.lock().unwrap_or_else(PoisonError::into_inner).is_revoked = true;
     }
 

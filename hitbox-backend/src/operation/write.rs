@@ -55,12 +55,17 @@ pub struct Renewal {
     pub lifetime: Option<Lifetime>,
     /// The body that is meant. What else is stored stays as it is.
     pub generation: Option<u64>,
+    /// The end of freshness that whoever renews it has seen. If it has become earlier since, somebody has expired the entry
+    /// meanwhile: then its times stay as they are.
+    pub seen_fresh_until: Option<Timestamp>,
 }
 
 impl Renewal {
     /// The entry with what is said anew.
     pub(crate) fn apply<T>(&self, entry: CacheValue<T>) -> CacheValue<T> {
-        let lifetime = self.lifetime.unwrap_or(*entry.lifetime());
+        let fresh_until = entry.lifetime().fresh_until();
+        let is_expired = self.seen_fresh_until.zip(fresh_until).is_some_and(|(seen, end)| end < seen);
+        let lifetime = self.lifetime.filter(|_| !is_expired).unwrap_or(*entry.lifetime());
         let entry = entry.with_lifetime(lifetime);
         let Some(metadata) = &self.metadata else { return entry };
         let mut details = entry.details().cloned().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hitbox_backend::operation::Batch;
 use hitbox_backend::{Backend, CacheBackend, Compose, OffloadPool, SystemClock};
-use hitbox_core::ErrorKind;
+use hitbox_core::{ErrorKind, ManualClock};
 use hitbox_moka::MokaBackend;
 use hitbox_pingora::BackendStorage;
 use hitbox_testkit::{Fault, Faults, Faulty, Operation};
@@ -123,6 +123,69 @@ async fn a_layer_that_hangs_holds_up_nobody_for_long() {
             // A liveness limit: a second for each layer, and twice that where one is given up late.
             assert!(began.elapsed() < Duration::from_secs(20), "place {place}, {operation:?}");
             broken.faults.clear();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_hangs_when_it_is_read_is_a_miss() {
+    for (place, broken) in broken().into_iter().enumerate() {
+        pass(broken.storage, "/film").await;
+        broken.pool.wait_all().await;
+        broken.faults.always(Operation::Read, Fault::Hang);
+        let compact = key("/film").to_compact();
+        let began = Instant::now();
+        broken.storage.lookup(&key("/film"), &span()).await.expect("a lookup");
+        let target = PurgeTarget::Active(&compact);
+        broken.storage.purge(target, PurgeType::Invalidation, &span()).await.expect("a purge");
+        // A liveness limit: a second for each layer, twice.
+        assert!(began.elapsed() < Duration::from_secs(20), "place {place}");
+        broken.faults.clear();
+        assert!(
+            broken.storage.lookup(&key("/film"), &span()).await.expect("a lookup").is_none(),
+            "place {place}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_takes_nothing_has_the_end_stored_within_the_call() {
+    let pool = OffloadPool::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = storage_over(crate::common::disk(&folder).await.shared(), &pool);
+    pool.shutdown().await;
+    pass(storage, "/film").await;
+    let (_, mut hit) = storage.lookup(&key("/film"), &span()).await.expect("a lookup").expect("it is stored");
+    assert_eq!(read(&mut hit).await.expect("a body"), bytes(BODY));
+}
+
+#[tokio::test]
+async fn nothing_is_held_for_a_client_that_has_left() {
+    let (pool, clock) = (OffloadPool::new(), ManualClock::new());
+    let small = MokaBackend::builder().max_bytes(1024 * 1024).clock(Arc::new(clock.clone())).build();
+    let storage = storage_over(small.expect("moka").shared(), &pool);
+    // Pingora keeps the reader of the one who has left, and those who follow read on.
+    for leaves in [true, false] {
+        let key = key(if leaves { "/left" } else { "/slow" });
+        let mut miss = storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
+        let tag = miss.streaming_write_tag().expect("a tag").to_vec();
+        let tagged = storage.lookup_streaming_write(&key, Some(&tag), &span()).await.expect("a lookup");
+        let (_, mut own) = tagged.expect("its reader");
+        let mut taken = 0;
+        for n in 0..400 {
+            miss.write_body(bytes(64 * 1024), false).await.expect("a chunk");
+            clock.advance(Duration::from_millis(10));
+            // One that is slow takes something now and then.
+            if !leaves && n % 90 == 0 {
+                taken += own.read_body().await.expect("a chunk").expect("more").len();
+            }
+        }
+        miss.finish().await.expect("an end");
+        let rest = read(&mut own).await;
+        if leaves {
+            rest.expect_err("what it has not taken is gone");
+        } else {
+            assert_eq!(taken + rest.expect("the rest").len(), 400 * 64 * 1024, "it has lost nothing");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hitbox_pingora::{BodyHit, Stored, Tags};
 use pingora_cache::Storage;
-use pingora_cache::storage::{PurgeOutcome, PurgeType};
+use pingora_cache::storage::{PurgeOutcome, PurgeTarget, PurgeType};
 
 use crate::common::{bytes, case, cases, etag, key, meta, read, span, variant};
 
@@ -120,6 +120,78 @@ async fn metadata_of_what_was_replaced_change_nothing() {
         assert!(!updated, "{}: it is another body", case.name);
         let (found, _) = case.find(&key).await.expect(case.name);
         assert_eq!(etag(&found), "b", "{}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn a_validation_of_what_is_on_its_way_keeps_it_from_nothing() {
+    for case in cases().await {
+        let key = key("/film");
+        let mut miss = case.storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
+        miss.write_body(bytes(100_000), false).await.expect("a chunk");
+        // Another request finds it, has it validated, and says so.
+        let (mut found, _) = case.find(&key).await.expect(case.name);
+        let mut renewed = meta("a2");
+        std::mem::swap(renewed.extensions_mut(), found.extensions_mut());
+        case.storage.update_meta(&key, &renewed, &span()).await.expect("an answer");
+        miss.write_body(bytes(100_000), true).await.expect("a chunk");
+        miss.finish().await.expect("an end");
+        case.pool.wait_all().await;
+        let body = case.body(&key).await.expect(case.name);
+        assert_eq!(body.len(), 200_000, "{}: it is stored", case.name);
+    }
+}
+
+#[tokio::test]
+async fn a_validation_does_not_make_fresh_what_was_expired_meanwhile() {
+    for case in cases().await {
+        let key = key("/film");
+        let compact = key.to_compact();
+        case.store(&key, &meta("a"), b"two reels").await;
+        let (mut found, _) = case.find(&key).await.expect(case.name);
+        // The origin has answered that nothing has changed; then it has, and somebody says so.
+        let target = PurgeTarget::Active(&compact);
+        let outcome = case.storage.expire(target, &span()).await.expect("it expires");
+        assert_eq!(outcome, PurgeOutcome::Expired, "{}", case.name);
+        let mut renewed = meta("a2");
+        std::mem::swap(renewed.extensions_mut(), found.extensions_mut());
+        case.storage.update_meta(&key, &renewed, &span()).await.expect("an answer");
+        let (found, _) = case.find(&key).await.expect(case.name);
+        assert!(!found.is_fresh(SystemTime::now() + Duration::from_secs(1)), "{}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_before_a_purge_is_not_stored() {
+    for case in cases().await {
+        let key = case.storage.asked(key("/film"));
+        // The origin reads what there is; then that changes, and is purged; then the answer comes.
+        assert_eq!(case.purge(&key, PurgeType::Invalidation).await, PurgeOutcome::NotFound, "{}", case.name);
+        case.store(&key, &meta("a"), b"the older one").await;
+        assert!(case.find(&key).await.is_none(), "{}", case.name);
+        let key = case.storage.asked(key);
+        case.store(&key, &meta("b"), b"the newer one").await;
+        assert_eq!(case.body(&key).await.as_deref(), Some(&b"the newer one"[..]), "{}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn a_response_with_more_fields_than_can_be_read_is_not_begun() {
+    let case = case("moka").await;
+    let mut meta = meta("a");
+    for n in 0..300 {
+        meta.response_header_mut().append_header(format!("x-{n}"), "1").expect("a field");
+    }
+    let begun = case.storage.get_miss_handler(&key("/film"), &meta, &span()).await;
+    assert!(begun.is_err(), "its reader would find nothing, which Pingora does not bear");
+}
+
+#[tokio::test]
+async fn everything_goes_at_once() {
+    for case in cases().await {
+        case.store(&key("/film"), &meta("a"), b"two reels").await;
+        case.storage.clear().await.expect("an invalidation");
+        assert!(case.find(&key("/film")).await.is_none(), "{}", case.name);
     }
 }
 

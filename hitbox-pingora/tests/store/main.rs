@@ -1,5 +1,7 @@
 //! The storage over every kind of expression, called as Pingora calls it.
 
+#![forbid(unsafe_code)]
+
 mod admitting;
 mod breaking;
 mod common;
