@@ -1,10 +1,9 @@
 //! The public API of every crate, as text that is checked in: a change of it is seen in review.
 //!
-//! rustdoc's JSON output is not stable, so that the compiler has to be told that this is known; nothing that is built so
-//! is used for anything else.
+//! rustdoc's JSON output is not stable: `xtask/rustdoc-json` tells it that this is known.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::run::{self, Outcome, root};
 
@@ -26,8 +25,9 @@ pub(crate) fn run(bless: bool) -> Outcome {
     let folder = root().join("docs/api");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut changed = Vec::new();
+    let built = describe()?;
     for name in CRATES {
-        let text = api_of(name)?;
+        let text = api_of(name, &built)?;
         let path = folder.join(format!("{name}.txt"));
         let known = fs::read_to_string(&path).unwrap_or_default();
         if text == known {
@@ -57,28 +57,18 @@ fn difference(name: &str, known: &str, text: &str) -> Vec<String> {
     gone.chain(new.map(|line| format!("  {name}: + {line}"))).collect()
 }
 
-fn api_of(name: &str) -> Result<String, String> {
-    let target = root().join("target/api");
-    let folder = target.display().to_string();
-    let arguments = [
-        "rustdoc",
-        "--quiet",
-        "--package",
-        name,
-        "--lib",
-        "--all-features",
-        "--target-dir",
-        &folder,
-        "--",
-        "-Z",
-        "unstable-options",
-        "--output-format",
-        "json",
-        "--cap-lints",
-        "allow",
-    ];
-    run::run_with("cargo", &arguments, &[("RUSTC_BOOTSTRAP", "1")])?;
-    let json: PathBuf = target.join("doc").join(format!("{}.json", name.replace('-', "_")));
+/// Has rustdoc describe all crates as JSON, in one run, and says where. What it needs is what `cargo doc` needs, and is built once.
+fn describe() -> Result<PathBuf, String> {
+    let rustdoc = root().join("xtask/rustdoc-json").display().to_string();
+    let flags = "-Z unstable-options --output-format json --cap-lints allow";
+    let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"];
+    run::run_with("cargo", &arguments, &[("RUSTDOC", &rustdoc), ("RUSTDOCFLAGS", flags)])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("doc"))
+}
+
+fn api_of(name: &str, built: &Path) -> Result<String, String> {
+    let json = built.join(format!("{}.json", name.replace('-', "_")));
     let builder = public_api::Builder::from_rustdoc_json(&json)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)

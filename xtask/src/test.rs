@@ -13,10 +13,12 @@ pub(crate) fn run() -> Outcome {
 /// again, with other features, and takes as much of the disk once more.
 pub(crate) fn run_named(part: &str) -> Outcome {
     install::run()?;
+    // Of the examples only the one that a test runs as a process: the others are checked by clippy, and run as programs.
+    let of_workspace =
+        ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--example", "pingora_proxy"];
     if is_there("cargo-nextest") {
-        run::run("cargo", &["nextest", "run", "--workspace", "--all-features", part])
+        run::run("cargo", &[&["nextest", "run"], &of_workspace[..], &[part]].concat())
     } else {
-        let of_workspace = ["test", "--workspace", "--all-features", "--lib", "--bins", "--tests"];
-        run::run("cargo", &[&of_workspace[..], &["--", part]].concat())
+        run::run("cargo", &[&["test"], &of_workspace[..], &["--", part]].concat())
     }
 }
