@@ -9,21 +9,14 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("hitbox-tower", &["reqwest", "status-page"]),
     (
         "hitbox",
+        // Those that are handed through to its parts, where each is tried alone, are tried together.
         &[
-            "bitcode",
-            "chrono",
             "disk",
-            "gzip",
-            "jiff",
             "macros",
-            "metrics",
             "moka",
-            "prometheus",
             "quick",
             "redis",
-            "rkyv",
-            "tls",
-            "zstd",
+            "bitcode,chrono,gzip,jiff,metrics,prometheus,rkyv,tls,zstd",
         ],
     ),
 ];
