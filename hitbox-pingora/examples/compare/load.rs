@@ -1,0 +1,269 @@
+//! The load, and what is made of it.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use comfy_table::Table;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use crate::{Failure, Kind};
+
+const SMALL: usize = 1024;
+const LARGE: usize = 1024 * 1024;
+const COLD: usize = 100 * 1024 * 1024;
+/// Connections of a load, each with one request under way.
+const CONNECTIONS: usize = 16;
+/// Requests of a round, over all connections.
+const SMALL_REQUESTS: usize = 16_000;
+const LARGE_REQUESTS: usize = 320;
+
+/// A proxy until it is dropped.
+struct Proxy {
+    process: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn free_address() -> Result<SocketAddr, Failure> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+async fn start(kind: Kind, origin: SocketAddr) -> Result<Proxy, Failure> {
+    let (address, folder) = (free_address()?, tempfile::tempdir()?);
+    let name = clap::ValueEnum::to_possible_value(&kind).ok_or("a kind has a name")?.get_name().to_owned();
+    let process = Command::new(std::env::current_exe()?)
+        .args(["serve", &name, &address.to_string(), &origin.to_string()])
+        .arg(folder.path())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let mut proxy = Proxy { process, address, _folder: folder };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(address).await.is_err() {
+        if proxy.process.try_wait()?.is_some() || Instant::now() > deadline {
+            return Err(format!("the proxy with {name} does not answer").into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(proxy)
+}
+
+/// An origin: `/small/…`, `/large/…` and `/cold/…` are as long as their names say, and fresh for an hour.
+async fn origin() -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let chunk: Arc<[u8]> = vec![b'x'; 64 * 1024].into();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let chunk = chunk.clone();
+            // A proxy that closes its connection ends it.
+            tokio::spawn(async move { drop(answer(stream, &chunk).await) });
+        }
+    });
+    Ok(address)
+}
+
+async fn answer(mut stream: TcpStream, chunk: &[u8]) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    loop {
+        request.clear();
+        while !request.ends_with(b"\r\n\r\n") {
+            if stream.read_buf(&mut request).await? == 0 {
+                return Ok(());
+            }
+        }
+        let len = match &request[..] {
+            text if text.starts_with(b"GET /small") => SMALL,
+            text if text.starts_with(b"GET /large") => LARGE,
+            _ => COLD,
+        };
+        let head = format!("HTTP/1.1 200 OK\r\ncache-control: max-age=3600\r\ncontent-length: {len}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let mut left = len;
+        while left > 0 {
+            let part = left.min(chunk.len());
+            stream.write_all(&chunk[..part]).await?;
+            left -= part;
+        }
+    }
+}
+
+/// Asks, and reads an answer of so many bytes. Says when its first byte had come.
+async fn ask(
+    stream: &mut TcpStream,
+    path: &str,
+    len: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: shop\r\n\r\n").as_bytes()).await?;
+    buffer.clear();
+    let mut first = None;
+    let head = loop {
+        if stream.read_buf(buffer).await? == 0 {
+            return Err("the proxy has closed".into());
+        }
+        if let Some(end) = buffer.windows(4).position(|end| end == b"\r\n\r\n") {
+            if buffer.len() > end + 4 {
+                first.get_or_insert_with(|| began.elapsed());
+            }
+            break end + 4;
+        }
+    };
+    if !buffer.starts_with(b"HTTP/1.1 200") {
+        return Err("the proxy has no answer".into());
+    }
+    let mut left = (head + len).checked_sub(buffer.len()).ok_or("more than was asked for")?;
+    buffer.resize(256 * 1024, 0);
+    while left > 0 {
+        let read = stream.read(&mut buffer[..left.min(256 * 1024)]).await?;
+        if read == 0 {
+            return Err("the proxy has closed in the middle".into());
+        }
+        first.get_or_insert_with(|| began.elapsed());
+        left -= read;
+    }
+    Ok(first.unwrap_or_else(|| began.elapsed()))
+}
+
+/// Seconds for so many requests, over all connections.
+async fn load(proxy: &Proxy, path: &'static str, len: usize, requests: usize) -> Result<f64, Failure> {
+    let mut connections = JoinSet::new();
+    let began = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(proxy.address).await?;
+        connections.spawn(async move {
+            let mut buffer = Vec::new();
+            for _ in 0..requests / CONNECTIONS {
+                ask(&mut stream, path, len, &mut buffer).await?;
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    while let Some(ended) = connections.join_next().await {
+        ended??;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What is measured.
+struct Subject {
+    what: &'static str,
+    ours: Kind,
+    reference: Kind,
+    measure: Measure,
+    /// The most that ours may take, as a multiple of the time of the reference.
+    target: f64,
+}
+
+/// How it is measured.
+#[derive(Clone, Copy)]
+enum Measure {
+    /// The first byte of a response that nobody has asked for before.
+    FirstByte,
+    /// So many requests for one path, answered with so many bytes each.
+    Hits { path: &'static str, len: usize, requests: usize },
+}
+
+const SUBJECTS: [Subject; 3] = [
+    Subject {
+        what: "first byte of a cold response of 100 MiB ÷ uncached",
+        ours: Kind::Tiers,
+        reference: Kind::Uncached,
+        measure: Measure::FirstByte,
+        target: 1.1,
+    },
+    Subject {
+        what: "hits of 1 KiB in memory ÷ Pingora's memory cache",
+        ours: Kind::Memory,
+        reference: Kind::PingoraMemory,
+        measure: Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS },
+        target: 1.0 / 0.95,
+    },
+    Subject {
+        what: "hits of 1 MiB on disk ÷ plain files",
+        ours: Kind::Tiers,
+        reference: Kind::Files,
+        measure: Measure::Hits { path: "/large/1", len: LARGE, requests: LARGE_REQUESTS },
+        target: 1.0 / 0.8,
+    },
+];
+
+impl Measure {
+    /// Seconds that it takes.
+    async fn run(self, proxy: &Proxy, round: usize) -> Result<f64, Failure> {
+        match self {
+            Self::FirstByte => first_byte(proxy, round).await,
+            Self::Hits { path, len, requests } => load(proxy, path, len, requests).await,
+        }
+    }
+}
+
+/// Measures everything, and says what is over its target.
+pub(crate) fn compare(rounds: usize) -> Result<(), Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let mut table = Table::new();
+        table.set_header(["measured", "ours, ms", "reference, ms", "ratio of times", "target"]);
+        let mut missed = Vec::new();
+        for subject in SUBJECTS {
+            let origin = origin().await?;
+            let (ours, reference) =
+                (start(subject.ours, origin).await?, start(subject.reference, origin).await?);
+            let (mut times, mut others, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            for round in 0..rounds {
+                // One after the other, so that what disturbs the machine disturbs both.
+                let time = subject.measure.run(&ours, round).await?;
+                let other = subject.measure.run(&reference, round).await?;
+                // The first round stores.
+                if round > 0 || rounds == 1 {
+                    times.push(time * 1000.0);
+                    others.push(other * 1000.0);
+                    ratios.push(time / other);
+                }
+            }
+            let ratio = median(ratios);
+            table.add_row([
+                subject.what.to_owned(),
+                format!("{:.2}", median(times)),
+                format!("{:.2}", median(others)),
+                format!("{ratio:.2}"),
+                format!("≤ {:.2}", subject.target),
+            ]);
+            if ratio > subject.target {
+                missed.push(format!("{}: {ratio:.2} for {:.2}", subject.what, subject.target));
+            }
+        }
+        println!("{table}");
+        for line in missed {
+            println!("missed: {line}");
+        }
+        Ok(())
+    })
+}
+
+/// Seconds until the first byte of a body that nobody has asked for before.
+async fn first_byte(proxy: &Proxy, round: usize) -> Result<f64, Failure> {
+    let mut stream = TcpStream::connect(proxy.address).await?;
+    let mut buffer = Vec::new();
+    let first = ask(&mut stream, &format!("/cold/{round}"), COLD, &mut buffer).await?;
+    Ok(first.as_secs_f64())
+}
