@@ -18,8 +18,8 @@ const MOST_AT_ONCE: usize = 1024 * 1024;
 
 /// The body of a response that was found, complete or on its way.
 ///
-/// A read may be dropped and made again; nothing is lost. A body can be read from any place any number of times, also while it
-/// comes. It stays what it is when its key is purged or stored anew meanwhile.
+/// A read may be dropped and made again; nothing is lost. A body that is stored can be read from any place any number of times; one
+/// that comes from the place where it is. It stays what it is when its key is purged or stored anew meanwhile.
 #[derive(Debug)]
 pub struct BodyHit {
     /// Whoever reads has it for himself. The lock is for those who ask what it is, since readers cannot be shared by threads.
@@ -97,6 +97,11 @@ impl HandleHit for BodyHit {
 
     fn can_seek(&self) -> bool {
         true
+    }
+
+    /// What comes is held for the one who asked for it, up to the place where he is, and once.
+    fn can_seek_multipart(&self) -> bool {
+        !self.is_on_its_way
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {

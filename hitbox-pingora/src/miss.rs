@@ -68,9 +68,6 @@ impl Writers {
     }
 }
 
-/// Whether the response was purged since it was asked for.
-pub(crate) type WasPurged = Box<dyn Fn() -> bool + Send + Sync>;
-
 /// Stores a response as it comes.
 pub(crate) struct BodyMiss {
     writers: Arc<Writers>,
@@ -79,7 +76,6 @@ pub(crate) struct BodyMiss {
     clock: Arc<dyn Clock>,
     offload: Arc<dyn Offload>,
     permit: Arc<LoadPermit>,
-    purged: WasPurged,
     leader: LeadersPace,
     /// Bytes of the metadata.
     head: u64,
@@ -131,17 +127,21 @@ impl BodyMiss {
         }
     }
 
-    /// Begins a response. If no layer takes it, it goes to its readers alone.
+    /// Begins a response. If no layer takes it, or it was purged since it was asked for, it goes to the readers of this writer alone.
     pub(crate) async fn begin(
         backend: &dyn Backend,
         writers: &Arc<Writers>,
         offload: &Arc<dyn Offload>,
         key: &CacheKey,
         entry: CacheValue<()>,
-        purged: WasPurged,
+        was_purged: impl FnOnce() -> bool,
     ) -> Self {
         let layout = backend.layout();
         let (clock, permit) = (layout.clock().clone(), Arc::new(layout.load_permit(key)));
+        // Whoever purges from here on ends the permit. Before that the origin may have read what was purged.
+        if was_purged() {
+            permit.revoke();
+        }
         let layers = open(backend, key, entry.clone(), permit.clone()).await;
         let details = entry.details().into_iter().flat_map(|details| &details.metadata);
         let head = details.map(|(name, value)| (name.len() + value.len()) as u64).sum();
@@ -154,7 +154,6 @@ impl BodyMiss {
             clock,
             offload: offload.clone(),
             permit,
-            purged,
             leader: LeadersPace::default(),
             head,
             written: 0,
@@ -262,10 +261,6 @@ impl HandleMiss for BodyMiss {
         let Some(parts) = self.parts().take() else { return Ok(MissFinishType::Created(0)) };
         // Whoever reads it need not wait until it is stored.
         parts.in_flight.complete();
-        if (self.purged)() {
-            // The origin may have answered with what was there before.
-            self.permit.revoke();
-        }
         let is_superseded = !self.permit.is_current();
         let mut end = Box::pin(parts.end(self.clock.clone()));
         if self.offload.runs_on_callers_runtime()

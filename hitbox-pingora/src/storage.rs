@@ -150,8 +150,8 @@ impl BackendStorage {
     }
 
     /// The same key, for a response that is asked for from now on: return it from `cache_key_callback`. Then a purge that comes before
-    /// the origin has begun to answer keeps the answer from being stored: it may be what was purged. Without it that holds from
-    /// the moment when the header has come.
+    /// the origin has begun to answer keeps the answer from being stored: it may be what was purged; and a validation does not make fresh what
+    /// was expired meanwhile. Without it the former holds from the moment when the header has come, the latter for what was fresh.
     pub fn asked(&self, mut key: PingoraKey) -> PingoraKey {
         key.extensions.insert(Asked(self.purges.now()));
         key
@@ -227,6 +227,12 @@ impl BackendStorage {
         }
     }
 
+    /// Whether a resource, or one of these tags, was purged since it was asked for, as far as that is known.
+    fn was_purged(&self, key: &PingoraKey, tags: &[String]) -> bool {
+        let asked = key.extensions.get::<Asked>();
+        asked.is_some_and(|Asked(moment)| self.purges.came_since(*moment, &key.primary_bin(), tags))
+    }
+
     /// A response with its metadata; nothing if it has none that can be read.
     fn found(&self, key: &CacheKey, hit: BodyHit) -> Option<(CacheMeta, HitHandler)> {
         match hit.ask(|body| meta_of(&**body)) {
@@ -282,14 +288,11 @@ impl Storage for BackendStorage {
     ) -> Result<MissHandler> {
         let now = self.backend.layout().clock().now();
         let entry = entry_of(meta, key.user_tag(), self.keep_stale, now)?;
-        let asked = key.extensions.get::<Asked>().copied();
-        let primary = key.primary_bin();
-        let tags = meta.extensions().get::<Tags>().cloned().unwrap_or_default().0;
-        let purged = Box::new(move || {
-            asked.is_some_and(|Asked(moment)| self.purges.came_since(moment, &primary, &tags))
-        });
-        let key = self.key(key);
-        let miss = BodyMiss::begin(&*self.backend, &self.writers, &self.offload, &key, entry, purged).await;
+        let tags = meta.extensions().get::<Tags>().map_or(&[][..], |tags| &tags.0);
+        let was_purged = || self.was_purged(key, tags);
+        let key_here = self.key(key);
+        let (backend, writers, offload) = (&*self.backend, &self.writers, &self.offload);
+        let miss = BodyMiss::begin(backend, writers, offload, &key_here, entry, was_purged).await;
         Ok(Box::new(miss))
     }
 
@@ -370,9 +373,10 @@ impl Storage for BackendStorage {
         let metadata = metadata_of(meta, key.user_tag())?;
         // That of the response which was found; another may have been stored since, or it may have been expired.
         let stored = meta.extensions().get::<Stored>();
+        let lifetime = (!self.was_purged(key, &[])).then(|| lifetime_of(meta, self.keep_stale));
         let renewal = Renewal {
             metadata: Some(Arc::new(metadata)),
-            lifetime: Some(lifetime_of(meta, self.keep_stale)),
+            lifetime,
             generation: stored.map(|stored| stored.generation),
             seen_fresh_until: stored.and_then(|stored| stored.fresh_until),
         };

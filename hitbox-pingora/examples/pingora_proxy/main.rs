@@ -4,7 +4,7 @@
 //! cargo run -p hitbox-pingora --release --example pingora_proxy -- \
 //!     --listen 127.0.0.1:8080 --origin 127.0.0.1:9000 --memory 256M --disk /var/cache/proxy --disk-max 10G
 //! curl -i http://127.0.0.1:8080/                        # x-cache says hit or miss, and from which layer
-//! curl -i -X PURGE http://127.0.0.1:8080/               # from this machine only; "x-purge: expire" keeps it as stale
+//! curl -i -X PURGE http://127.0.0.1:8080/               # from this machine only; with "x-purge: expire" it stays as stale, one variant of it
 //! curl http://127.0.0.1:9091/metrics                    # with --metrics 127.0.0.1:9091
 //! ```
 

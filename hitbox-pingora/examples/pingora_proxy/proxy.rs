@@ -1,5 +1,6 @@
 //! What is cached, under which key, and what clients are told of it.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,19 +11,26 @@ use pingora_cache::cache_control::CacheControl;
 use pingora_cache::filters::{request_cacheable, resp_cacheable};
 use pingora_cache::key::{CacheHashKey, HashBinary};
 use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
+use pingora_cache::trace::Span;
 use pingora_cache::{
-    CacheKey, CacheMeta, CacheMetaDefaults, CachePhase, NoCacheReason, PurgeAction, RespCacheable,
+    CacheKey, CacheMeta, CacheMetaDefaults, CachePhase, NoCacheReason, PurgeAction, RespCacheable, Storage,
     VarianceBuilder,
 };
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{ProxyHttp, Session};
+use pingora_proxy::{ProxyHttp, PurgeStatus, Session};
 
 /// Without a word of the origin nothing is stored: no status has a time of its own.
 const DEFAULTS: CacheMetaDefaults = CacheMetaDefaults::new(|_| None, 0, 0);
 /// Others wait so long for the one who asks the origin, until its response begins.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What is known of a purge before Pingora makes it.
+#[derive(Default)]
+pub(crate) struct Purging {
+    was_there: bool,
+}
 
 /// Passes requests on to one origin, and caches what it answers.
 pub(crate) struct CachingProxy {
@@ -52,11 +60,19 @@ fn host_of(request: &RequestHeader) -> Option<Vec<u8>> {
     field.or_else(|| request.uri.authority().map(|name| name.as_str().to_ascii_lowercase().into_bytes()))
 }
 
-/// Each part with its length, so that no two requests share a key.
+/// Each part with its length, so that no two requests share a key. The target is the one that goes to the origin, byte by byte.
 fn key_of(request: &RequestHeader) -> Vec<u8> {
     let host = host_of(request).unwrap_or_default();
-    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
-    [&host.len().to_be_bytes()[..], &host, path.as_bytes()].concat()
+    [&host.len().to_be_bytes()[..], &host, request.raw_path()].concat()
+}
+
+/// Whether a request says all that its response depends on by its key and fields.
+fn is_plain(request: &RequestHeader) -> bool {
+    let is_of_a_path =
+        [&b"/"[..], b"http://", b"https://"].iter().any(|start| request.raw_path().starts_with(start));
+    let has_body = request.headers.contains_key(header::TRANSFER_ENCODING)
+        || request.headers.get(header::CONTENT_LENGTH).is_some_and(|len| len != "0");
+    is_of_a_path && !has_body && host_of(request).is_some()
 }
 
 /// The tag of all variants of a resource.
@@ -78,6 +94,11 @@ fn vary_of(headers: &http::HeaderMap) -> Option<Vec<String>> {
     Some(names)
 }
 
+/// What is there is to be kept, as stale.
+fn is_expiry(session: &Session) -> bool {
+    session.req_header().headers.get("x-purge").is_some_and(|how| how == "expire")
+}
+
 fn is_local(session: &Session) -> bool {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.is_some_and(|address: &SocketAddr| address.ip().is_loopback())
@@ -85,22 +106,26 @@ fn is_local(session: &Session) -> bool {
 
 #[async_trait]
 impl ProxyHttp for CachingProxy {
-    type CTX = ();
+    type CTX = Purging;
 
-    fn new_ctx(&self) {}
+    fn new_ctx(&self) -> Purging {
+        Purging::default()
+    }
 
-    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut ()) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, _ctx: &mut Purging) -> Result<Box<HttpPeer>> {
         Ok(Box::new(HttpPeer::new(&*self.origin, false, String::new())))
     }
 
-    async fn request_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Purging) -> Result<bool> {
         session.as_downstream_mut().set_write_timeout(Some(self.write_timeout));
         if session.req_header().method.as_str() == "PURGE" && !is_local(session) {
             session.respond_error(StatusCode::FORBIDDEN.as_u16()).await?;
             return Ok(true);
         }
-        if session.req_header().method.as_str() == "PURGE" {
+        if session.req_header().method.as_str() == "PURGE" && !is_expiry(session) {
             // Pingora purges what the key names, which is one of several variants.
+            let (key, span) = (CacheKey::new(key_of(session.req_header()), ""), Span::inactive().handle());
+            ctx.was_there = self.storage.lookup(&key, &span).await?.is_some();
             let tag = tag_of(session.req_header());
             if let Err(error) = self.storage.invalidate_tags(&[&tag]).await {
                 return Err(Error::because(ErrorType::InternalError, "a layer may have it still", error));
@@ -109,16 +134,16 @@ impl ProxyHttp for CachingProxy {
         Ok(false)
     }
 
-    fn request_cache_filter(&self, session: &mut Session, _ctx: &mut ()) -> Result<()> {
+    fn request_cache_filter(&self, session: &mut Session, _ctx: &mut Purging) -> Result<()> {
         let request = session.req_header();
         let is_known = request_cacheable(request) || request.method.as_str() == "PURGE";
-        if is_known && host_of(request).is_some() {
+        if is_known && is_plain(request) {
             session.cache.enable(self.storage, None, None, Some(self.lock), None);
         }
         Ok(())
     }
 
-    fn cache_key_callback(&self, session: &Session, _ctx: &mut ()) -> Result<CacheKey> {
+    fn cache_key_callback(&self, session: &Session, _ctx: &mut Purging) -> Result<CacheKey> {
         Ok(self.storage.asked(CacheKey::new(key_of(session.req_header()), "")))
     }
 
@@ -126,7 +151,7 @@ impl ProxyHttp for CachingProxy {
         &self,
         session: &Session,
         response: &ResponseHeader,
-        _ctx: &mut (),
+        _ctx: &mut Purging,
     ) -> Result<RespCacheable> {
         let control = CacheControl::from_resp_headers(response);
         let is_authorized = session.req_header().headers.contains_key(header::AUTHORIZATION);
@@ -147,7 +172,7 @@ impl ProxyHttp for CachingProxy {
     fn cache_vary_filter(
         &self,
         meta: &CacheMeta,
-        _ctx: &mut (),
+        _ctx: &mut Purging,
         request: &RequestHeader,
     ) -> Option<HashBinary> {
         let mut variance = VarianceBuilder::new();
@@ -162,27 +187,38 @@ impl ProxyHttp for CachingProxy {
         variance.finalize()
     }
 
-    fn should_serve_stale(&self, _session: &mut Session, _ctx: &mut (), _error: Option<&Error>) -> bool {
+    fn should_serve_stale(&self, _session: &mut Session, _ctx: &mut Purging, _error: Option<&Error>) -> bool {
         // What Pingora asks for is within the windows that the origin gave.
         true
     }
 
-    fn is_purge(&self, session: &Session, _ctx: &()) -> bool {
+    fn is_purge(&self, session: &Session, _ctx: &Purging) -> bool {
         session.req_header().method.as_str() == "PURGE"
     }
 
-    fn purge_action(&self, session: &Session, _ctx: &()) -> PurgeAction {
-        match session.req_header().headers.get("x-purge") {
-            Some(how) if how == "expire" => PurgeAction::Expire,
-            _ => PurgeAction::Delete,
+    fn purge_action(&self, session: &Session, _ctx: &Purging) -> PurgeAction {
+        if is_expiry(session) { PurgeAction::Expire } else { PurgeAction::Delete }
+    }
+
+    fn purge_response_filter(
+        &self,
+        _session: &Session,
+        ctx: &mut Purging,
+        status: PurgeStatus,
+        response: &mut Cow<'static, ResponseHeader>,
+    ) -> Result<()> {
+        // Its variants have gone with their tag, so that there was nothing left for Pingora.
+        if ctx.was_there && matches!(status, PurgeStatus::NotFound) {
+            response.to_mut().set_status(StatusCode::OK)?;
         }
+        Ok(())
     }
 
     async fn response_filter(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut (),
+        _ctx: &mut Purging,
     ) -> Result<()> {
         let what = match session.cache.phase() {
             CachePhase::Hit => "hit",

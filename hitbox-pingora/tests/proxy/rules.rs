@@ -1,5 +1,6 @@
 //! What is answered from the cache, and from which layer.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -266,11 +267,45 @@ async fn purges_reach_all_variants() {
             }
         }
         assert_eq!(origin.asked(), before + 2, "each variant once");
-        proxy.purge("/page", how).await;
-        for language in ["en", "fr"] {
+        assert_eq!(proxy.purge("/page", how).await, 200, "\"{how}\"");
+        // As stale it is the variant that the key names: the first one.
+        let languages: &[&str] = if how.is_empty() { &["en", "fr"] } else { &["en"] };
+        for language in languages {
             let answer = proxy.ask("/page", &[("accept-language", language)]).await.expect("an answer");
             assert!(!answer.cache().starts_with("hit"), "{language} after \"{how}\": {}", answer.cache());
         }
-        proxy.purge("/page", "").await;
+        assert_eq!(proxy.purge("/page", "").await, 200);
     }
+    assert_eq!(proxy.purge("/page", "").await, 404, "nothing is there");
+}
+
+/// Asks for a target as it stands.
+async fn ask_for(proxy: &Proxy, target: &[u8]) -> String {
+    let (address, target) = (proxy.address, target.to_vec());
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+        let request =
+            [b"GET ", &target[..], b" HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"].concat();
+        stream.write_all(&request).expect("a request");
+        let mut answer = Vec::new();
+        // One that is refused may be closed in the middle.
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    });
+    asking.await.expect("an answer")
+}
+
+#[tokio::test]
+async fn targets_that_are_not_the_same_are_not_the_same_page() {
+    let origin = Origin::serve(|_, number| response(200, FRESH, format!("answer {number}"))).await;
+    let proxy = Proxy::start(&origin, &[]).await;
+    for odd in [&b"foo"[..], b"foo:bar", b"*"] {
+        ask_for(&proxy, odd).await;
+    }
+    let page = proxy.get("/").await;
+    assert_eq!(page.cache(), "miss", "nobody has asked for the front page");
+    let one = ask_for(&proxy, b"/caf\xe9").await;
+    let other = ask_for(&proxy, b"/caf\xe8").await;
+    let body = |answer: &str| answer.rsplit("\r\n\r\n").next().expect("a body").to_owned();
+    assert!(body(&one) != body(&other) || body(&one).is_empty(), "{one} and {other}");
 }

@@ -144,20 +144,23 @@ async fn a_validation_of_what_is_on_its_way_keeps_it_from_nothing() {
 
 #[tokio::test]
 async fn a_validation_does_not_make_fresh_what_was_expired_meanwhile() {
-    for case in cases().await {
-        let key = key("/film");
-        let compact = key.to_compact();
-        case.store(&key, &meta("a"), b"two reels").await;
-        let (mut found, _) = case.find(&key).await.expect(case.name);
-        // The origin has answered that nothing has changed; then it has, and somebody says so.
-        let target = PurgeTarget::Active(&compact);
-        let outcome = case.storage.expire(target, &span()).await.expect("it expires");
-        assert_eq!(outcome, PurgeOutcome::Expired, "{}", case.name);
-        let mut renewed = meta("a2");
-        std::mem::swap(renewed.extensions_mut(), found.extensions_mut());
-        case.storage.update_meta(&key, &renewed, &span()).await.expect("an answer");
-        let (found, _) = case.find(&key).await.expect(case.name);
-        assert!(!found.is_fresh(SystemTime::now() + Duration::from_secs(1)), "{}", case.name);
+    for fresh in [3600, 0] {
+        for case in cases().await {
+            let key = case.storage.asked(key("/film"));
+            let compact = key.to_compact();
+            // What is stale already has no freshness to lose.
+            case.store(&key, &crate::common::meta_for("a", Duration::from_secs(fresh)), b"two reels").await;
+            let (mut found, _) = case.find(&key).await.expect(case.name);
+            // The origin has answered that nothing has changed; then it has, and somebody says so.
+            let target = PurgeTarget::Active(&compact);
+            let outcome = case.storage.expire(target, &span()).await.expect("it expires");
+            assert_eq!(outcome, PurgeOutcome::Expired, "{}", case.name);
+            let mut renewed = meta("a2");
+            std::mem::swap(renewed.extensions_mut(), found.extensions_mut());
+            case.storage.update_meta(&key, &renewed, &span()).await.expect("an answer");
+            let (found, _) = case.find(&key).await.expect(case.name);
+            assert!(!found.is_fresh(SystemTime::now() + Duration::from_secs(1)), "{}", case.name);
+        }
     }
 }
 
@@ -167,7 +170,15 @@ async fn what_was_asked_for_before_a_purge_is_not_stored() {
         let key = case.storage.asked(key("/film"));
         // The origin reads what there is; then that changes, and is purged; then the answer comes.
         assert_eq!(case.purge(&key, PurgeType::Invalidation).await, PurgeOutcome::NotFound, "{}", case.name);
-        case.store(&key, &meta("a"), b"the older one").await;
+        let mut miss = case.storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
+        let tag = miss.streaming_write_tag().expect("a tag").to_vec();
+        let tagged = case.storage.lookup_streaming_write(&key, Some(&tag), &span()).await.expect("a lookup");
+        let (_, mut own) = tagged.expect("who asked for it gets it");
+        miss.write_body(Bytes::from_static(b"the older one"), false).await.expect("a chunk");
+        assert!(case.find(&key).await.is_none(), "{}: who asks later does not", case.name);
+        miss.finish().await.expect("an end");
+        assert_eq!(read(&mut own).await.expect("a body"), "the older one", "{}", case.name);
+        case.pool.wait_all().await;
         assert!(case.find(&key).await.is_none(), "{}", case.name);
         let key = case.storage.asked(key);
         case.store(&key, &meta("b"), b"the newer one").await;
