@@ -349,6 +349,12 @@ impl Epochs {
         }
     }
 
+    /// Whether this epoch is the first of its scope, and the store is being given it.
+    pub(crate) fn is_being_recorded(&self, scope: &Scope) -> bool {
+        let known = self.read().known(scope);
+        known.is_some_and(|token| token.epoch == Some(scope.epoch) && token.recording == Recording::First)
+    }
+
     /// The store does not have this epoch any more. When the scope was changed last is not forgotten.
     pub(crate) fn lose(&self, scope: &Scope) {
         let mut table = self.write();

@@ -287,6 +287,12 @@ impl<S: Store> Leaf<S> {
                 Peek::Entry(record) => {
                     recorded_in(&scope, &record, now).is_some_and(|recorded| recorded.epoch == scope.epoch)
                 }
+                // Whoever carries it first is having it recorded, and that for less long.
+                Peek::Absent if epochs.is_being_recorded(&scope) => {
+                    epochs.prolonged(&scope, until);
+                    self.record(vec![scope.clone()], FIRST).await?;
+                    true
+                }
                 Peek::Absent => false,
                 // Another process may have renewed it: when its record ends, that costs misses.
                 Peek::Unknown if self.handle.capabilities().shared => true,
