@@ -13,9 +13,11 @@ pub(crate) fn run() -> Outcome {
 /// again, with other features, and takes as much of the disk once more.
 pub(crate) fn run_named(part: &str) -> Outcome {
     install::run()?;
-    // Of the examples only the one that a test runs as a process: the others are checked by clippy, and run as programs.
-    let of_workspace =
-        ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--example", "pingora_proxy"];
+    // Of the examples only the one that a test runs as a process: the others are checked by clippy, and run as programs. It is
+    // built by itself, since selected beside tests it would be built as one of them.
+    let of_workspace = ["--workspace", "--all-features"];
+    run::run("cargo", &[&["build"], &of_workspace[..], &["--example", "pingora_proxy"]].concat())?;
+    let of_workspace = [&of_workspace[..], &["--lib", "--bins", "--tests"]].concat();
     if is_there("cargo-nextest") {
         run::run("cargo", &[&["nextest", "run"], &of_workspace[..], &[part]].concat())
     } else {
