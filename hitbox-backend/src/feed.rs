@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ type Writer = Box<dyn BodyWriter>;
 
 /// A layer that is given a body.
 enum Feed {
+    /// It is being opened.
+    Opening(BoxFuture<'static, BackendResult<Writer>>),
     /// It waits for more.
     Idle(Writer),
     /// It takes a chunk of so many bytes.
@@ -44,43 +46,88 @@ pub struct BodyFeed {
     queue: VecDeque<Bytes>,
     /// Bytes that it has not taken, and what their chunks take in the queue.
     behind: usize,
-    /// The same of what it has taken.
+    /// The same of what it has taken; that it was opened counts as a whole queue.
     taken: u64,
     /// For how long others have waited for it, and what it had taken when they began to.
     waited: Duration,
     taken_before: u64,
-    has_failed: Arc<AtomicBool>,
+    written: Arc<FedPart>,
+    has_changed: bool,
 }
 
-/// What has been written by a writer that may fail.
+/// What has been written by a writer that may still be opened, and that may fail.
+#[derive(Default)]
 struct FedPart {
-    part: Arc<dyn WrittenPart>,
-    has_failed: Arc<AtomicBool>,
+    /// Set when the writer has been opened; of one that cannot be read while it is written there is none.
+    part: OnceLock<Option<Arc<dyn WrittenPart>>>,
+    has_failed: AtomicBool,
+}
+
+impl FedPart {
+    fn opened(&self) -> Option<&Arc<dyn WrittenPart>> {
+        self.part.get().and_then(Option::as_ref)
+    }
 }
 
 #[async_trait]
 impl WrittenPart for FedPart {
     fn readable(&self) -> u64 {
-        self.part.readable()
+        self.opened().map_or(0, |part| part.readable())
     }
 
     fn has_ended(&self) -> bool {
-        self.has_failed.load(Ordering::Acquire) || self.part.has_ended()
+        self.has_failed.load(Ordering::Acquire)
+            || self.part.get().is_some_and(|part| part.as_ref().is_none_or(|part| part.has_ended()))
     }
 
     async fn read_at(&self, at: u64, limit: u64) -> BackendResult<Bytes> {
-        self.part.read_at(at, limit).await
+        self.opened().ok_or_else(given_up)?.read_at(at, limit).await
     }
 }
 
 impl BodyFeed {
+    fn of(layout: &Layout, feed: Feed) -> Self {
+        Self {
+            behind: if let Feed::Opening(_) = feed { OVERHEAD } else { 0 },
+            feed,
+            patience: patience_with(layout),
+            queue: VecDeque::new(),
+            taken: 0,
+            waited: Duration::ZERO,
+            taken_before: 0,
+            written: Arc::default(),
+            has_changed: false,
+        }
+    }
+
     /// Feeds this writer of a backend with this layout, if it could be opened.
     pub fn new(layout: &Layout, opened: BackendResult<Writer>) -> Self {
-        let feed = opened.map_or_else(Feed::Failed, Feed::Idle);
-        let (waited, has_failed) = (Duration::ZERO, Arc::default());
-        let patience = patience_with(layout);
-        let queue = VecDeque::new();
-        Self { feed, patience, queue, behind: 0, taken: 0, waited, taken_before: 0, has_failed }
+        let mut fed = Self::of(layout, Feed::Failed(given_up()));
+        fed.opened(opened);
+        fed
+    }
+
+    /// Feeds a writer of a backend with this layout when it has been opened. Until then it is behind by what has come, and nobody waits
+    /// for it before that is too much.
+    pub fn opening(layout: &Layout, opening: BoxFuture<'static, BackendResult<Writer>>) -> Self {
+        Self::of(layout, Feed::Opening(opening))
+    }
+
+    fn opened(&mut self, opened: BackendResult<Writer>) {
+        self.has_changed = true;
+        match opened {
+            Ok(writer) => {
+                // It is opened once.
+                self.written.part.get_or_init(|| writer.written());
+                self.feed = Feed::Idle(writer);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Whether it has been opened, has taken something or has failed since this was last asked.
+    pub const fn has_changed(&mut self) -> bool {
+        mem::replace(&mut self.has_changed, false)
     }
 
     /// What it failed with.
@@ -101,20 +148,10 @@ impl BodyFeed {
         self.behind
     }
 
-    /// Bytes that it has taken.
-    pub const fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    /// What it has written, before its first chunk.
+    /// What it has written, unless it is known that nobody can read it.
     pub fn written(&self) -> Option<Arc<dyn WrittenPart>> {
-        match &self.feed {
-            Feed::Idle(writer) => {
-                let (part, has_failed) = (writer.written()?, self.has_failed.clone());
-                Some(Arc::new(FedPart { part, has_failed }))
-            }
-            Feed::Busy(..) | Feed::Failed(_) => None,
-        }
+        let is_readable = self.error().is_none() && !matches!(self.written.part.get(), Some(None));
+        is_readable.then(|| self.written.clone() as Arc<dyn WrittenPart>)
     }
 
     /// Others have waited for so long for it to take `needed` bytes in each [`patience_with`] it. Says whether they may go on waiting.
@@ -142,7 +179,9 @@ impl BodyFeed {
 
     fn fail(&mut self, error: BackendError) {
         self.feed = Feed::Failed(error);
-        self.has_failed.store(true, Ordering::Release);
+        self.has_changed = true;
+        // Nobody holds what it has taken but those who read it.
+        mem::take(&mut self.written).has_failed.store(true, Ordering::Release);
         self.queue = VecDeque::new();
         self.behind = 0;
     }
@@ -161,12 +200,22 @@ impl BodyFeed {
         loop {
             match &mut self.feed {
                 Feed::Failed(_) => return Poll::Ready(()),
+                Feed::Opening(opening) => match opening.as_mut().poll(cx) {
+                    Poll::Pending if self.behind <= limit => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(opened) => {
+                        // It has kept up: how fast it takes what comes shows from here on.
+                        self.behind -= OVERHEAD;
+                        self.taken += QUEUE as u64;
+                        self.opened(opened);
+                    }
+                },
                 Feed::Busy(len, work) => match work.as_mut().poll(cx) {
                     Poll::Pending if self.behind <= limit => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready((writer, Ok(()))) => {
                         (self.behind, self.taken) = (self.behind - *len, self.taken + *len as u64);
-                        self.feed = Feed::Idle(writer);
+                        (self.feed, self.has_changed) = (Feed::Idle(writer), true);
                     }
                     Poll::Ready((_, Err(error))) => self.fail(error),
                 },
@@ -187,12 +236,19 @@ impl BodyFeed {
         }
     }
 
-    /// Gives the body up. A chunk that is being taken is waited for first, if that does not take too long.
+    /// Gives the body up. What it is about, a chunk as a rule, is waited for first, if that does not take too long.
     pub async fn abort(self, clock: &dyn Clock) {
-        let writer = match self.feed {
+        let Self { feed, patience, written, .. } = self;
+        // A writer whose part nobody reads any more waits until nothing is left of it.
+        drop(written);
+        let writer = match feed {
             Feed::Idle(writer) => writer,
             Feed::Failed(_) => return,
-            Feed::Busy(_, work) => match select(work, clock.sleep(self.patience)).await {
+            Feed::Opening(opening) => match select(opening, clock.sleep(patience)).await {
+                Either::Left((Ok(writer), _)) => writer,
+                Either::Left((Err(_), _)) | Either::Right(_) => return,
+            },
+            Feed::Busy(_, work) => match select(work, clock.sleep(patience)).await {
                 Either::Left(((writer, _), _)) => writer,
                 Either::Right(_) => return,
             },
@@ -207,7 +263,7 @@ impl BodyFeed {
     pub fn into_end(self) -> Result<Writer, BackendError> {
         match self.feed {
             Feed::Idle(writer) => Ok(writer),
-            Feed::Busy(..) => Err(given_up()),
+            Feed::Opening(_) | Feed::Busy(..) => Err(given_up()),
             Feed::Failed(error) => Err(error),
         }
     }

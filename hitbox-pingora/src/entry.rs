@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hitbox_backend::operation::BodyReader;
 use hitbox_core::{BackendLabel, CacheKey, CacheValue, Details, Lifetime, Scope, Timestamp};
 use pingora_cache::CacheMeta;
-use pingora_cache::key::{CacheHashKey, CompactCacheKey, str2hex};
+use pingora_cache::key::{CacheHashKey, CompactCacheKey, HashBinary, str2hex};
 use pingora_error::Result;
 
 use crate::purges::Moment;
@@ -43,11 +43,19 @@ pub struct Tags(pub Vec<String>);
 
 /// The key of a backend for one of Pingora's.
 pub(crate) fn key_of(name: &str, key: &impl CacheHashKey) -> CacheKey {
-    let builder = CacheKey::builder(name).part(PRIMARY, key.primary());
-    match key.variance() {
+    let builder = CacheKey::builder(name).part_bytes(PRIMARY, &in_hex(&key.primary_bin()));
+    match key.variance_bin() {
         None => builder.build(),
-        Some(variance) => builder.part(VARIANCE, variance).build(),
+        Some(variance) => builder.part_bytes(VARIANCE, &in_hex(&variance)).build(),
     }
+}
+
+/// As [`CacheHashKey::primary`] has it, without the cost of formatting, which is a twentieth of a hit in memory.
+fn in_hex(hash: &HashBinary) -> [u8; 2 * size_of::<HashBinary>()] {
+    std::array::from_fn(|at| {
+        let byte = hash[at / 2];
+        b"0123456789abcdef"[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
+    })
 }
 
 /// The key of Pingora's for one of a backend; nothing if it is of somebody else.

@@ -27,11 +27,14 @@ pub struct BodyHit {
     generation: u64,
     /// The body had not come to its end when it was found.
     is_on_its_way: bool,
+    /// Something has been read.
+    has_begun: bool,
 }
 
 impl BodyHit {
     pub(crate) fn stored(body: Body) -> Self {
-        Self { generation: body.generation(), body: Mutex::new(body), is_on_its_way: false }
+        let generation = body.generation();
+        Self { generation, body: Mutex::new(body), is_on_its_way: false, has_begun: false }
     }
 
     pub(crate) fn on_its_way(body: Body) -> Self {
@@ -65,14 +68,16 @@ impl BodyHit {
 #[async_trait]
 impl HandleHit for BodyHit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let is_on_its_way = self.is_on_its_way;
+        let joins = self.is_on_its_way && self.has_begun;
         let body = self.reader();
         let first = match body.chunk_at_once() {
             Some(read) => read,
             None => body.chunk().await,
         };
         let Some(first) = first.map_err(failed)? else { return Ok(None) };
-        if !is_on_its_way {
+        if !joins {
+            // The client has the first byte as soon as it is there.
+            self.has_begun = true;
             return Ok(Some(first));
         }
         // Pingora reads a response of the origin and this body in turns, and takes several chunks of the former for one of the

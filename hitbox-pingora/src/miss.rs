@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -13,11 +12,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use hitbox_backend::Backend;
-use hitbox_backend::internal::{
-    BodyFeed, Follower, InFlightBody, LoadPermit, PATIENCE, QUEUE, patience_with, took_nothing,
+use hitbox_backend::internal::{BodyFeed, Follower, InFlightBody, LoadPermit, PATIENCE, QUEUE};
+use hitbox_backend::operation::{BodyWriter, WriteOptions};
+use hitbox_core::{
+    BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, Clock, Offload, Task, TaskKind,
 };
-use hitbox_backend::operation::WriteOptions;
-use hitbox_core::{BackendError, CacheKey, CacheValue, Clock, Offload, Task, TaskKind};
 use pingora_cache::eviction::CacheEntryId;
 use pingora_cache::storage::streaming_write::U64WriteId;
 use pingora_cache::storage::{HandleMiss, MissFinishType};
@@ -128,8 +127,8 @@ impl BodyMiss {
     }
 
     /// Begins a response. If no layer takes it, or it was purged since it was asked for, it goes to the readers of this writer alone.
-    pub(crate) async fn begin(
-        backend: &dyn Backend,
+    pub(crate) fn begin(
+        backend: &Arc<dyn Backend>,
         writers: &Arc<Writers>,
         offload: &Arc<dyn Offload>,
         key: &CacheKey,
@@ -142,7 +141,8 @@ impl BodyMiss {
         if was_purged() {
             permit.revoke();
         }
-        let layers = open(backend, key, entry.clone(), permit.clone()).await;
+        let layers =
+            BodyFeed::opening(layout, open(backend.clone(), key.clone(), entry.clone(), permit.clone()));
         let details = entry.details().into_iter().flat_map(|details| &details.metadata);
         let head = details.map(|(name, value)| (name.len() + value.len()) as u64).sum();
         let in_flight = InFlightBody::begin(layout, key, entry, permit.clone(), layers.written()).listed();
@@ -162,24 +162,14 @@ impl BodyMiss {
     }
 }
 
-/// Opens the layers, unless that takes so long that who waits for the response would notice.
-async fn open(
-    backend: &dyn Backend,
-    key: &CacheKey,
+/// Opens the layers. The header goes out meanwhile.
+fn open(
+    backend: Arc<dyn Backend>,
+    key: CacheKey,
     entry: CacheValue<()>,
     permit: Arc<LoadPermit>,
-) -> BodyFeed {
-    let layout = backend.layout();
-    let patience = patience_with(layout);
-    let opening = pin!(backend.open_writer(key, entry, WriteOptions::default().with_load(permit)));
-    let opened = match select(opening, layout.clock().sleep(patience)).await {
-        Either::Left((opened, _)) => opened,
-        Either::Right(_) => Err(took_nothing(patience)),
-    };
-    if let Err(error) = &opened {
-        not_stored(key, error);
-    }
-    BodyFeed::new(layout, opened)
+) -> BoxFuture<'static, BackendResult<Box<dyn BodyWriter>>> {
+    Box::pin(async move { backend.open_writer(&key, entry, WriteOptions::default().with_load(permit)).await })
 }
 
 fn not_stored(key: &CacheKey, error: &BackendError) {
@@ -198,9 +188,8 @@ impl Parts {
             let began = clock.monotonic();
             layers.begin_wait();
             let mut feed = poll_fn(|cx| {
-                let before = layers.taken();
                 let fed = layers.poll_feed(cx, limit);
-                if layers.taken() != before || layers.error().is_some() {
+                if layers.has_changed() {
                     in_flight.has_been_written();
                 }
                 fed

@@ -217,6 +217,13 @@ impl BackendStorage {
         written(&*self.backend, write).await
     }
 
+    /// Keeps the body that is on its way, if there is one, from being stored. Its readers read on.
+    fn end_what_is_on_its_way(&self, key: &CacheKey) -> Option<Body> {
+        let body = self.backend.follow_body(key)?;
+        self.backend.layout().revoke(key, body.generation());
+        Some(body)
+    }
+
     /// Says anew what a body is. One that is meant keeps no other from being stored.
     fn renewal(&self, key: CacheKey, renewal: Renewal) -> Write {
         let ticket = renewal.generation.map(|_| self.backend.layout().begin_maintenance_write(&key));
@@ -291,8 +298,8 @@ impl Storage for BackendStorage {
         let tags = meta.extensions().get::<Tags>().map_or(&[][..], |tags| &tags.0);
         let was_purged = || self.was_purged(key, tags);
         let key_here = self.key(key);
-        let (backend, writers, offload) = (&*self.backend, &self.writers, &self.offload);
-        let miss = BodyMiss::begin(backend, writers, offload, &key_here, entry, was_purged).await;
+        let (backend, writers, offload) = (&self.backend, &self.writers, &self.offload);
+        let miss = BodyMiss::begin(backend, writers, offload, &key_here, entry, was_purged);
         Ok(Box::new(miss))
     }
 
@@ -323,11 +330,11 @@ impl Storage for BackendStorage {
                 Ok(if removed { PurgeOutcome::Purged(Some(*id)) } else { PurgeOutcome::NotFound })
             }
             PurgeTarget::Active(_) => {
-                let on_its_way = self.backend.follow_body(&key);
-                if let (Some(body), PurgeType::Invalidation) = (&on_its_way, purge_type) {
+                let on_its_way = match purge_type {
                     // It is not stored, however long it takes to look what there is.
-                    self.backend.layout().revoke(&key, body.generation());
-                }
+                    PurgeType::Invalidation => self.end_what_is_on_its_way(&key),
+                    PurgeType::Eviction => self.backend.follow_body(&key),
+                };
                 let stored = self.peek(&key).await;
                 let removed = self.remove(removal).await?;
                 let is_ended = on_its_way.is_some() && matches!(purge_type, PurgeType::Invalidation);
@@ -343,8 +350,13 @@ impl Storage for BackendStorage {
         if let PurgeTarget::Active(resource) = target {
             self.purges.note_resource(&resource.primary_bin());
         }
+        let mut is_ended = false;
         let write = match target {
-            PurgeTarget::Active(_) => Write::times(key, TimeChange::stale_from(now)),
+            PurgeTarget::Active(_) => {
+                // What is on its way was asked for before. Stored later it would be fresh.
+                is_ended = self.end_what_is_on_its_way(&key).is_some();
+                Write::times(key, TimeChange::stale_from(now))
+            }
             PurgeTarget::Exact(CacheEntryKey::KeyOnly(_)) => return Ok(PurgeOutcome::NotFound),
             PurgeTarget::Exact(CacheEntryKey::Identified { id, .. }) => {
                 let stored = self.peek(&key).await.filter(|body| body.generation() == id.get());
@@ -361,7 +373,7 @@ impl Storage for BackendStorage {
                 self.renewal(key, renewal)
             }
         };
-        Ok(if self.write(write).await? { PurgeOutcome::Expired } else { PurgeOutcome::NotFound })
+        Ok(if self.write(write).await? || is_ended { PurgeOutcome::Expired } else { PurgeOutcome::NotFound })
     }
 
     async fn update_meta(

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use hitbox_backend::internal::{
     self, BodyFeed, Follower, InFlightBody, LoadPermit, PATIENCE, QUEUE, WriteTicket,
 };
-use hitbox_backend::operation::{Batch, Removal, Renewal, Write, WriteOptions};
+use hitbox_backend::operation::{Batch, BodyWriter, Removal, Renewal, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, LeafOutcome, Receipt};
 use hitbox_core::{
     BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, Details, ErrorKind, Lifetime, Operation,
@@ -189,13 +189,12 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         let permit = flight.shared_permit().clone();
         let layout = self.backend.layout();
         let mut layers = match lifetime {
-            Some(_) => BodyFeed::new(layout, self.open_soon(&key, &entry, &permit).await),
+            Some(_) => BodyFeed::opening(layout, self.open(&key, &entry, &permit)),
             None => {
                 let refused = BackendError::new(ErrorKind::NotAdmitted, "the body is not to be stored");
                 BodyFeed::new(layout, Err(refused))
             }
         };
-        let is_stored = layers.error().is_none();
         let in_flight = InFlightBody::begin(layout, &key, entry, permit, layers.written());
         let in_flight = if plan.bypasses { in_flight } else { in_flight.listed() };
         if let Some(reader) = reader {
@@ -231,9 +230,9 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         counts.load_millis.fetch_add(took.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
         self.events.tell(|| CacheEvent::Loaded { key: &key, took });
         let has_older = plan.ahead.is_some() || plan.may_replace || !self.settings.fail_safe.is_zero();
-        let ticket = if is_stored {
+        let ticket = if lifetime.is_some() {
             self.end_stream(&key, layers, flight.permit()).await
-        } else if has_older && !plan.bypasses && lifetime.is_none() {
+        } else if has_older && !plan.bypasses {
             self.end_older(&key, flight.permit()).await
         } else {
             None
@@ -267,18 +266,15 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
         self.events.tell(|| CacheEvent::LoadFailed { key, error });
     }
 
-    /// Opens the layers, unless that takes so long that who waits for the body would notice.
-    async fn open_soon(
+    /// Opens the layers. What the source brings goes out meanwhile.
+    fn open(
         self: &Arc<Self>,
         key: &CacheKey,
         entry: &CacheValue<()>,
         permit: &Arc<LoadPermit>,
-    ) -> BackendResult<Box<dyn hitbox_backend::operation::BodyWriter>> {
-        let opening = Box::pin(self.open_recorded(key, entry.clone(), permit.clone()));
-        let patience = internal::patience_with(self.backend.layout());
-        let opened = Timeout::after(&*self.clock, Some(patience)).bound(opening).await;
-        let opened = opened.unwrap_or_else(|_| Err(internal::took_nothing(patience)));
-        opened.inspect_err(|error| self.not_stored(key, error))
+    ) -> BoxFuture<'static, BackendResult<Box<dyn BodyWriter>>> {
+        let (shared, key, entry, permit) = (self.clone(), key.clone(), entry.clone(), permit.clone());
+        Box::pin(async move { shared.open_recorded(&key, entry, permit).await })
     }
 
     /// A body is not stored.
@@ -311,15 +307,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             let (began, was_behind) = (self.monotonic(), layers.is_behind());
             layers.begin_wait();
             let step = poll_fn(|cx| {
-                let before = layers.taken();
                 let fed = layers.poll_feed(cx, 0);
-                if layers.taken() != before {
+                if layers.has_changed() {
                     in_flight.has_been_written();
                 }
                 if is_stored && let Some(error) = layers.error() {
                     is_stored = false;
                     self.not_stored(key, error);
-                    in_flight.has_been_written();
                 }
                 if has_ended {
                     return fed.map(|()| Step::Done);

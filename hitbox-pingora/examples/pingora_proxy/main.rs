@@ -29,7 +29,7 @@ use hitbox_pingora::BackendStorage;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::listening::Service;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::metrics::Metrics;
 use crate::proxy::CachingProxy;
@@ -109,7 +109,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn storage(arguments: &Arguments) -> Result<&'static BackendStorage, Failure> {
-    let pool = OffloadPool::new();
+    // Pingora's runtimes end before the storage is closed, with all that is under way on them.
+    let pool = OffloadPool::builder().runtime(Handle::current()).build();
     let memory = MokaBackend::builder().max_bytes(arguments.memory.as_u64()).build()?;
     let small = memory.admission(AdmissionRule::UpTo(LARGEST_IN_MEMORY));
     let layers = match &arguments.disk {

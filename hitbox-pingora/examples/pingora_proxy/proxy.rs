@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hitbox_pingora::{BackendStorage, Stored, Tags};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora_cache::cache_control::CacheControl;
 use pingora_cache::filters::{request_cacheable, resp_cacheable};
 use pingora_cache::key::{CacheHashKey, HashBinary};
@@ -118,6 +118,9 @@ impl ProxyHttp for CachingProxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Purging) -> Result<bool> {
         session.as_downstream_mut().set_write_timeout(Some(self.write_timeout));
+        // A client that has the part that it wanted may ask again while the rest of the response still comes. Pingora would close its
+        // connection.
+        session.as_downstream_mut().set_pipelining_enabled(true);
         if session.req_header().method.as_str() == "PURGE" && !is_local(session) {
             session.respond_error(StatusCode::FORBIDDEN.as_u16()).await?;
             return Ok(true);
@@ -234,6 +237,12 @@ impl ProxyHttp for CachingProxy {
             _ => what.to_owned(),
         };
         response.insert_header("x-cache", told)?;
+        let request = session.req_header();
+        let is_short = request.headers.contains_key(header::RANGE) || request.method == Method::HEAD;
+        if what == "miss" && is_short {
+            // Its connection is busy until the whole response has come: it need not wait for that.
+            session.set_keepalive(None);
+        }
         if what != "miss" && what != "pass" {
             let age = session.cache.cache_meta().age().as_secs();
             response.insert_header(header::AGE, age.to_string())?;

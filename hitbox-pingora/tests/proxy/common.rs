@@ -1,5 +1,6 @@
 //! The example proxy as a process of its own, and an origin that does as a test says.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,20 +26,16 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
+    _port: File,
 }
 
 impl Origin {
     /// Answers with what comes of a request and its number, from 1 on.
     pub(crate) async fn serve(answer: impl Fn(Request, usize) -> Response + Send + Sync + 'static) -> Self {
-        Self::serve_at("127.0.0.1:0".parse().expect("an address"), answer).await
-    }
-
-    pub(crate) async fn serve_at(
-        address: SocketAddr,
-        answer: impl Fn(Request, usize) -> Response + Send + Sync + 'static,
-    ) -> Self {
+        let (listener, port) = free_port();
+        listener.set_nonblocking(true).expect("a listener");
+        let listener = TcpListener::from_std(listener).expect("a listener");
         let (answer, asked): (Answering, _) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
-        let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let count = asked.clone();
         let router = Router::new().fallback(move |request: Request| {
@@ -47,7 +44,7 @@ impl Origin {
             async move { response }
         });
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { address, asked, serving }
+        Self { address, asked, serving, _port: port }
     }
 
     /// How many requests it was asked.
@@ -83,6 +80,7 @@ pub(crate) struct Proxy {
     folder: Arc<TempDir>,
     origin: SocketAddr,
     more: Vec<String>,
+    _ports: [File; 2],
 }
 
 impl Drop for Proxy {
@@ -99,9 +97,23 @@ fn program() -> PathBuf {
     folder.join("examples").join("pingora_proxy")
 }
 
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
+/// A port that no other test takes while the file is there: who finds the port of somebody else's proxy would take that for his own.
+fn free_port() -> (std::net::TcpListener, File) {
+    loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let lock = std::env::temp_dir().join(format!("hitbox-pingora-port-{port}"));
+        let lock = File::create(lock).expect("a file");
+        if lock.try_lock().is_ok() {
+            return (listener, lock);
+        }
+    }
+}
+
+/// An address that nobody listens on.
+fn free_address() -> (SocketAddr, File) {
+    let (listener, lock) = free_port();
+    (listener.local_addr().expect("an address"), lock)
 }
 
 /// What a client gets.
@@ -133,7 +145,7 @@ impl Proxy {
     async fn start_over(origin: SocketAddr, folder: Arc<TempDir>, more: Vec<String>) -> Self {
         // Somebody else may take a port before the proxy does: then it ends, and others are tried.
         for _ in 0..20 {
-            let (address, metrics) = (free_address(), free_address());
+            let ((address, port), (metrics, other)) = (free_address(), free_address());
             let mut process = Command::new(program())
                 .args(["--listen", &address.to_string(), "--origin", &origin.to_string()])
                 .args(["--metrics", &metrics.to_string(), "--memory", "64MiB", "--disk-max", "1GiB"])
@@ -149,7 +161,8 @@ impl Proxy {
                     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
                     let url = format!("http://{address}");
                     let metrics = format!("http://{metrics}/metrics");
-                    return Self { process, url, address, metrics, client, folder, origin, more };
+                    let _ports = [port, other];
+                    return Self { process, url, address, metrics, client, folder, origin, more, _ports };
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -204,9 +217,15 @@ impl Proxy {
 
     /// Asks until it is answered from the cache, as what is stored or promoted by somebody else.
     pub(crate) async fn get_until(&self, path: &str, cache: &str) -> Answer {
+        self.ask_until(path, &[], cache).await
+    }
+
+    /// The same with these fields. A client may have all of a response before the proxy has seen its end: one that is stopped then, and
+    /// gives nobody time, has not stored it.
+    pub(crate) async fn ask_until(&self, path: &str, fields: &[(&str, &str)], cache: &str) -> Answer {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let answer = self.get(path).await;
+            let answer = self.ask(path, fields).await.expect("an answer");
             if answer.cache().contains(cache) {
                 return answer;
             }

@@ -98,6 +98,25 @@ async fn what_is_being_written_is_purged() {
     }
 }
 
+/// It was asked for before it was expired: stored later it would be fresh.
+#[tokio::test]
+async fn what_is_being_written_is_expired() {
+    for case in cases().await {
+        let key = key("/film");
+        let mut miss = case.storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
+        let (_, mut reader) = case.find(&key).await.expect(case.name);
+        miss.write_body(Bytes::from_static(b"two "), false).await.expect("a chunk");
+        let compact = key.to_compact();
+        let outcome = case.storage.expire(PurgeTarget::Active(&compact), &span()).await.expect("an answer");
+        assert_eq!(outcome, PurgeOutcome::Expired, "{}", case.name);
+        miss.write_body(Bytes::from_static(b"reels"), true).await.expect("its writer goes on");
+        miss.finish().await.expect("an end");
+        assert_eq!(read(&mut reader).await.expect("who read it goes on"), "two reels", "{}", case.name);
+        case.pool.wait_all().await;
+        assert!(case.find(&key).await.is_none(), "{}: it is not stored", case.name);
+    }
+}
+
 #[tokio::test]
 async fn what_is_complete_is_purged() {
     for case in cases().await {

@@ -1,0 +1,171 @@
+//! Feeding a writer: what it has written is let go of, and how fast it takes what comes is judged once it is open.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hitbox_backend::internal::{BodyFeed, PATIENCE, QUEUE};
+use hitbox_backend::operation::{BodyWriter, WrittenPart};
+use hitbox_backend::store::{DeleteStatus, Raw, Store};
+use hitbox_backend::{Backend, IntoBackend, Receipt, SystemClock};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use tokio::sync::oneshot;
+
+/// A store for its layout alone.
+struct Nothing;
+
+#[async_trait]
+impl Store for Nothing {
+    async fn read(&self, _: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        Ok(None)
+    }
+
+    async fn write(&self, _: &CacheKey, _: CacheValue<Raw>) -> BackendResult<()> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &CacheKey) -> BackendResult<DeleteStatus> {
+        Ok(DeleteStatus::Missing)
+    }
+}
+
+/// What a writer has taken.
+struct Part;
+
+#[async_trait]
+impl WrittenPart for Part {
+    fn readable(&self) -> u64 {
+        7
+    }
+
+    async fn read_at(&self, _: u64, limit: u64) -> BackendResult<Bytes> {
+        Ok(Bytes::from(vec![0; limit as usize]))
+    }
+}
+
+/// Takes so many chunks, and then fails. It hands out what it has written, and says when it is aborted how many others hold that.
+struct Writer {
+    part: Arc<Part>,
+    takes: usize,
+    aborted: Option<oneshot::Sender<usize>>,
+}
+
+#[async_trait]
+impl BodyWriter for Writer {
+    async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
+        self.takes = self.takes.checked_sub(1).ok_or_else(|| BackendError::new(ErrorKind::Io, "full"))?;
+        Ok(())
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        Some(self.part.clone())
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        Receipt::default()
+    }
+
+    async fn abort(mut self: Box<Self>) {
+        let others = Arc::strong_count(&self.part) - 1;
+        self.aborted.take().expect("a test that asks").send(others).expect("the test waits");
+    }
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        Receipt::default()
+    }
+}
+
+fn writer(takes: usize) -> (Box<dyn BodyWriter>, Weak<Part>, oneshot::Receiver<usize>) {
+    let (sender, aborted) = oneshot::channel();
+    let part = Arc::new(Part);
+    let weak = Arc::downgrade(&part);
+    (Box::new(Writer { part, takes, aborted: Some(sender) }), weak, aborted)
+}
+
+async fn fed(feed: &mut BodyFeed, limit: usize) {
+    poll_fn(|cx| feed.poll_feed(cx, limit)).await;
+}
+
+#[tokio::test]
+async fn what_a_failed_writer_has_taken_is_held_by_its_readers_alone() {
+    let backend = Nothing.into_backend();
+    for opens_later in [false, true] {
+        let (writer, part, _aborted) = writer(1);
+        let mut feed = if opens_later {
+            BodyFeed::opening(backend.layout(), Box::pin(async { Ok(writer) }))
+        } else {
+            BodyFeed::new(backend.layout(), Ok(writer))
+        };
+        let read = feed.written().expect("it may be read");
+        feed.push(Bytes::from_static(b"one"));
+        fed(&mut feed, 0).await;
+        assert!(feed.has_changed() && feed.error().is_none() && read.readable() == 7 && !read.has_ended());
+        feed.push(Bytes::from_static(b"two"));
+        fed(&mut feed, 0).await;
+        assert!(feed.has_changed() && feed.error().is_some() && feed.written().is_none());
+        // Its reader reads on.
+        assert!(read.has_ended() && read.read_at(0, 3).await.is_ok());
+        assert!(part.upgrade().is_some());
+        drop(read);
+        assert!(part.upgrade().is_none(), "it is held for nobody");
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_is_aborted_has_its_part_for_itself() {
+    let backend = Nothing.into_backend();
+    for opens_later in [false, true] {
+        let (writer, _part, aborted) = writer(9);
+        let mut feed = if opens_later {
+            BodyFeed::opening(backend.layout(), Box::pin(async { Ok(writer) }))
+        } else {
+            BodyFeed::new(backend.layout(), Ok(writer))
+        };
+        drop(feed.written());
+        feed.push(Bytes::from_static(b"one"));
+        fed(&mut feed, 0).await;
+        feed.abort(&SystemClock).await;
+        assert_eq!(aborted.await, Ok(0));
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_long_in_opening_has_all_its_time_to_take_what_came() {
+    let backend = Nothing.into_backend();
+    let (writer, _part, _aborted) = writer(99);
+    let (open, opened) = oneshot::channel();
+    let opening = async move { opened.await.map_err(|_| BackendError::new(ErrorKind::Closed, "gone")) };
+    let mut feed = BodyFeed::opening(backend.layout(), Box::pin(opening));
+    feed.push(Bytes::from(vec![0; 2 * QUEUE]));
+    assert!(feed.is_behind());
+    feed.begin_wait();
+    assert!(poll_fn(|cx| Poll::Ready(feed.poll_feed(cx, 0))).await.is_pending());
+    assert!(feed.keeps_up(PATIENCE * 9 / 10, QUEUE as u64));
+    assert!(open.send(writer).is_ok());
+    // It is open, and has taken next to nothing.
+    assert!(fed(&mut feed, usize::MAX).now_or_never().is_some());
+    assert!(feed.keeps_up(PATIENCE / 5, QUEUE as u64));
+    feed.begin_wait();
+    assert!(feed.keeps_up(PATIENCE / 2, QUEUE as u64));
+}
+
+#[tokio::test]
+async fn one_that_does_not_open_is_given_up() {
+    let backend = Nothing.into_backend();
+    let mut feed = BodyFeed::opening(backend.layout(), Box::pin(std::future::pending()));
+    let read = feed.written().expect("it may be read");
+    feed.push(Bytes::from_static(b"one"));
+    assert!(fed(&mut feed, 0).now_or_never().is_none());
+    assert!(fed(&mut feed, QUEUE).now_or_never().is_some(), "nobody waits for so little");
+    feed.begin_wait();
+    assert!(!read.has_ended());
+    assert!(!feed.keeps_up(PATIENCE, 1));
+    feed.give_up();
+    assert!(read.has_ended() && fed(&mut feed, 0).now_or_never().is_some());
+    assert_eq!(feed.into_end().err().map(|error| error.kind()), Some(ErrorKind::Timeout));
+}
