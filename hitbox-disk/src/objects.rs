@@ -56,7 +56,7 @@ pub(crate) struct Objects {
 pub(crate) struct Operation {
     store: Arc<Objects>,
     digest: Digest,
-    sequence: u64,
+    pub(crate) sequence: u64,
 }
 
 impl Drop for Operation {
@@ -112,6 +112,13 @@ impl Objects {
     pub(crate) fn begin(self: &Arc<Self>, digest: Digest) -> Operation {
         let sequence = self.index().begin(digest);
         Operation { store: self.clone(), digest, sequence }
+    }
+
+    /// The same when all that was begun before has ended: a write whose caller has left may be under way.
+    pub(crate) async fn begin_settled(self: &Arc<Self>, digest: Digest) -> Operation {
+        let before = self.index().last_begun();
+        self.settled(Some(digest), before).await;
+        self.begin(digest)
     }
 
     /// Work that is no operation on a key, and must have ended before the folder is released.
@@ -381,15 +388,16 @@ impl Objects {
         if !self.holds(digest) {
             return Ok(None);
         }
-        Ok(self
-            .files
-            .start(digest)?
-            .filter(|start| start.key == key && start.schema == schema)
-            .map(|start| start.entry))
+        let changes = self.changes_of(digest).load(Ordering::Acquire);
+        let mut start = self.files.start(digest)?;
+        if !self.is_unchanged(digest, changes) {
+            let _shelf = self.shelf(digest);
+            start = self.files.start(digest)?;
+        }
+        Ok(start.filter(|start| start.key == key && start.schema == schema).map(|start| start.entry))
     }
 
-    /// Changes the times of the entry of this key in its file. A crash in between may leave a header that fails its
-    /// checksum: then the entry is lost, as any may be.
+    /// Changes the times of the entry of this key in its file.
     pub(crate) fn change_times(
         &self,
         operation: &Operation,
@@ -410,12 +418,24 @@ impl Objects {
             Err(entry) => return Ok(Some(entry)),
         };
         let Some(header) = wire::with_times(&record, &entry) else { return Ok(None) };
+        Ok(self.overwrite_start(digest, key, &header, &entry)?.then_some(entry))
+    }
+
+    /// Overwrites the record of this key from its beginning, and says whether there is one; the lock of its shelf is held. A
+    /// crash in between may leave a header that fails its checksum: then the entry is lost, as any may be.
+    pub(crate) fn overwrite_start(
+        &self,
+        digest: Digest,
+        key: &[u8],
+        start: &[u8],
+        entry: &CacheValue<()>,
+    ) -> BackendResult<bool> {
         let _changing = Changing::begin(self.changes_of(digest));
-        if !self.files.overwrite(digest, &header, object::file_len(key, &[]))? {
-            return Ok(None);
+        let is_there = self.files.overwrite(digest, start, object::file_len(key, &[]))?;
+        if is_there {
+            self.index().change_times(digest, entry);
         }
-        self.index().change_times(digest, &entry);
-        Ok(Some(entry))
+        Ok(is_there)
     }
 
     /// Entries that a normal read may see at `now`.

@@ -225,13 +225,10 @@ impl Store for DiskStore {
     async fn change_times(&self, key: &CacheKey, change: &TimeChange) -> BackendResult<Peek> {
         let (key, digest, change) = (key.clone(), digest(key), *change);
         let schema = self.schema_under(&key);
-        // A write whose caller has left may be under way.
-        let before = self.calls.objects.index().last_begun();
-        self.calls.objects.settled(Some(digest), before).await;
+        let operation = self.calls.objects.begin_settled(digest).await;
         if !self.calls.objects.holds(digest) {
             return Ok(Peek::Absent);
         }
-        let operation = self.calls.objects.begin(digest);
         let changed = self
             .calls
             .run(move |objects| objects.change_times(&operation, key.as_encoded(), schema, &change));

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use hitbox_backend::core::{BackendError, BackendResult, ErrorKind};
+use hitbox_backend::core::{BackendError, BackendResult, CacheValue, ErrorKind};
 use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
 
 use rustix::buffer::spare_capacity;
@@ -16,7 +16,7 @@ use rustix::io::{Errno, pread};
 use crate::digest::{Digest, DigestMap};
 use crate::error::io_error;
 use crate::object::{self, Object};
-use crate::objects::Objects;
+use crate::objects::{Objects, Operation};
 use crate::start::{Look, Start};
 use crate::window::{Kept, Window};
 
@@ -236,6 +236,27 @@ impl StoredFile {
                 Err(BackendError::new(ErrorKind::Codec, message))
             }
         }
+    }
+
+    /// Replaces header and attributes of its record, which are `before`, with others of the same length; says whether they were still
+    /// there.
+    pub(crate) fn replace_start(
+        &self,
+        operation: &Operation,
+        key: &[u8],
+        (before, after): (&[u8], &[u8]),
+        entry: &CacheValue<()>,
+    ) -> BackendResult<bool> {
+        let store = &self.store;
+        store.hold()?;
+        let _shelf = store.shelf(self.digest);
+        if self.is_gone() || store.index().is_superseded(self.digest, operation.sequence) {
+            return Ok(false);
+        }
+        // A change of times whose caller has left may have come first.
+        let failed = |error| io_error("read", &store.files.path(self.digest), error);
+        let stored = read_exact_at(&self.file, before.len(), object::file_len(key, &[])).map_err(failed)?;
+        Ok(stored == before && store.overwrite_start(self.digest, key, after, entry)?)
     }
 
     /// Removes it, unless something else is there by now.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use hitbox_backend::envelope::wire::{self, CHUNK_BYTES};
-use hitbox_backend::store::{Raw, StoreReader, StoreWriter, StoredBody, WrittenPart};
+use hitbox_backend::store::{Conditional, Raw, StoreReader, StoreWriter, StoredBody, WrittenPart};
 
 use crate::calls::{Calls, drop_elsewhere};
 use crate::store::digest;
@@ -20,10 +20,10 @@ use crate::written::{WrittenBody, WrittenFile};
 /// Bytes that go to a thread together, and come from one: whole chunks.
 const TOGETHER: usize = 4 * CHUNK_BYTES;
 
-/// The record of a body without its payload.
-fn start_of(key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<(Vec<u8>, u64)> {
+/// The record of a body without its payload, in so much room or more, and its identity.
+fn start_of(key: &CacheKey, entry: &CacheValue<Raw>, room: usize) -> BackendResult<(Vec<u8>, u64)> {
     match entry.data().as_encoded() {
-        Some(frame) => Ok((wire::encode_body_start(key, entry, frame), frame.identity)),
+        Some(frame) => Ok((wire::encode_body_start_within(room, key, entry, frame), frame.identity)),
         None => Err(BackendError::new(ErrorKind::Codec, "a live value reached a store of bytes")),
     }
 }
@@ -43,6 +43,8 @@ fn given_up() -> BackendError {
 pub(crate) struct DiskWriter {
     calls: Calls,
     key: CacheKey,
+    /// What is left for header and attributes of its record, in bytes.
+    room: usize,
     /// Nothing once it is another's to end.
     body: Option<Shared>,
     /// What has come and is not a whole part yet.
@@ -63,12 +65,16 @@ impl Drop for DiskWriter {
 
 impl DiskWriter {
     pub(crate) async fn begin(calls: &Calls, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<Self> {
-        let (start, identity) = start_of(key, entry)?;
-        let (encoded, open) = (key.clone(), calls.begin_body()?);
-        let begin = calls
-            .run(move |store| WrittenBody::begin(store, encoded.as_encoded(), start.len(), identity, open));
-        let body = Some(Arc::new(Mutex::new(Some(begin.await?))));
-        Ok(Self { calls: calls.clone(), key: key.clone(), body, rest: Vec::new(), len: 0, is_broken: false })
+        let (start, identity) = start_of(key, entry, 0)?;
+        let (encoded, open, room) = (key.clone(), calls.begin_body()?, wire::room_of_body_start(start.len()));
+        let (key, of_writer) = (key.clone(), calls.clone());
+        // The writer is made there: if nobody waits for it any more, its file goes where it may block.
+        let begin = calls.run(move |store| {
+            let body = WrittenBody::begin(store, encoded.as_encoded(), room, identity, open)?;
+            let body = Some(Arc::new(Mutex::new(Some(body))));
+            Ok(Self { calls: of_writer, key, room, body, rest: Vec::new(), len: 0, is_broken: false })
+        });
+        begin.await
     }
 
     fn shared(&self) -> BackendResult<Shared> {
@@ -124,7 +130,7 @@ impl StoreWriter for DiskWriter {
     }
 
     async fn commit(mut self: Box<Self>, entry: CacheValue<Raw>) -> BackendResult<()> {
-        let (start, _) = start_of(&self.key, &entry)?;
+        let (start, _) = start_of(&self.key, &entry, self.room)?;
         let (shared, rest, entry) = (self.shared()?, mem::take(&mut self.rest), entry.map(drop));
         let operation = self.calls.objects.begin(digest(&self.key));
         let writing = self.calls.begin_writing(rest.len()).await;
@@ -183,6 +189,7 @@ impl WrittenPart for DiskPart {
 /// A body on the disk.
 pub(crate) struct DiskReader {
     calls: Calls,
+    key: CacheKey,
     /// Header and attributes of its record.
     start: Vec<u8>,
     file: Reading,
@@ -211,7 +218,8 @@ impl DiskReader {
             calls.run(move |store| StoredFile::open(store, &files, digest, wanted.as_encoded())).await?;
         Ok(match opened {
             Some((file, start)) => {
-                StoredBody::There(Box::new(Self { calls: calls.clone(), start, file: file.reading() }))
+                let (calls, key) = (calls.clone(), key.clone());
+                StoredBody::There(Box::new(Self { calls, key, start, file: file.reading() }))
             }
             // Its file is gone, which is put right where entries are read as a whole.
             None => StoredBody::Unsupported,
@@ -283,6 +291,21 @@ impl StoreReader for DiskReader {
                 }
             }
         }
+    }
+
+    /// In its place, if it fits there.
+    async fn replace_entry(&self, entry: &CacheValue<Raw>) -> BackendResult<Option<Conditional>> {
+        let (start, _) = start_of(&self.key, entry, self.start.len())?;
+        if start.len() != self.start.len() {
+            return Ok(None);
+        }
+        let (key, entry) = (self.key.clone(), entry.clone().map(drop));
+        let operation = self.calls.objects.begin_settled(digest(&key)).await;
+        let (file, before) = (Arc::clone(&self.file), self.start.clone());
+        let replace = self
+            .calls
+            .run(move |_| file.replace_start(&operation, key.as_encoded(), (&before, &start), &entry));
+        Ok(Some(if replace.await? { Conditional::Written } else { Conditional::Conflict(None) }))
     }
 
     async fn discard(&self) -> BackendResult<()> {

@@ -85,7 +85,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Attributes> {
         let name = rest.text()?.to_owned();
         attributes.1.insert(name, Bytes::copy_from_slice(rest.bytes()?));
     }
-    rest.0.is_empty().then_some(attributes)
+    // Room for others, which a store has left.
+    rest.0.iter().all(|byte| *byte == 0).then_some(attributes)
 }
 
 const SCOPES: [ScopeKind; 4] =

@@ -23,8 +23,8 @@
 //! header has a checksum of its own, so that metadata can be looked at without the body.
 //!
 //! Attributes are a count u32 of scopes, each a family u8, a name and an epoch u128, then a count u32 of metadata pairs,
-//! each a name and bytes; a name or value is a length u32 and as many bytes, names in UTF-8. Without scopes and metadata
-//! there are no attributes.
+//! each a name and bytes; a name or value is a length u32 and as many bytes, names in UTF-8. Zeros may follow: room that a
+//! store leaves for other metadata. Without scopes, metadata and room there are no attributes.
 //!
 //! Parsing is total: any input gives a record or a reason, without a panic. The payload is a slice of the input, and
 //! what the attributes allocate is bounded by their own bound.
@@ -41,7 +41,8 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 
 pub(crate) use framing::{BodyHead, body_frame, body_head};
 pub use framing::{
-    Framing, WholeRecord, encode_body_start, is_start_damaged, payload_len, trailer_len, verifies_chunk,
+    Framing, WholeRecord, encode_body_start, encode_body_start_within, is_start_damaged, payload_len,
+    room_of_body_start, trailer_len, verifies_chunk,
 };
 
 use super::attributes::{self, Reader};
@@ -119,15 +120,24 @@ pub fn key_digest(key: &CacheKey) -> u128 {
 /// The stored form of an entry whose payload is encoded.
 pub fn encode(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded) -> Vec<u8> {
     let behind = encoded.bytes.len() + framing::trailer_len(encoded.bytes.len() as u64) as usize;
-    let mut out = encode_start(key, value, encoded, behind);
+    let mut out = encode_start(key, value, encoded, 0, behind);
     out.extend_from_slice(&encoded.bytes);
     append_trailer(&mut out, encoded.identity, &encoded.bytes);
     out
 }
 
-/// Header and attributes of the stored form, with room for as much behind them.
-fn encode_start(key: &CacheKey, value: &CacheValue<Raw>, encoded: &Encoded, behind: usize) -> Vec<u8> {
-    let attributes = value.details().map(attributes::encode).unwrap_or_default();
+/// Header and attributes of the stored form, of so many bytes at least, in a buffer that takes as much `behind` them.
+fn encode_start(
+    key: &CacheKey,
+    value: &CacheValue<Raw>,
+    encoded: &Encoded,
+    least: usize,
+    behind: usize,
+) -> Vec<u8> {
+    let mut attributes = value.details().map(attributes::encode).unwrap_or_default();
+    // More could not be read.
+    let room = least.saturating_sub(HEADER_BYTES).min(MAX_ATTRIBUTES_BYTES as usize);
+    attributes.resize(attributes.len().max(room), 0);
     let mut out = Vec::with_capacity(HEADER_BYTES + attributes.len() + behind);
     let lifetime = value.lifetime();
     let details = value.details();
@@ -409,7 +419,7 @@ impl Head {
         let duration = |flag| self.optional(flag).map(Duration::from_millis);
         let lifetime = Lifetime::new(instant(HAS_STALE), instant(HAS_EXPIRE), instant(HAS_RETAIN));
         let value = CacheValue::new(data).with_lifetime(lifetime).with_created(instant(HAS_CREATED));
-        let is_plain = kind == RecordKind::Value && self.attributes_len == 0;
+        let is_plain = kind == RecordKind::Value && scopes.is_empty() && metadata.is_empty();
         if is_plain && self.flags & RARE_FLAGS == 0 {
             return value.with_namespace_epoch(self.namespace_epoch);
         }

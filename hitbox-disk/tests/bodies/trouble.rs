@@ -1,11 +1,12 @@
 //! Bodies where something else is in the way: room, damage, changes beside them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hitbox_backend::Wrap;
-use hitbox_backend::operation::{Batch, TimeChange, Write};
+use hitbox_backend::operation::{Batch, Presence, TimeChange, Write};
 use hitbox_core::Timestamp;
 
 use super::*;
@@ -191,6 +192,91 @@ async fn the_metadata_of_a_body_is_replaced() {
         assert!(absent.stored() == 0 && open(&disk, 1).await.is_none(), "{len}: {absent:?}");
     }
     assert_eq!(files(folder.path()).1, 0, "a file is left");
+}
+
+/// A validation of a large body costs what its metadata cost. Longer metadata than fit have the body copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_that_fit_are_replaced_in_their_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut disk = builder(&folder).open().await.expect("disk");
+    let with = |len: usize, byte: u8| BTreeMap::from([("head".to_owned(), Bytes::from(vec![byte; len]))]);
+    let mut details = Details::default();
+    details.metadata = with(300, 1);
+    details.scopes.push(Scope::tag("red"));
+    let entry = CacheValue::new(()).with_details(details).ttl(Duration::from_secs(1_000));
+    let mut writer = disk.open_writer(&key(1), entry, WriteOptions::default()).await.expect("a writer");
+    put(&mut *writer, 1, 3 * MIB).await;
+    writer.finish().await.into_result().expect("a body");
+    let file = || fs::metadata(files(folder.path()).0.pop().expect("a file")).expect("a file").ino();
+    let mut inode = file();
+    for (len, is_in_place) in [
+        (300, true),
+        (330, true),
+        (0, true),
+        (1, true),
+        (300, true),
+        (3_000, false),
+        (3_050, true),
+        (10, true),
+    ] {
+        let mut early = open(&disk, 1).await.expect("the body");
+        let first = early.chunk().await.expect("a chunk").expect("a chunk");
+        let receipt = disk.set_metadata(&key(1), with(len, 2)).await.expect("metadata");
+        assert_eq!(receipt.stored(), 1, "{len}: {receipt:?}");
+        assert_eq!(file() == inode, is_in_place, "{len}");
+        inode = file();
+        // Who has begun reads on, of the same body.
+        compare(&mut *early, 1, first.len() as u64, 3 * MIB as u64).await;
+        for is_again in [false, true] {
+            if is_again {
+                disk.close().await;
+                disk = builder(&folder).open().await.expect("disk");
+            }
+            let mut reader = open(&disk, 1).await.expect("the body");
+            let details = reader.entry().details().expect("details");
+            assert!(details.metadata == with(len, 2) && details.scopes.len() == 1, "{len}: {details:?}");
+            assert_eq!(reader.generation(), early.generation(), "{len}");
+            compare(&mut *reader, 1, 0, 3 * MIB as u64).await;
+        }
+    }
+    assert_eq!(statistics(&disk).unusable, 0);
+}
+
+/// Other metadata are written into its file while it is opened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_body_whose_metadata_change_is_found_with_one_of_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = builder(&folder).open().await.expect("disk");
+    store(&disk, 1, 2 * MIB).await;
+    let with = |round: u64| {
+        let bytes = vec![round as u8; 100 + round as usize % 7];
+        BTreeMap::from([("head".to_owned(), Bytes::from(bytes))])
+    };
+    disk.set_metadata(&key(1), with(0)).await.expect("metadata");
+    let opened = Arc::new(AtomicU64::new(0));
+    let openers: Vec<_> = (0..4)
+        .map(|_| {
+            let (disk, opened) = (disk.clone(), opened.clone());
+            tokio::spawn(async move {
+                while opened.fetch_add(1, Ordering::Relaxed) < 6_000 {
+                    assert_eq!(disk.contains(&key(1)).await.expect("an answer"), Presence::Present);
+                    let body = open(&disk, 1).await.expect("no miss");
+                    let head = body.entry().details().expect("details").metadata["head"].clone();
+                    assert!(head.len() >= 100 && head.iter().all(|byte| *byte == head[0]), "a mix: {head:?}");
+                }
+            })
+        })
+        .collect();
+    let mut round = 0;
+    while opened.load(Ordering::Relaxed) < 6_000 {
+        round += 1;
+        let receipt = disk.set_metadata(&key(1), with(round)).await.expect("metadata");
+        assert_eq!(receipt.stored(), 1, "{receipt:?}");
+    }
+    for opener in openers {
+        opener.await.expect("no miss");
+    }
+    assert_eq!(statistics(&disk).unusable, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hitbox_core::{CacheKey, CacheValue};
 use twox_hash::XxHash3_64;
 
-use super::{CHUNK_BYTES, FORMAT_VERSION, HEADER_BYTES, Head, Raw, Said, schema_under};
+use super::{CHUNK_BYTES, FORMAT_VERSION, HEADER_BYTES, Head, MAX_ATTRIBUTES_BYTES, Raw, Said, schema_under};
 use crate::codec::{COMPRESSOR_NONE, Codec, Format};
 use crate::envelope::Encoded;
 
@@ -127,7 +127,24 @@ pub(crate) fn body_frame(key: &CacheKey, own: &Codec) -> Encoded {
 /// Header and attributes of the record of an entry whose payload comes by chunks. Their length depends on the names of tags,
 /// on metadata, and on nothing else.
 pub fn encode_body_start(key: &CacheKey, value: &CacheValue<Raw>, body: &Encoded) -> Vec<u8> {
-    super::encode_start(key, value, body, 0)
+    super::encode_start(key, value, body, 0, 0)
+}
+
+/// The same with as much room as was left for it: so many bytes, or more if that is too little.
+pub fn encode_body_start_within(
+    room: usize,
+    key: &CacheKey,
+    value: &CacheValue<Raw>,
+    body: &Encoded,
+) -> Vec<u8> {
+    super::encode_start(key, value, body, room, 0)
+}
+
+/// Bytes to leave for header and attributes that have so many, so that most others fit in their place: a validation brings
+/// another date and perhaps another tag.
+pub fn room_of_body_start(len: usize) -> usize {
+    let most = HEADER_BYTES + MAX_ATTRIBUTES_BYTES as usize;
+    len.min(most).saturating_add(128).next_multiple_of(256).min(most).max(len)
 }
 
 /// Whether a chunk of the payload of a record with this identity is what was written.
