@@ -70,7 +70,7 @@ pub mod internal {
     pub use crate::layout::Notes;
     pub use crate::reconcile::{Reconciler, Reconciles, bring_up_to_date};
     pub use crate::stats::{Event, Striped};
-    pub use crate::stream::open_reader;
+    pub use crate::stream::{TryOpen, open_reader, open_tried, try_open_reader};
     pub use crate::typed::{Decoded, live_hit, note_read, read, read_many, settle_try, try_read};
 
     /// The cache line in which the calling thread counts hits of a leaf.

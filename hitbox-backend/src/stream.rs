@@ -12,8 +12,8 @@ use hitbox_core::{
 use crate::backend::Backend;
 use crate::coherence::{LoadPermit, WriteTicket};
 use crate::envelope::{Chunks, Raw};
-use crate::layout::Layout;
-use crate::operation::{BodyOrigin, Found, ReadOptions, TimeChange, TryRead, WriteOptions};
+use crate::layout::{Layout, Notes};
+use crate::operation::{BodyOrigin, Found, LeafSet, ReadOptions, TimeChange, TryRead, WriteOptions};
 use crate::receipt::Receipt;
 use crate::store::WrittenPart;
 use crate::typed;
@@ -233,6 +233,48 @@ pub(crate) fn part_of(range: Range<u64>, len: u64, label: BackendLabel) -> Backe
     Ok(range.start..end)
 }
 
+/// What can be said of a body without waiting.
+pub enum TryOpen {
+    /// It is there, or nowhere.
+    Answered(Option<Box<dyn BodyReader>>),
+    /// It is there, and its entry has an idle time: that it was read is to be noted.
+    ToBeNoted(Box<dyn BodyReader>, Notes),
+    /// Somebody has to be waited for. The leaves named here have answered "no" and need not be asked again.
+    WouldWait(LeafSet),
+}
+
+impl std::fmt::Debug for TryOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Answered(Some(_)) | Self::ToBeNoted(..) => "a body",
+            Self::Answered(None) => "no body",
+            Self::WouldWait(_) => "somebody has to be waited for",
+        })
+    }
+}
+
+/// Opens a body if that needs no waiting: it is in memory, and no other layer has to be asked.
+pub fn try_open_reader<B: Backend + ?Sized>(backend: &B, key: &CacheKey, options: &ReadOptions) -> TryOpen {
+    match backend.try_read(key, options) {
+        TryRead::Hit(found) => match typed::body(found) {
+            Ok((found, body)) => {
+                let notes = notes_of_read(backend, key, &found.value, options);
+                let reader = BufferedReader::of(found, body);
+                match notes {
+                    None => TryOpen::Answered(Some(reader)),
+                    Some(notes) => TryOpen::ToBeNoted(reader, notes),
+                }
+            }
+            Err(wrong) => TryOpen::WouldWait(typed::count(backend, &wrong, options)),
+        },
+        TryRead::Miss => {
+            backend.layout().count_unanswered(options);
+            TryOpen::Answered(None)
+        }
+        TryRead::WouldWait(asked) => TryOpen::WouldWait(asked),
+    }
+}
+
 /// Opens a body: without waiting, if it is in memory and no other layer has to be asked.
 ///
 /// # Errors
@@ -245,23 +287,46 @@ pub async fn open_reader<B: Backend + ?Sized>(
     key: &CacheKey,
     options: &ReadOptions,
 ) -> BackendResult<Option<Box<dyn BodyReader>>> {
-    let asked = match backend.try_read(key, options) {
-        TryRead::Hit(found) => match typed::body(found) {
-            Ok((found, body)) => {
-                note_read(backend, key, &found.value, options).await;
-                return Ok(Some(BufferedReader::of(found, body)));
-            }
-            Err(wrong) => typed::count(backend, &wrong, options),
-        },
-        TryRead::Miss => {
-            backend.layout().count_unanswered(options);
-            return Ok(None);
+    open_tried(backend, key, options, try_open_reader(backend, key, options)).await
+}
+
+/// The same where it has been tried without waiting.
+///
+/// # Errors
+/// As [`Backend::open_reader`].
+///
+/// # Cancellation
+/// As [`Backend::open_reader`].
+pub async fn open_tried<B: Backend + ?Sized>(
+    backend: &B,
+    key: &CacheKey,
+    options: &ReadOptions,
+    tried: TryOpen,
+) -> BackendResult<Option<Box<dyn BodyReader>>> {
+    match tried {
+        TryOpen::Answered(reader) => Ok(reader),
+        TryOpen::ToBeNoted(reader, notes) => {
+            Box::pin(notes.make()).await;
+            Ok(Some(reader))
         }
-        TryRead::WouldWait(asked) => asked,
-    };
-    let options = options.clone();
-    let skip = options.skip.union(asked);
-    backend.open_reader(key, &options.skipping(skip)).await
+        TryOpen::WouldWait(asked) => {
+            let options = options.clone();
+            let skip = options.skip.union(asked);
+            backend.open_reader(key, &options.skipping(skip)).await
+        }
+    }
+}
+
+/// What is to be noted of the read of an entry with an idle time, if this call has to do it.
+fn notes_of_read<B: Backend + ?Sized, T>(
+    backend: &B,
+    key: &CacheKey,
+    entry: &CacheValue<T>,
+    options: &ReadOptions,
+) -> Option<Notes> {
+    let layout = backend.layout();
+    let change = (!options.background).then(|| TimeChange::of_read(entry, || layout.clock().now()))??;
+    layout.note_read_later(key, change)
 }
 
 /// Notes that an entry with an idle time has been read by somebody who asked for its body.
@@ -271,11 +336,7 @@ pub(crate) async fn note_read<B: Backend + ?Sized, T>(
     entry: &CacheValue<T>,
     options: &ReadOptions,
 ) {
-    let layout = backend.layout();
-    if !options.background
-        && let Some(change) = TimeChange::of_read(entry, || layout.clock().now())
-        && let Some(notes) = layout.note_read_later(key, change)
-    {
+    if let Some(notes) = notes_of_read(backend, key, entry, options) {
         Box::pin(notes.make()).await;
     }
 }

@@ -16,7 +16,7 @@ use http_body::Body;
 use crate::body::{CacheBody, Trailers};
 use crate::key_body;
 use crate::layer::Rules;
-use crate::lookup::{self, Lookup};
+use crate::lookup::{self, Begun, Lookup};
 use crate::respond::Asked;
 use crate::service::HttpService;
 use crate::watch::Watch;
@@ -80,7 +80,40 @@ impl<S> Exchange<S> {
         let key = if is_cacheable(&request, &rules) { rules.settings.key_of(&request) } else { None };
         let Some(key) = key else { return Box::pin(self.pass(request)).await };
         let watch = Watch::begin(&rules, &key);
-        let lookup = lookup::look(&rules, &key, request.headers()).await;
+        let begun = lookup::begin(&rules, &key);
+        self.look_on(request, key, begun, watch).await
+    }
+
+    /// Answers a request for what has begun to be looked for.
+    pub(crate) async fn look_on<Q>(
+        self,
+        request: Request<Q>,
+        key: CacheKey,
+        begun: Begun,
+        watch: Watch,
+    ) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let rules = self.rules.clone();
+        let lookup = lookup::look_on(&rules, &key, request.headers(), begun).await;
+        self.decide(request, key, lookup, watch).await
+    }
+
+    /// Answers a request with what was found, or by the service.
+    pub(crate) async fn decide<Q>(
+        self,
+        request: Request<Q>,
+        key: CacheKey,
+        lookup: Lookup,
+        watch: Watch,
+    ) -> Answer<S::Answer, S::Fault>
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let rules = self.rules.clone();
         let Some(stored) = &lookup.stored else {
             let why = if lookup.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
             return Box::pin(self.go_on(request, key, lookup, why, watch)).await;
@@ -89,13 +122,13 @@ impl<S> Exchange<S> {
         let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.settings.policy);
         match verdict {
             Verdict::Fresh | Verdict::StaleAllowed => {
-                let answer = self.hit(&request, lookup);
+                let answer = rules.hit(&request, lookup);
                 watch.hit(&rules, label);
                 Ok(answer)
             }
             Verdict::StaleWhileRevalidate => {
                 let found = lookup.key.clone();
-                let answer = self.hit(&request, lookup);
+                let answer = rules.hit(&request, lookup);
                 watch.hit(&rules, label);
                 self.validate_in_background(request, key, found);
                 Ok(answer)
@@ -106,20 +139,6 @@ impl<S> Exchange<S> {
             }
             // What a later version of the rules says is not known here.
             _ => Box::pin(self.go_on(request, key, lookup, Forwarded::Stale, watch)).await,
-        }
-    }
-
-    fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup) -> Response<CacheBody<A>> {
-        let mut status = CacheStatusField::hit();
-        status.key = self.rules.settings.tells_key.then(|| lookup.key.to_string().into());
-        let asked = Asked { method: request.method(), headers: request.headers() };
-        match lookup.stored {
-            Some(stored) => {
-                let label = stored.body.label();
-                status.detail = Some(label.as_str().into());
-                self.rules.respond(&asked, &stored.head, stored.body, Trailers::default(), true, status)
-            }
-            None => self.rules.only_if_cached(),
         }
     }
 
@@ -203,7 +222,56 @@ impl<S> Exchange<S> {
     }
 }
 
+/// What can be said of a request without waiting.
+pub(crate) enum AtOnce<A> {
+    /// It is answered by what is stored, which is at hand and fresh.
+    Hit(Response<CacheBody<A>>),
+    /// This was found.
+    Found(CacheKey, Lookup, Watch),
+    /// It has begun to be looked for.
+    Begun(CacheKey, Begun, Watch),
+    /// Nothing yet.
+    Nothing,
+}
+
 impl Rules {
+    /// Answers a request if that needs neither waiting nor the service.
+    pub(crate) fn at_once<Q: Body, A>(&self, request: &Request<Q>) -> AtOnce<A> {
+        if self.settings.choice.by_body.is_some() || !is_cacheable(request, self) {
+            return AtOnce::Nothing;
+        }
+        let Some(key) = self.settings.key_of(request) else { return AtOnce::Nothing };
+        let watch = Watch::begin(self, &key);
+        let lookup = match lookup::begin(self, &key).at_once(self, &key) {
+            Ok(lookup) => lookup,
+            Err(begun) => return AtOnce::Begun(key, begun, watch),
+        };
+        let Some(stored) = &lookup.stored else { return AtOnce::Found(key, lookup, watch) };
+        let label = stored.body.label();
+        match stored.head.terms.verdict(request.headers(), self.now(), &self.settings.policy) {
+            Verdict::Fresh | Verdict::StaleAllowed => {
+                let answer = self.hit(request, lookup);
+                watch.hit(self, label);
+                AtOnce::Hit(answer)
+            }
+            _ => AtOnce::Found(key, lookup, watch),
+        }
+    }
+
+    fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup) -> Response<CacheBody<A>> {
+        let mut status = CacheStatusField::hit();
+        status.key = self.settings.tells_key.then(|| lookup.key.to_string().into());
+        let asked = Asked { method: request.method(), headers: request.headers() };
+        match lookup.stored {
+            Some(stored) => {
+                let label = stored.body.label();
+                status.detail = Some(label.as_str().into());
+                self.respond(&asked, &stored.head, stored.body, Trailers::default(), true, status)
+            }
+            None => self.only_if_cached(),
+        }
+    }
+
     /// Removes what the answer to an unsafe request makes invalid. The answer waits for it: who made the change is to see it.
     async fn invalidate(&self, asked: &Kept, status: StatusCode, headers: &HeaderMap) {
         for uri in invalidated_uris(&asked.method, &asked.uri, &asked.headers, status, headers) {

@@ -31,6 +31,6 @@ pub use layer::{CacheLayer, CacheLayerBuilder};
 pub use purge::Purge;
 #[cfg(feature = "reqwest")]
 pub use reqwest::CacheMiddleware;
-pub use service::CacheService;
+pub use service::{CacheService, ResponseFuture};
 #[cfg(feature = "status-page")]
 pub use status::StatusPage;

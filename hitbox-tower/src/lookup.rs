@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hitbox::core::{CacheKey, Timestamp};
+use hitbox::backend::internal::TryOpen;
+use hitbox::core::{BackendResult, CacheKey, Timestamp};
 use hitbox::{Body, Cache};
 use hitbox_http::Vary;
 use http::HeaderMap;
@@ -67,30 +68,71 @@ pub(crate) struct Lookup {
 
 /// A layer that fails is one that has nothing.
 async fn open(cache: &Cache<()>, key: &CacheKey) -> Option<Body> {
-    match cache.open_body(key.clone()).await {
-        Ok(body) => body,
-        Err(error) => {
-            tracing::debug!(%key, %error, "a stored response could not be read");
-            None
-        }
-    }
+    found(key, cache.open_body(key.clone()).await)
+}
+
+fn found(key: &CacheKey, opened: BackendResult<Option<Body>>) -> Option<Body> {
+    opened.unwrap_or_else(|error| {
+        tracing::debug!(%key, %error, "a stored response could not be read");
+        None
+    })
+}
+
+/// Whether it is a record of variants.
+fn is_record(body: &Body) -> bool {
+    body.metadata(VARIANTS).is_some()
 }
 
 pub(crate) fn variants_of(body: &Body) -> Option<Variants> {
     Variants::decode(body.metadata(VARIANTS)?)
 }
 
+/// A look for what is stored under the key of a resource, that has begun.
+pub(crate) struct Begun {
+    looked: u64,
+    opened: Result<Option<Body>, TryOpen>,
+}
+
+/// Begins to look for what is stored under the key of a resource.
+pub(crate) fn begin(rules: &Rules, primary: &CacheKey) -> Begun {
+    let cache = &rules.cache;
+    Begun { looked: cache.body_loads_ended(primary), opened: cache.try_open_body(primary) }
+}
+
+impl Begun {
+    /// The response, if it is at hand and does not vary.
+    ///
+    /// # Errors
+    /// If there is more to be done.
+    pub(crate) fn at_once(self, rules: &Rules, primary: &CacheKey) -> Result<Lookup, Self> {
+        match self.opened {
+            Ok(Some(body)) if !is_record(&body) => Ok(response(rules, primary, self.looked, body)),
+            opened => Err(Self { opened, ..self }),
+        }
+    }
+}
+
+/// What is stored under the key of a resource, and is no record of variants.
+fn response(rules: &Rules, primary: &CacheKey, looked: u64, body: Body) -> Lookup {
+    let stored = rules.head_of(primary, &body).map(|head| Stored { head, body });
+    Lookup { key: primary.clone(), looked, stored, variants: None }
+}
+
 /// Looks for the response to a request with these fields.
 pub(crate) async fn look(rules: &Rules, primary: &CacheKey, request: &HeaderMap) -> Lookup {
-    let cache = &rules.cache;
-    let looked = cache.body_loads_ended(primary);
+    look_on(rules, primary, request, begin(rules, primary)).await
+}
+
+/// The same when it has begun.
+pub(crate) async fn look_on(rules: &Rules, primary: &CacheKey, request: &HeaderMap, begun: Begun) -> Lookup {
+    let looked = begun.looked;
     let nothing = Lookup { key: primary.clone(), looked, stored: None, variants: None };
-    let Some(body) = open(cache, primary).await else { return nothing };
-    let Some(variants) = variants_of(&body) else {
-        let head = rules.head_of(primary, &body);
-        let stored = head.map(|head| Stored { head, body });
-        return Lookup { stored, ..nothing };
+    let body = match begun.opened {
+        Ok(body) => body,
+        Err(opening) => found(primary, rules.cache.open_tried_body(primary, opening).await),
     };
+    let Some(body) = body else { return nothing };
+    let Some(variants) = variants_of(&body) else { return response(rules, primary, looked, body) };
     let kept = body.entry().lifetime().expire();
     let mut best: Option<Lookup> = None;
     for key in variants.keys(primary, request) {

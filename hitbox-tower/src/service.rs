@@ -9,7 +9,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::body::{BoxError, CacheBody};
-use crate::exchange::Exchange;
+use crate::exchange::{Answer, AtOnce, Exchange};
 use crate::layer::Rules;
 
 /// A service whose responses are cached; made by [`CacheLayer`](crate::CacheLayer).
@@ -82,14 +82,53 @@ where
 {
     type Response = Response<CacheBody<A>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+    type Future = ResponseFuture<A, S::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let at_once = self.rules.at_once(&request);
+        if let AtOnce::Hit(response) = at_once {
+            return ResponseFuture(Answering::AtOnce(Some(response)));
+        }
         let exchange = Exchange { rules: self.rules.clone(), inner: self.inner.clone() };
-        Box::pin(exchange.run(request))
+        ResponseFuture(Answering::Later(match at_once {
+            AtOnce::Found(key, lookup, watch) => Box::pin(exchange.decide(request, key, lookup, watch)),
+            AtOnce::Begun(key, begun, watch) => Box::pin(exchange.look_on(request, key, begun, watch)),
+            AtOnce::Hit(_) | AtOnce::Nothing => Box::pin(exchange.run(request)),
+        }))
+    }
+}
+
+/// The answer of a [`CacheService`].
+pub struct ResponseFuture<A, E>(Answering<A, E>);
+
+enum Answering<A, E> {
+    /// It is taken when it is polled.
+    AtOnce(Option<Response<CacheBody<A>>>),
+    Later(Pin<Box<dyn Future<Output = Answer<A, E>> + Send>>),
+}
+
+/// Nothing of it is pinned but what is in a box.
+impl<A, E> Unpin for ResponseFuture<A, E> {}
+
+impl<A, E> Future for ResponseFuture<A, E> {
+    type Output = Answer<A, E>;
+
+    /// # Panics
+    /// If it is polled again after it has answered.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Answering::AtOnce(answer) => Poll::Ready(Ok(answer.take().expect("it has answered"))),
+            Answering::Later(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<A, E> std::fmt::Debug for ResponseFuture<A, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use hitbox_backend::internal::{self, LoadPermit};
-use hitbox_backend::operation::{BodyWriter, WriteOptions, WrittenPart};
+use hitbox_backend::internal::{self, LoadPermit, TryOpen};
+use hitbox_backend::operation::{BodyReader, BodyWriter, WriteOptions, WrittenPart};
 use hitbox_backend::{Backend, Body, BodySink, CacheBackend, Cacheable, DeleteStatus, Receipt};
 use hitbox_core::{BackendResult, CacheKey, CacheValue, Lifetime};
 
@@ -28,16 +28,45 @@ impl<V: Cacheable, B: Backend + ?Sized> Cache<V, B> {
     /// # Cancellation
     /// Leaves nothing.
     pub async fn open_body(&self, key: impl ToKey) -> BackendResult<Option<Body>> {
-        let (key, shared) = (self.key(&key), &self.shared);
-        shared.reconcile_if_dirty();
-        let body = internal::open_reader(&*shared.backend, &key, &READ).await?;
-        let freshness = body.as_ref().map(|body| body.freshness());
+        let key = self.key(&key);
+        match self.try_open_body(&key) {
+            Ok(body) => Ok(body),
+            Err(opening) => self.open_tried_body(&key, opening).await,
+        }
+    }
+
+    /// The same if that needs no waiting. What it was about otherwise is for [`open_tried_body`](Self::open_tried_body).
+    ///
+    /// # Errors
+    /// If it has to be waited for.
+    #[doc(hidden)]
+    pub fn try_open_body(&self, key: &CacheKey) -> Result<Option<Body>, TryOpen> {
+        self.shared.reconcile_if_dirty();
+        match internal::try_open_reader(&*self.shared.backend, key, &READ) {
+            TryOpen::Answered(reader) => Ok(self.opened(key, reader)),
+            opening => Err(opening),
+        }
+    }
+
+    /// Waits for what [`try_open_body`](Self::try_open_body) would have had to wait for.
+    ///
+    /// # Errors
+    /// As [`open_body`](Self::open_body).
+    #[doc(hidden)]
+    pub async fn open_tried_body(&self, key: &CacheKey, opening: TryOpen) -> BackendResult<Option<Body>> {
+        let reader = internal::open_tried(&*self.shared.backend, key, &READ, opening).await?;
+        Ok(self.opened(key, reader))
+    }
+
+    /// Counts and tells what a look has found.
+    fn opened(&self, key: &CacheKey, reader: Option<Box<dyn BodyReader>>) -> Option<Body> {
+        let (shared, freshness) = (&self.shared, reader.as_ref().map(|body| body.freshness()));
         shared.count_look(freshness);
         match freshness {
-            Some(freshness) => shared.tell_hit(&key, freshness),
-            None => shared.events.tell(|| CacheEvent::Miss { key: &key }),
+            Some(freshness) => shared.tell_hit(key, freshness),
+            None => shared.events.tell(|| CacheEvent::Miss { key }),
         }
-        Ok(body.map(Body::from))
+        reader.map(Body::from)
     }
 
     /// How many loads of bodies have ended, of this key and of some others: who looks for a body asks before, and says it with
