@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask install`, `test`, `tidy`, `deny`, `features`, `api`, `behaviours`, `http-conformance`,
-//! `instructions`, `bench`, `heap`, `fuzz`, `soak`.
+//! The project's own commands: `cargo xtask install`, `test`, `tidy`, `deny`, `features`, `api`, `package`, `behaviours`,
+//! `http-conformance`, `instructions`, `bench`, `heap`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
@@ -13,6 +13,7 @@ mod fuzz;
 mod heap;
 mod http_conformance;
 mod install;
+mod package;
 mod run;
 mod soak;
 mod test;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long)]
         bless: bool,
     },
+    /// Packages every crate that is published, and checks what is in the packages.
+    Package,
     /// Lists, per acceptance id, its test and the broken backends that it rejects.
     Behaviours,
     /// Runs the HTTP working group's cache tests against the example proxy, and compares what passes with the list of what
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Deny => deny::run(),
         Command::Features => features::run(),
         Command::Api { bless } => api::run(bless),
+        Command::Package => package::run(),
         Command::Behaviours => behaviours::run(),
         Command::HttpConformance(options) => http_conformance::run(&options),
         Command::Instructions { bless } => bench::instructions(bless),
