@@ -18,6 +18,7 @@ mod object;
 #[cfg(fuzzing)]
 pub mod object;
 mod objects;
+mod overwrite;
 mod pinned;
 mod place;
 mod recover;

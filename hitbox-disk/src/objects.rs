@@ -12,8 +12,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue};
-use hitbox_backend::envelope::wire;
-use hitbox_backend::store::{Page, TimeChange};
+use hitbox_backend::store::Page;
 use tokio::sync::Notify;
 
 use crate::digest::Digest;
@@ -23,7 +22,7 @@ use crate::index::{Entry, Index, space};
 use crate::object::{self, Object};
 use crate::pinned::Pinned;
 use crate::room::Reserved;
-use crate::start::{Start, class_of};
+use crate::start::class_of;
 use crate::stored::Examined;
 
 const SHELVES: usize = 64;
@@ -55,7 +54,7 @@ pub(crate) struct Objects {
 #[derive(Debug)]
 pub(crate) struct Operation {
     store: Arc<Objects>,
-    digest: Digest,
+    pub(crate) digest: Digest,
     pub(crate) sequence: u64,
 }
 
@@ -397,47 +396,6 @@ impl Objects {
         Ok(start.filter(|start| start.key == key && start.schema == schema).map(|start| start.entry))
     }
 
-    /// Changes the times of the entry of this key in its file.
-    pub(crate) fn change_times(
-        &self,
-        operation: &Operation,
-        key: &[u8],
-        schema: u32,
-        change: &TimeChange,
-    ) -> BackendResult<Option<CacheValue<()>>> {
-        self.hold()?;
-        let Operation { digest, sequence, .. } = *operation;
-        let _shelf = self.shelf(digest);
-        if self.index().is_superseded(digest, sequence) || !self.holds(digest) {
-            return Ok(None);
-        }
-        let start = self.files.start(digest)?.filter(|start| start.key == key && start.schema == schema);
-        let Some(Start { entry, record, .. }) = start else { return Ok(None) };
-        let entry = match change.apply(entry) {
-            Ok(entry) => entry,
-            Err(entry) => return Ok(Some(entry)),
-        };
-        let Some(header) = wire::with_times(&record, &entry) else { return Ok(None) };
-        Ok(self.overwrite_start(digest, key, &header, &entry)?.then_some(entry))
-    }
-
-    /// Overwrites the record of this key from its beginning, and says whether there is one; the lock of its shelf is held. A
-    /// crash in between may leave a header that fails its checksum: then the entry is lost, as any may be.
-    pub(crate) fn overwrite_start(
-        &self,
-        digest: Digest,
-        key: &[u8],
-        start: &[u8],
-        entry: &CacheValue<()>,
-    ) -> BackendResult<bool> {
-        let _changing = Changing::begin(self.changes_of(digest));
-        let is_there = self.files.overwrite(digest, start, object::file_len(key, &[]))?;
-        if is_there {
-            self.index().change_times(digest, entry);
-        }
-        Ok(is_there)
-    }
-
     /// Entries that a normal read may see at `now`.
     pub(crate) fn visible(&self, now: u64) -> BackendResult<u64> {
         self.files.check_open()?;
@@ -480,21 +438,5 @@ impl Objects {
                 return Ok((dropped as u64, !is_round));
             }
         }
-    }
-}
-
-/// A change of an object in its place; ends when dropped.
-struct Changing<'a>(&'a AtomicU64);
-
-impl<'a> Changing<'a> {
-    fn begin(changes: &'a AtomicU64) -> Self {
-        changes.fetch_add(1, Ordering::AcqRel);
-        Self(changes)
-    }
-}
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Release);
     }
 }

@@ -2,7 +2,6 @@
 
 use hitbox_core::{CacheKey, CacheKeyBuilder};
 use http::{HeaderMap, HeaderName, Uri, header};
-use smallvec::SmallVec;
 
 use crate::origin::origin_of;
 use crate::vary::{Vary, VaryKey};
@@ -146,10 +145,7 @@ fn field(key: CacheKeyBuilder, kind: &str, name: &HeaderName, value: Option<&[u8
 /// The part that is the URL, put together of these. Keys are matched by parts between colons, and a URL has colons of its own: each is written
 /// as a space, which no URL has.
 fn with_url(key: CacheKeyBuilder, pieces: &[&str]) -> CacheKeyBuilder {
-    let mut url: SmallVec<[u8; 256]> = SmallVec::new();
-    pieces.iter().for_each(|piece| url.extend_from_slice(piece.as_bytes()));
-    url.iter_mut().filter(|byte| **byte == b':').for_each(|byte| *byte = b' ');
-    key.part_bytes("url", &url)
+    key.part_in_pieces("url", pieces, (b':', b' '))
 }
 
 /// The pattern of keys whose URL is like this one: `*` is any text, and all else itself.

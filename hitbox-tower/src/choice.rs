@@ -75,6 +75,11 @@ impl Choice {
         length.zip(self.max_body).is_some_and(|(length, most)| length > most)
     }
 
+    /// Whether requests have no further parts of their keys.
+    pub(crate) fn has_no_parts(&self) -> bool {
+        self.parts.is_empty() && self.by_body.is_none()
+    }
+
     /// The further parts of the key of a request.
     pub(crate) fn parts_of(&self, request: &RequestHead<'_>) -> Vec<(&str, Option<String>)> {
         let parts = self.parts.iter().map(|(name, part)| (name.as_str(), part(request)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use hitbox::core::CacheKey;
+use hitbox::core::{CacheKey, Timestamp};
 use hitbox_http::{
     CacheStatusField, Forwarded, RequestDirectives, Verdict, invalidated_groups, invalidated_uris,
     is_conditional, is_unsafe,
@@ -119,16 +119,17 @@ impl<S> Exchange<S> {
             return Box::pin(self.go_on(request, key, lookup, why, watch)).await;
         };
         let label = stored.body.label();
-        let verdict = stored.head.terms.verdict(request.headers(), rules.now(), &rules.settings.policy);
+        let now = rules.now();
+        let verdict = stored.head.terms.verdict(request.headers(), now, &rules.settings.policy);
         match verdict {
             Verdict::Fresh | Verdict::StaleAllowed => {
-                let answer = rules.hit(&request, lookup);
+                let answer = rules.hit(&request, lookup, now);
                 watch.hit(&rules, label);
                 Ok(answer)
             }
             Verdict::StaleWhileRevalidate => {
                 let found = lookup.key.clone();
-                let answer = rules.hit(&request, lookup);
+                let answer = rules.hit(&request, lookup, now);
                 watch.hit(&rules, label);
                 self.validate_in_background(request, key, found);
                 Ok(answer)
@@ -248,9 +249,10 @@ impl Rules {
         };
         let Some(stored) = &lookup.stored else { return AtOnce::Found(key, lookup, watch) };
         let label = stored.body.label();
-        match stored.head.terms.verdict(request.headers(), self.now(), &self.settings.policy) {
+        let now = self.now();
+        match stored.head.terms.verdict(request.headers(), now, &self.settings.policy) {
             Verdict::Fresh | Verdict::StaleAllowed => {
-                let answer = self.hit(request, lookup);
+                let answer = self.hit(request, lookup, now);
                 watch.hit(self, label);
                 AtOnce::Hit(answer)
             }
@@ -258,7 +260,7 @@ impl Rules {
         }
     }
 
-    fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup) -> Response<CacheBody<A>> {
+    fn hit<Q, A>(&self, request: &Request<Q>, lookup: Lookup, now: Timestamp) -> Response<CacheBody<A>> {
         let mut status = CacheStatusField::hit();
         status.key = self.settings.tells_key.then(|| lookup.key.to_string().into());
         let asked = Asked { method: request.method(), headers: request.headers() };
@@ -266,7 +268,8 @@ impl Rules {
             Some(stored) => {
                 let label = stored.body.label();
                 status.detail = Some(label.as_str().into());
-                self.respond(&asked, &stored.head, stored.body, Trailers::default(), true, status)
+                let (age, body) = (stored.head.terms.age(now), (stored.body, Trailers::default()));
+                self.respond_of_age(age, &asked, &stored.head, body, true, status)
             }
             None => self.only_if_cached(),
         }

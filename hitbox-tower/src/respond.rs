@@ -1,5 +1,7 @@
 //! Answers that are made of stored responses.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hitbox::Body;
 use hitbox_http::{CacheStatusField, Precondition, Requested, StoredHead, requested_range};
@@ -23,13 +25,26 @@ impl Rules {
         &self,
         asked: &Asked<'_>,
         stored: &Head,
-        mut body: Body,
+        body: Body,
         trailers: Trailers,
         is_stored: bool,
         status: CacheStatusField<'_>,
     ) -> Response<CacheBody<A>> {
-        let head = &stored.head;
         let age = stored.terms.age(self.now());
+        self.respond_of_age(age, asked, stored, (body, trailers), is_stored, status)
+    }
+
+    /// The same of a response that has this age by now.
+    pub(crate) fn respond_of_age<A>(
+        &self,
+        age: Duration,
+        asked: &Asked<'_>,
+        stored: &Head,
+        (mut body, trailers): (Body, Trailers),
+        is_stored: bool,
+        status: CacheStatusField<'_>,
+    ) -> Response<CacheBody<A>> {
+        let head = &stored.head;
         let status = status.with_ttl(stored.terms.freshness.lifetime, age);
         let told = |mut fields: HeaderMap| {
             if is_stored {
@@ -111,10 +126,11 @@ fn select(
     body: &mut Body,
     is_stored: bool,
 ) -> (StatusCode, HeaderMap, Left) {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(length_of);
+    let declared = |headers: &HeaderMap| headers.get(header::CONTENT_LENGTH).and_then(length_of);
     // What comes from the origin just now may have trailers, unless it says how long it is.
-    let Some(length) = body.len().filter(|_| is_stored || declared.is_some()) else {
-        return (head.status, headers, Left::Bytes(declared));
+    let Some(length) = body.len().filter(|_| is_stored || declared(&headers).is_some()) else {
+        let left = Left::Bytes(declared(&headers));
+        return (head.status, headers, left);
     };
     match requested_range(asked, head, length) {
         Requested::Unsatisfiable => {

@@ -60,6 +60,9 @@ impl Settings {
         if !self.choice.is_cached(&head) {
             return None;
         }
+        if self.choice.has_no_parts() {
+            return Some(self.keys.key(&self.name, &uri, head.headers));
+        }
         Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
     }
 
@@ -72,7 +75,6 @@ impl Settings {
 
     /// Whether the URI alone is the key, and all of it.
     pub(crate) fn is_keyed_by_uri_alone(&self) -> bool {
-        let Choice { parts, by_body, .. } = &self.choice;
-        self.keys.is_of_uri_alone() && parts.is_empty() && by_body.is_none()
+        self.keys.is_of_uri_alone() && self.choice.has_no_parts()
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderValue, Request, Response};
 use axum::{Router, ServiceExt as _};
 use hitbox_tower::{CacheLayer, CacheService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
-use tower_layer::Layer;
+use tower::util::MapResponseLayer;
+use tower_layer::{Identity, Layer};
 use tower_service::Service;
 
 use super::http::{BYTES, service};
@@ -28,6 +29,14 @@ pub(super) fn subject() -> Subject {
         "A response of 1 KiB through sockets, 32 connections, one thread for the server and one for the load";
     Subject::new("http_sockets", title, Measure::Time)
         .operation("a constant", |_| requests(Server::start(service())))
+        // What axum takes for any layer within a router.
+        .operation("a constant, behind an empty layer", |_| {
+            requests(Server::start(service().layer(Identity::new())))
+        })
+        // An answer as long as that of a hit, which says its age and what became of the request.
+        .operation("a constant, with the fields of a hit", |_| {
+            requests(Server::start(with_fields_of_a_hit()))
+        })
         .operation("hit in memory", |_| requests(Server::start(service().layer(CacheLayer::new(memory())))))
         // A hit does not come through the router.
         .operation("hit in memory, around the router", |_| requests(Server::start(around(service()))))
@@ -42,6 +51,16 @@ fn around(
 ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send {
     let cached: CacheService<Router> = CacheLayer::new(memory()).layer(router);
     ServiceExt::<Request<Body>>::map_response(cached, |response| response.map(Body::new))
+}
+
+fn with_fields_of_a_hit() -> Router {
+    service().layer(MapResponseLayer::new(|mut response: Response<Body>| {
+        let fields = [("age", "7"), ("cache-status", "http; hit; ttl=3593; detail=moka")];
+        for (name, value) in fields {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }))
 }
 
 /// A server until it is dropped.

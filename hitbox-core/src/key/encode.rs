@@ -66,6 +66,20 @@ impl CacheKeyBuilder {
         self
     }
 
+    /// A named part whose value is these pieces, one after the other, with one byte in the place of another.
+    #[doc(hidden)]
+    pub fn part_in_pieces(mut self, name: &str, pieces: &[&str], (replaced, by): (u8, u8)) -> Self {
+        self.encoded.push(NAME_AND_VALUE);
+        field(&mut self.encoded, name.as_bytes());
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.encoded.extend_from_slice(&(length as u32).to_le_bytes());
+        let start = self.encoded.len();
+        self.encoded.reserve(length);
+        pieces.iter().for_each(|piece| self.encoded.extend_from_slice(piece.as_bytes()));
+        self.encoded[start..].iter_mut().filter(|byte| **byte == replaced).for_each(|byte| *byte = by);
+        self
+    }
+
     /// A named part without a value, which differs from one with an empty value.
     pub fn flag(mut self, name: &str) -> Self {
         self.encoded.push(NAME_ONLY);
