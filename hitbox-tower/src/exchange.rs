@@ -65,15 +65,14 @@ fn is_cacheable<Q: Body>(request: &Request<Q>, rules: &Rules) -> bool {
 }
 
 impl<S> Exchange<S> {
+    /// Answers a request whose body is to be read first, if it is a part of the key.
     pub(crate) async fn run<Q>(self, mut request: Request<Q>) -> Answer<S::Answer, S::Fault>
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
         let rules = self.rules.clone();
-        if rules.settings.choice.by_body.is_some() {
-            key_body::forget(request.extensions_mut());
-        }
+        key_body::forget(request.extensions_mut());
         if let Some(by_body) = rules.settings.by_body(&request) {
             request = Box::pin(by_body.read(request)).await;
         }
@@ -166,7 +165,7 @@ impl<S> Exchange<S> {
     }
 
     /// The service answers, and nothing is stored. What it changes is removed.
-    async fn pass<Q>(self, request: Request<Q>) -> Answer<S::Answer, S::Fault>
+    pub(crate) async fn pass<Q>(self, request: Request<Q>) -> Answer<S::Answer, S::Fault>
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,
@@ -231,17 +230,20 @@ pub(crate) enum AtOnce<A> {
     Found(CacheKey, Lookup, Watch),
     /// It has begun to be looked for.
     Begun(CacheKey, Begun, Watch),
-    /// Nothing yet.
+    /// It goes on, whatever is stored.
+    Passes,
+    /// Nothing: its body is to be read first.
     Nothing,
 }
 
 impl Rules {
     /// Answers a request if that needs neither waiting nor the service.
     pub(crate) fn at_once<Q: Body, A>(&self, request: &Request<Q>) -> AtOnce<A> {
-        if self.settings.choice.by_body.is_some() || !is_cacheable(request, self) {
+        if self.settings.choice.by_body.is_some() {
             return AtOnce::Nothing;
         }
-        let Some(key) = self.settings.key_of(request) else { return AtOnce::Nothing };
+        let key = if is_cacheable(request, self) { self.settings.key_of(request) } else { None };
+        let Some(key) = key else { return AtOnce::Passes };
         let watch = Watch::begin(self, &key);
         let lookup = match lookup::begin(self, &key).at_once(self, &key) {
             Ok(lookup) => lookup,

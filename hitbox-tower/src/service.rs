@@ -97,6 +97,7 @@ where
         ResponseFuture(Answering::Later(match at_once {
             AtOnce::Found(key, lookup, watch) => Box::pin(exchange.decide(request, key, lookup, watch)),
             AtOnce::Begun(key, begun, watch) => Box::pin(exchange.look_on(request, key, begun, watch)),
+            AtOnce::Passes => Box::pin(exchange.pass(request)),
             AtOnce::Hit(_) | AtOnce::Nothing => Box::pin(exchange.run(request)),
         }))
     }

@@ -1,6 +1,7 @@
 //! What the user of a layer decides: which requests and responses, which keys, and how long a body may be.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -43,6 +44,22 @@ async fn requests_that_are_left_out_pass() {
     served.get("/shop", &[]).await;
     served.send(Method::POST, "/shop", &[]).await;
     assert_eq!(served.get("/shop", &[]).await.text(), "answer 3");
+}
+
+#[tokio::test]
+async fn what_the_user_decides_is_asked_once_for_a_request() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let takes = move |uri: &http::Uri| {
+        count.fetch_add(1, Ordering::SeqCst);
+        uri.path() != "/live"
+    };
+    let served = serve_with(|layer| layer.cache_if(move |request| takes(request.uri)), fields(FRESH)).await;
+    // Answered by the service and stored, answered at once, and passed on.
+    for (times, path) in ["/shop", "/shop", "/live"].into_iter().enumerate() {
+        served.get(path, &[]).await;
+        assert_eq!(asked.load(Ordering::SeqCst), times + 1, "{path}");
+    }
 }
 
 #[tokio::test]
