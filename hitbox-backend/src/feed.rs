@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use hitbox_core::{BackendError, BackendResult, BoxFuture, Clock, ErrorKind};
 use crate::layout::Layout;
 use crate::store::WrittenPart;
 use crate::stream::BodyWriter;
+use crate::unpanicked::unpanicked;
 
 /// Bytes that a writer may be behind those who wait for it. Then it has to take as many in each [`patience_with`] in which they wait.
 pub const QUEUE: usize = 1024 * 1024;
@@ -200,24 +202,25 @@ impl BodyFeed {
         loop {
             match &mut self.feed {
                 Feed::Failed(_) => return Poll::Ready(()),
-                Feed::Opening(opening) => match opening.as_mut().poll(cx) {
+                Feed::Opening(opening) => match polled(opening.as_mut(), cx) {
                     Poll::Pending if self.behind <= limit => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(opened) => {
+                        let opened = opened.flatten();
                         // It has kept up: how fast it takes what comes shows from here on.
                         self.behind -= OVERHEAD;
                         self.taken += QUEUE as u64;
                         self.opened(opened);
                     }
                 },
-                Feed::Busy(len, work) => match work.as_mut().poll(cx) {
+                Feed::Busy(len, work) => match polled(work.as_mut(), cx) {
                     Poll::Pending if self.behind <= limit => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready((writer, Ok(()))) => {
+                    Poll::Ready(Ok((writer, Ok(())))) => {
                         (self.behind, self.taken) = (self.behind - *len, self.taken + *len as u64);
                         (self.feed, self.has_changed) = (Feed::Idle(writer), true);
                     }
-                    Poll::Ready((_, Err(error))) => self.fail(error),
+                    Poll::Ready(Ok((_, Err(error))) | Err(error)) => self.fail(error),
                 },
                 Feed::Idle(_) => {
                     let Some(chunk) = self.queue.pop_front() else { return Poll::Ready(()) };
@@ -234,6 +237,12 @@ impl BodyFeed {
                 }
             }
         }
+    }
+
+    /// Waits until it is open or has failed.
+    pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = self.poll_feed(cx, usize::MAX);
+        if let Feed::Opening(_) = self.feed { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Gives the body up. What it is about, a chunk as a rule, is waited for first, if that does not take too long.
@@ -266,6 +275,17 @@ impl BodyFeed {
             Feed::Opening(_) | Feed::Busy(..) => Err(given_up()),
             Feed::Failed(error) => Err(error),
         }
+    }
+}
+
+/// Polls what a layer does. One that panics has failed, and is not polled again.
+fn polled<R>(
+    work: Pin<&mut (dyn Future<Output = R> + Send)>,
+    cx: &mut Context<'_>,
+) -> Poll<BackendResult<R>> {
+    match unpanicked(ErrorKind::Io, "a layer that was given a body", || Ok(work.poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panicked) => Poll::Ready(Err(panicked)),
     }
 }
 

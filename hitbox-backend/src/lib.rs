@@ -31,6 +31,7 @@ mod stats;
 pub mod store;
 mod stream;
 mod typed;
+mod unpanicked;
 pub mod wrap;
 mod wrapper;
 
@@ -72,6 +73,7 @@ pub mod internal {
     pub use crate::stats::{Event, Striped};
     pub use crate::stream::{TryOpen, open_reader, open_tried, try_open_reader};
     pub use crate::typed::{Decoded, live_hit, note_read, read, read_many, settle_try, try_read};
+    pub use crate::unpanicked::panic_message;
 
     /// The cache line in which the calling thread counts hits of a leaf.
     pub fn counting_line(leaf: &crate::store::LeafHandle) -> usize {

@@ -9,30 +9,12 @@ use std::task::Poll;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use hitbox_backend::doc::Map;
 use hitbox_backend::internal::{BodyFeed, PATIENCE, QUEUE};
 use hitbox_backend::operation::{BodyWriter, WrittenPart};
-use hitbox_backend::store::{DeleteStatus, Raw, Store};
 use hitbox_backend::{Backend, IntoBackend, Receipt, SystemClock};
-use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
+use hitbox_core::{BackendError, BackendResult, ErrorKind};
 use tokio::sync::oneshot;
-
-/// A store for its layout alone.
-struct Nothing;
-
-#[async_trait]
-impl Store for Nothing {
-    async fn read(&self, _: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
-        Ok(None)
-    }
-
-    async fn write(&self, _: &CacheKey, _: CacheValue<Raw>) -> BackendResult<()> {
-        Ok(())
-    }
-
-    async fn remove(&self, _: &CacheKey) -> BackendResult<DeleteStatus> {
-        Ok(DeleteStatus::Missing)
-    }
-}
 
 /// What a writer has taken.
 struct Part;
@@ -87,20 +69,25 @@ fn writer(takes: usize) -> (Box<dyn BodyWriter>, Weak<Part>, oneshot::Receiver<u
     (Box::new(Writer { part, takes, aborted: Some(sender) }), weak, aborted)
 }
 
+/// Feeds a writer that is open, or opens when it is fed.
+fn feed_of(writer: Box<dyn BodyWriter>, opens_later: bool) -> BodyFeed {
+    let backend = Map::default().into_backend();
+    if opens_later {
+        BodyFeed::opening(backend.layout(), Box::pin(async { Ok(writer) }))
+    } else {
+        BodyFeed::new(backend.layout(), Ok(writer))
+    }
+}
+
 async fn fed(feed: &mut BodyFeed, limit: usize) {
     poll_fn(|cx| feed.poll_feed(cx, limit)).await;
 }
 
 #[tokio::test]
 async fn what_a_failed_writer_has_taken_is_held_by_its_readers_alone() {
-    let backend = Nothing.into_backend();
     for opens_later in [false, true] {
         let (writer, part, _aborted) = writer(1);
-        let mut feed = if opens_later {
-            BodyFeed::opening(backend.layout(), Box::pin(async { Ok(writer) }))
-        } else {
-            BodyFeed::new(backend.layout(), Ok(writer))
-        };
+        let mut feed = feed_of(writer, opens_later);
         let read = feed.written().expect("it may be read");
         feed.push(Bytes::from_static(b"one"));
         fed(&mut feed, 0).await;
@@ -118,14 +105,9 @@ async fn what_a_failed_writer_has_taken_is_held_by_its_readers_alone() {
 
 #[tokio::test]
 async fn a_writer_that_is_aborted_has_its_part_for_itself() {
-    let backend = Nothing.into_backend();
     for opens_later in [false, true] {
         let (writer, _part, aborted) = writer(9);
-        let mut feed = if opens_later {
-            BodyFeed::opening(backend.layout(), Box::pin(async { Ok(writer) }))
-        } else {
-            BodyFeed::new(backend.layout(), Ok(writer))
-        };
+        let mut feed = feed_of(writer, opens_later);
         drop(feed.written());
         feed.push(Bytes::from_static(b"one"));
         fed(&mut feed, 0).await;
@@ -136,7 +118,7 @@ async fn a_writer_that_is_aborted_has_its_part_for_itself() {
 
 #[tokio::test]
 async fn one_that_was_long_in_opening_has_all_its_time_to_take_what_came() {
-    let backend = Nothing.into_backend();
+    let backend = Map::default().into_backend();
     let (writer, _part, _aborted) = writer(99);
     let (open, opened) = oneshot::channel();
     let opening = async move { opened.await.map_err(|_| BackendError::new(ErrorKind::Closed, "gone")) };
@@ -154,9 +136,51 @@ async fn one_that_was_long_in_opening_has_all_its_time_to_take_what_came() {
     assert!(feed.keeps_up(PATIENCE / 2, QUEUE as u64));
 }
 
+/// Panics when it is given a chunk.
+struct Panics;
+
+#[async_trait]
+impl BodyWriter for Panics {
+    async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
+        panic!("it does not like this");
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        None
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        Receipt::default()
+    }
+
+    async fn abort(self: Box<Self>) {}
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        Receipt::default()
+    }
+}
+
+#[tokio::test]
+async fn one_that_panics_has_failed_and_is_not_asked_again() {
+    let backend = Map::default().into_backend();
+    let opens_with_a_panic = Box::pin(async { panic!("it does not open") });
+    let feeds = [
+        BodyFeed::opening(backend.layout(), opens_with_a_panic),
+        BodyFeed::new(backend.layout(), Ok(Box::new(Panics))),
+    ];
+    for mut feed in feeds {
+        feed.push(Bytes::from_static(b"one"));
+        fed(&mut feed, 0).await;
+        let error = feed.error().expect("it has failed").to_string();
+        assert!(error.contains("panicked: it does not"), "{error}");
+        fed(&mut feed, 0).await;
+        feed.abort(&SystemClock).await;
+    }
+}
+
 #[tokio::test]
 async fn one_that_does_not_open_is_given_up() {
-    let backend = Nothing.into_backend();
+    let backend = Map::default().into_backend();
     let mut feed = BodyFeed::opening(backend.layout(), Box::pin(std::future::pending()));
     let read = feed.written().expect("it may be read");
     feed.push(Bytes::from_static(b"one"));

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hitbox_backend::core::{BackendResult, CacheKey, Timestamp};
+use hitbox_backend::core::{BackendResult, CacheKey, ErrorKind, Timestamp};
 use hitbox_backend::envelope::{Inspection, Uninspectable};
 
 use crate::digest;
@@ -13,6 +13,9 @@ use crate::files::name;
 use crate::object::{self, Object};
 use crate::place::OBJECTS;
 use crate::start::{Look, Start};
+
+/// How often an entry that seems damaged is looked at.
+const LOOKS: u32 = 4;
 
 /// What the folder of a disk cache has under a key, whether or not a cache has the folder open, and whether or not a read
 /// would answer with it. It blocks.
@@ -23,16 +26,27 @@ use crate::start::{Look, Start};
 /// folder of a cache.
 pub fn entry(folder: &Path, key: &CacheKey, now: Timestamp) -> BackendResult<Option<Inspection>> {
     let path = objects(folder)?.join(name(digest::digest_of(key.as_encoded())));
-    let file = match fs::symlink_metadata(&path) {
+    // A cache that is at work may be replacing what is read: then it is whole a moment later.
+    for _ in 1..LOOKS {
+        match look(&path, key, now) {
+            Err(error) if error.kind() == ErrorKind::Codec => std::thread::yield_now(),
+            found => return found,
+        }
+    }
+    look(&path, key, now)
+}
+
+fn look(path: &Path, key: &CacheKey, now: Timestamp) -> BackendResult<Option<Inspection>> {
+    let file = match fs::symlink_metadata(path) {
         // Whatever else has such a name is not followed, and not waited for.
         Ok(found) if !found.is_file() => return Err(unusable(format!("{} is no file", path.display()))),
-        Ok(_) => fs::read(&path),
+        Ok(_) => fs::read(path),
         Err(error) => Err(error),
     };
     let file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("read", &path, error)),
+        Err(error) => return Err(io_error("read", path, error)),
     };
     match object::decode(key.as_encoded(), file) {
         Object::Record(record) => Ok(Some(Inspection::of(&record, now)?)),

@@ -92,6 +92,8 @@ struct LeadersPace {
 
 /// What is held for one who takes nothing; it has left by then, and Pingora has not said so.
 const MOST_HELD: u64 = 8 * 1024 * 1024;
+/// How long the end of a response waits for layers that are still being opened.
+const OPENING: Duration = Duration::from_millis(20);
 
 struct Parts {
     key: CacheKey,
@@ -209,6 +211,20 @@ impl Parts {
         }
     }
 
+    /// Waits a moment for layers that are still being opened: of what cannot be opened nothing is stored, and an eviction manager is
+    /// told so.
+    async fn open(&mut self, clock: &dyn Clock) {
+        let Self { in_flight, layers, .. } = self;
+        let mut opened = poll_fn(|cx| layers.poll_open(cx));
+        // What is open needs no timer.
+        if poll_fn(|cx| Poll::Ready(opened.poll_unpin(cx))).await.is_pending() {
+            select(opened, clock.sleep(OPENING)).await;
+        }
+        if layers.has_changed() {
+            in_flight.has_been_written();
+        }
+    }
+
     /// Stores what has come. Says how many bytes some layer has of it, with its metadata.
     async fn end(mut self, clock: Arc<dyn Clock>) -> u64 {
         self.feed(&*clock, 0, 1).await;
@@ -247,10 +263,13 @@ impl HandleMiss for BodyMiss {
 
     async fn finish(mut self: Box<Self>) -> Result<MissFinishType> {
         let size = usize::try_from(self.head + self.written).unwrap_or(usize::MAX);
-        let Some(parts) = self.parts().take() else { return Ok(MissFinishType::Created(0)) };
+        let Some(mut parts) = self.parts().take() else { return Ok(MissFinishType::Created(0)) };
         // Whoever reads it need not wait until it is stored.
         parts.in_flight.complete();
         let is_superseded = !self.permit.is_current();
+        if self.offload.runs_on_callers_runtime() {
+            parts.open(&*self.clock).await;
+        }
         let mut end = Box::pin(parts.end(self.clock.clone()));
         if self.offload.runs_on_callers_runtime()
             && let Poll::Ready(stored) = poll_fn(|cx| Poll::Ready(end.poll_unpin(cx))).await

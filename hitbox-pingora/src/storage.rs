@@ -81,7 +81,7 @@ impl BackendStorageBuilder {
         self
     }
 
-    /// How long a response is kept when it is no longer fresh and its windows of serving stale are over: a day by default. So long
+    /// How long a response is kept when it is no longer fresh and its windows of serving stale are over. Default: a day. So long
     /// it can be validated. A layer that has no room puts it out earlier.
     #[must_use]
     pub fn keep_stale(mut self, keep: Duration) -> Self {
@@ -359,7 +359,15 @@ impl Storage for BackendStorage {
             }
             PurgeTarget::Exact(CacheEntryKey::KeyOnly(_)) => return Ok(PurgeOutcome::NotFound),
             PurgeTarget::Exact(CacheEntryKey::Identified { id, .. }) => {
-                let stored = self.peek(&key).await.filter(|body| body.generation() == id.get());
+                let is_meant = |body: &Body| body.generation() == id.get();
+                if self.backend.follow_body(&key).as_ref().is_some_and(is_meant) {
+                    self.backend.layout().revoke(&key, id.get());
+                    is_ended = true;
+                }
+                let stored = self.peek(&key).await.filter(is_meant);
+                if is_ended && stored.is_none() {
+                    return Ok(PurgeOutcome::Expired);
+                }
                 let Some(body) = stored else { return Ok(PurgeOutcome::NotFound) };
                 let lifetime = *body.entry().lifetime();
                 if lifetime.fresh_until().is_some_and(|end| end <= now) {

@@ -73,30 +73,22 @@ impl<S> Exchange<S> {
     {
         let rules = self.rules.clone();
         key_body::forget(request.extensions_mut());
-        if let Some(by_body) = rules.settings.by_body(&request) {
+        // The user is asked once whether it is cached: he may answer otherwise the next time.
+        let by_body = rules.settings.choice.by_body(request.method());
+        let is_cached = by_body.map(|_| rules.settings.is_cached(&request));
+        if let (Some(by_body), Some(true)) = (by_body, is_cached) {
             request = Box::pin(by_body.read(request)).await;
         }
-        let key = if is_cacheable(&request, &rules) { rules.settings.key_of(&request) } else { None };
-        let Some(key) = key else { return Box::pin(self.pass(request)).await };
+        let key = if !is_cacheable(&request, &rules) {
+            None
+        } else if let Some(is_cached) = is_cached {
+            is_cached.then(|| rules.settings.key(&request))
+        } else {
+            rules.settings.key_of(&request)
+        };
+        let Some(key) = key else { return Box::pin(self.pass(request, is_cached == Some(true))).await };
         let watch = Watch::begin(&rules, &key);
-        let begun = lookup::begin(&rules, &key);
-        self.look_on(request, key, begun, watch).await
-    }
-
-    /// Answers a request for what has begun to be looked for.
-    pub(crate) async fn look_on<Q>(
-        self,
-        request: Request<Q>,
-        key: CacheKey,
-        begun: Begun,
-        watch: Watch,
-    ) -> Answer<S::Answer, S::Fault>
-    where
-        S: HttpService<Q>,
-        Q: Body + Send + 'static,
-    {
-        let rules = self.rules.clone();
-        let lookup = lookup::look_on(&rules, &key, request.headers(), begun).await;
+        let lookup = lookup::look(&rules, &key, request.headers()).await;
         self.decide(request, key, lookup, watch).await
     }
 
@@ -164,15 +156,15 @@ impl<S> Exchange<S> {
         answer
     }
 
-    /// The service answers, and nothing is stored. What it changes is removed.
-    pub(crate) async fn pass<Q>(self, request: Request<Q>) -> Answer<S::Answer, S::Fault>
+    /// The service answers, and nothing is stored. What it changes is removed, unless the request is one whose body says what it reads.
+    pub(crate) async fn pass<Q>(self, request: Request<Q>, reads_by_body: bool) -> Answer<S::Answer, S::Fault>
     where
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
         let Self { rules, inner } = self;
         let kept = Kept::of(&request, &rules);
-        let changes = is_unsafe(&kept.method) && rules.settings.by_body(&request).is_none();
+        let changes = is_unsafe(&kept.method) && !reads_by_body;
         Watch::passed(&rules);
         let mut response = inner.ask(request).await?;
         if changes {

@@ -167,14 +167,14 @@ impl<B> std::fmt::Debug for CacheLayerBuilder<B> {
 }
 
 impl<B: Backend> CacheLayerBuilder<B> {
-    /// The name of this cache: the prefix of its keys, and what `Cache-Status` calls it. `http` by default. Layers over one backend that
+    /// The name of this cache: the prefix of its keys, and what `Cache-Status` calls it. Default `http`. Layers over one backend that
     /// stand before different services need different names: otherwise what one has stored for a path is served by the other.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self
     }
 
-    /// What kind of cache it is, and what it does where the rules leave a choice.
+    /// What kind of cache it is, and what it does where the rules leave a choice. Default: a shared one.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.settings.policy = policy;
         self
@@ -195,7 +195,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
     }
 
     /// Also a part of the key that only the user knows how to find, such as the tenant that an outer middleware has found, or something in the
-    /// path. **Requests without that part share one entry**: what finds it has to run first, and [`cache_if`](Self::cache_if) leaves others out.
+    /// path. **Requests without that part share one entry**: what finds it has to run first, and [`cache_if`](Self::cache_if) leaves others out. Default: none.
     ///
     /// ```
     /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
@@ -222,7 +222,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
     /// Requests by these methods only read, and their body says what: searches by `POST`, GraphQL, `QUERY`. They are answered from the cache, and
     /// their responses stored by the rules for those to a `GET`, under a key of which the method, `Content-Type`, `Content-Encoding` and the BLAKE3
     /// hash of the body are parts. They remove nothing from the cache. [`cache_if`](Self::cache_if) leaves out what does change something: that
-    /// removes what is stored for its URI, as every request does that may change it.
+    /// removes what is stored for its URI, as every request does that may change it. Default: bodies are not read.
     ///
     /// Bodies of up to `max_bytes` are read before anything else happens; requests with longer ones, with trailers, with conditions or ranges pass.
     /// `whole` makes the body that the service takes of what has been read: `axum::body::Body::new`. A client of reqwest sends a body once more after a
@@ -255,13 +255,13 @@ impl<B: Backend> CacheLayerBuilder<B> {
     }
 
     /// Only these requests are answered from the cache, and their responses stored; all others go on to the service. A `POST`, `PUT` or
-    /// `DELETE` among them still removes what is stored for its URI. A second call replaces the first.
+    /// `DELETE` among them still removes what is stored for its URI. A second call replaces the first. Default: all that HTTP lets be cached.
     pub fn cache_if(mut self, takes: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.settings.choice.cached = Some(Arc::new(takes));
         self
     }
 
-    /// Of the responses that the rules let be stored only these are. A policy says more: see [`policy`](Self::policy).
+    /// Of the responses that the rules let be stored only these are. A policy says more: see [`policy`](Self::policy). Default: all of them.
     pub fn store_if(mut self, takes: impl Fn(&ResponseHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.settings.choice.stored = Some(Arc::new(takes));
         self
@@ -275,14 +275,15 @@ impl<B: Backend> CacheLayerBuilder<B> {
     }
 
     /// Fields of responses that name their tags, separated by spaces or commas, such as `Surrogate-Key` and `Cache-Tag`:
-    /// [`Purge::tag`] removes what carries them.
+    /// [`Purge::tag`] removes what carries them. Default: none.
     pub fn tags_from(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
         self.settings.tag_fields = fields.into_iter().collect();
         self
     }
 
     /// Where the URI of the client stands, if routers on the way to this layer have changed it: axum's `nest` takes off what it nests under, and
-    /// leaves the whole as `OriginalUri`. Without this two nested routers with clones of one layer would share what they have under one path.
+    /// leaves the whole as `OriginalUri`. Without this two nested routers with clones of one layer would share what they have under one path. Default: that
+    /// of the request.
     ///
     /// ```
     /// # fn f(memory: hitbox::moka::MokaBackend) -> hitbox::core::BackendResult<()> {
@@ -300,7 +301,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
 
     /// All requests are of this scheme: `https` for a server behind TLS. Otherwise a request that says no scheme counts as one of `http`, as
     /// requests by HTTP/1 do, and those by HTTP/2 as of what they say: a resource would have two entries, and a change by one protocol would
-    /// leave that of the other. URIs to [purge](Purge::uri) may say either then.
+    /// leave that of the other. URIs to [purge](Purge::uri) may say either then. Default: as requests say.
     pub fn scheme(mut self, scheme: Scheme) -> Self {
         self.settings.scheme = Some(scheme);
         self
@@ -312,13 +313,13 @@ impl<B: Backend> CacheLayerBuilder<B> {
         self
     }
 
-    /// Another clock: for tests.
+    /// Another clock: for tests. Default: that of the first layer.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// The pool of background tasks, to be shared with others.
+    /// The pool of background tasks, to be shared with others. Default: one of its own.
     pub fn offload(mut self, offload: Arc<dyn Offload>) -> Self {
         self.offload = Some(offload);
         self

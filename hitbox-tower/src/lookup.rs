@@ -110,6 +110,29 @@ impl Begun {
             opened => Err(Self { opened, ..self }),
         }
     }
+
+    /// The response to a request with these fields.
+    pub(crate) async fn end(self, rules: &Rules, primary: &CacheKey, request: &HeaderMap) -> Lookup {
+        let Self { looked, opened } = self;
+        let nothing = Lookup { key: primary.clone(), looked, stored: None, variants: None };
+        let body = match opened {
+            Ok(body) => body,
+            Err(opening) => found(primary, rules.cache.open_tried_body(primary, opening).await),
+        };
+        let Some(body) = body else { return nothing };
+        let Some(variants) = variants_of(&body) else { return response(rules, primary, looked, body) };
+        let kept = body.entry().lifetime().expire();
+        let mut best: Option<Lookup> = None;
+        for key in variants.keys(primary, request) {
+            let found = look_for_variant(rules, key, variants.clone(), kept).await;
+            let came = |lookup: &Lookup| lookup.stored.as_ref().map(|stored| stored.head.head.came);
+            // The latest counts (RFC 9111, 4.1).
+            if best.as_ref().is_none_or(|best| came(best) < came(&found)) {
+                best = Some(found);
+            }
+        }
+        best.unwrap_or(nothing)
+    }
 }
 
 /// What is stored under the key of a resource, and is no record of variants.
@@ -120,30 +143,7 @@ fn response(rules: &Rules, primary: &CacheKey, looked: u64, body: Body) -> Looku
 
 /// Looks for the response to a request with these fields.
 pub(crate) async fn look(rules: &Rules, primary: &CacheKey, request: &HeaderMap) -> Lookup {
-    look_on(rules, primary, request, begin(rules, primary)).await
-}
-
-/// The same when it has begun.
-pub(crate) async fn look_on(rules: &Rules, primary: &CacheKey, request: &HeaderMap, begun: Begun) -> Lookup {
-    let looked = begun.looked;
-    let nothing = Lookup { key: primary.clone(), looked, stored: None, variants: None };
-    let body = match begun.opened {
-        Ok(body) => body,
-        Err(opening) => found(primary, rules.cache.open_tried_body(primary, opening).await),
-    };
-    let Some(body) = body else { return nothing };
-    let Some(variants) = variants_of(&body) else { return response(rules, primary, looked, body) };
-    let kept = body.entry().lifetime().expire();
-    let mut best: Option<Lookup> = None;
-    for key in variants.keys(primary, request) {
-        let found = look_for_variant(rules, key, variants.clone(), kept).await;
-        let came = |lookup: &Lookup| lookup.stored.as_ref().map(|stored| stored.head.head.came);
-        // The latest counts (RFC 9111, 4.1).
-        if best.as_ref().is_none_or(|best| came(best) < came(&found)) {
-            best = Some(found);
-        }
-    }
-    best.unwrap_or(nothing)
+    begin(rules, primary).end(rules, primary, request).await
 }
 
 /// Looks for a variant of which a record tells.

@@ -1,5 +1,7 @@
 //! The service.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -89,15 +91,22 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let at_once = self.rules.at_once(&request);
+        // Users' code panics in the future, as it did if it had to wait: what called may serve others.
+        let at_once = match catch_unwind(AssertUnwindSafe(|| self.rules.at_once(&request))) {
+            Ok(at_once) => at_once,
+            Err(panic) => return ResponseFuture(Answering::Panicked(Some(panic))),
+        };
         if let AtOnce::Hit(response) = at_once {
             return ResponseFuture(Answering::AtOnce(Some(response)));
         }
         let exchange = Exchange { rules: self.rules.clone(), inner: self.inner.clone() };
         ResponseFuture(Answering::Later(match at_once {
             AtOnce::Found(key, lookup, watch) => Box::pin(exchange.decide(request, key, lookup, watch)),
-            AtOnce::Begun(key, begun, watch) => Box::pin(exchange.look_on(request, key, begun, watch)),
-            AtOnce::Passes => Box::pin(exchange.pass(request)),
+            AtOnce::Begun(key, begun, watch) => Box::pin(async move {
+                let lookup = begun.end(&exchange.rules, &key, request.headers()).await;
+                exchange.decide(request, key, lookup, watch).await
+            }),
+            AtOnce::Passes => Box::pin(exchange.pass(request, false)),
             AtOnce::Hit(_) | AtOnce::Nothing => Box::pin(exchange.run(request)),
         }))
     }
@@ -109,6 +118,8 @@ pub struct ResponseFuture<A, E>(Answering<A, E>);
 enum Answering<A, E> {
     /// It is taken when it is polled.
     AtOnce(Option<Response<CacheBody<A>>>),
+    /// A function of the user has panicked.
+    Panicked(Option<Box<dyn Any + Send>>),
     Later(Pin<Box<dyn Future<Output = Answer<A, E>> + Send>>),
 }
 
@@ -119,10 +130,13 @@ impl<A, E> Future for ResponseFuture<A, E> {
     type Output = Answer<A, E>;
 
     /// # Panics
-    /// If it is polled again after it has answered.
+    /// If it is polled again after it has answered, and with the panic of a user's function.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
             Answering::AtOnce(answer) => Poll::Ready(Ok(answer.take().expect("it has answered"))),
+            Answering::Panicked(panic) => {
+                resume_unwind(panic.take().unwrap_or_else(|| Box::new("it has panicked")))
+            }
             Answering::Later(answer) => answer.as_mut().poll(cx),
         }
     }

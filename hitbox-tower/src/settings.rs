@@ -9,7 +9,6 @@ use http::uri::Scheme;
 use http::{Extensions, HeaderMap, HeaderName, Request, Uri};
 
 use crate::choice::{Choice, RequestHead};
-use crate::key_body::KeyBody;
 
 pub(crate) struct Settings {
     pub(crate) name: String,
@@ -57,20 +56,26 @@ impl Settings {
     pub(crate) fn key_of<Q>(&self, request: &Request<Q>) -> Option<CacheKey> {
         let uri = self.uri_of(request);
         let head = RequestHead::of(request, &uri);
-        if !self.choice.is_cached(&head) {
-            return None;
-        }
-        if self.choice.has_no_parts() {
-            return Some(self.keys.key(&self.name, &uri, head.headers));
-        }
-        Some(self.keys.key_with(&self.name, &uri, head.headers, &self.choice.parts_of(&head)))
+        self.choice.is_cached(&head).then(|| self.key_with(&uri, &head))
     }
 
-    /// How to read the body of a request, if it is a part of the key.
-    pub(crate) fn by_body<Q>(&self, request: &Request<Q>) -> Option<&KeyBody> {
-        let by_body = self.choice.by_body(request.method())?;
+    /// The key of a request whose user has been asked.
+    pub(crate) fn key<Q>(&self, request: &Request<Q>) -> CacheKey {
         let uri = self.uri_of(request);
-        self.choice.is_cached(&RequestHead::of(request, &uri)).then_some(by_body)
+        self.key_with(&uri, &RequestHead::of(request, &uri))
+    }
+
+    fn key_with(&self, uri: &Uri, head: &RequestHead<'_>) -> CacheKey {
+        if self.choice.has_no_parts() {
+            return self.keys.key(&self.name, uri, head.headers);
+        }
+        self.keys.key_with(&self.name, uri, head.headers, &self.choice.parts_of(head))
+    }
+
+    /// Whether the user does not let a request pass.
+    pub(crate) fn is_cached<Q>(&self, request: &Request<Q>) -> bool {
+        let uri = self.uri_of(request);
+        self.choice.is_cached(&RequestHead::of(request, &uri))
     }
 
     /// Whether the URI alone is the key, and all of it.

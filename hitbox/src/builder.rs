@@ -165,7 +165,7 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
-    /// Is told of every event while it happens. It must not block.
+    /// Is told of every event while it happens. It must not block. Default: nobody is.
     pub fn on_event(mut self, hook: impl Fn(&CacheEvent<'_>) + Send + Sync + 'static) -> Self {
         self.hook = Some(Arc::new(hook));
         self

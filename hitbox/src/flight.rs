@@ -449,18 +449,20 @@ impl<E: FlightEnd> LoadCompletion<E> {
         self.flight.enter(Phase::Storing);
     }
 
-    /// What the load has brought is stored: the flight ends for all who wait.
-    pub(crate) fn stored(mut self) {
-        self.end(Phase::Complete);
+    /// What the load has brought is stored: the flight ends for all who wait. The `ticket` of the write is given back in between: until
+    /// nobody joins the flight any more it keeps the permit current, and a load that somebody starts who has waited is not to be told that the
+    /// key is being written.
+    pub(crate) fn stored<T>(mut self, ticket: T) {
+        self.end(Phase::Complete, ticket);
     }
 
     /// Ends the flight for all who wait. There is nothing to be stored.
     pub(crate) fn complete(self, result: E) {
         let _ = self.flight.result.set(result);
-        self.stored();
+        self.stored(());
     }
 
-    fn end(&mut self, phase: Phase) {
+    fn end<T>(&mut self, phase: Phase, ticket: T) {
         self.has_ended = true;
         let shard = self.flights.shard(&self.key);
         {
@@ -470,6 +472,7 @@ impl<E: FlightEnd> LoadCompletion<E> {
             }
             shard.completions.fetch_add(1, Ordering::Release);
         }
+        drop(ticket);
         self.flight.enter(phase);
         self.flights.ended.notify_waiters();
     }
@@ -478,7 +481,51 @@ impl<E: FlightEnd> LoadCompletion<E> {
 impl<E: FlightEnd> Drop for LoadCompletion<E> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.end(Phase::Abandoned);
+            self.end(Phase::Abandoned, ());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hitbox_backend::doc::Map;
+    use hitbox_backend::{Backend, IntoBackend};
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Loaded;
+
+    impl FlightEnd for Loaded {
+        type Permit = LoadPermit;
+    }
+
+    /// Says when it is given back whether somebody may join the flight, and whether those who wait have been told of its end.
+    struct Ticket<'t> {
+        flights: &'t Flights<Loaded>,
+        flight: Arc<Flight<Loaded>>,
+        key: &'t CacheKey,
+        seen: &'t mut Option<(bool, bool)>,
+    }
+
+    impl Drop for Ticket<'_> {
+        fn drop(&mut self) {
+            let is_joined = lock(&self.flights.shard(self.key).flights).contains_key(self.key);
+            *self.seen = Some((is_joined, self.flight.end().is_some()));
+        }
+    }
+
+    #[test]
+    fn the_ticket_of_a_load_is_given_back_before_those_who_wait_go_on() {
+        let (key, mut seen) = (CacheKey::new("k"), None);
+        let backend = Map::default().into_backend();
+        let flights: Arc<Flights<Loaded>> = Arc::default();
+        let led = flights.lead_alone(&key, None, 0, || backend.layout().load_permit(&key));
+        let (completion, waiting) = led.expect("nobody else leads");
+        completion.store(Loaded);
+        let flight = waiting.flight.clone();
+        completion.stored(Ticket { flights: &flights, flight, key: &key, seen: &mut seen });
+        assert_eq!(seen, Some((false, false)));
+        assert!(waiting.flight.end().is_some());
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use hitbox_backend::internal::{Decoded, LoadPermit, WriteTicket};
+use hitbox_backend::internal::{Decoded, LoadPermit, WriteTicket, panic_message};
 use hitbox_backend::operation::{Batch, BodyReader};
 use hitbox_backend::operation::{Condition, LeafPosition, LeafSet, Removal, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, Raw};
@@ -216,15 +216,13 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 self.events.tell(|| CacheEvent::Loaded { key: &key, took });
                 self.throttle.end(&key);
                 let ticket = self.store(&completion, &key, loaded, shown.get(), &plan, took).await;
-                completion.stored();
-                // Until here others have joined the flight.
-                drop(ticket);
+                completion.stored(ticket);
                 return;
             }
             Ok(Ok(Err(error))) => LoadError::of_loader(&key, error),
             Ok(Err(panic)) => {
                 count(&counts.load_panics);
-                let error = LoadError::of_panic(&key, message_of(&*panic));
+                let error = LoadError::of_panic(&key, panic_message(&*panic));
                 self.failed(&key, &error);
                 completion.keep_panic(panic);
                 completion.complete(Err(error));
@@ -420,9 +418,4 @@ impl<V: Clone> LoadResult<V> {
         let expires = entry.lifetime().expire();
         Self { value: entry.data().clone(), expires, is_fallback: false, details }
     }
-}
-
-pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }

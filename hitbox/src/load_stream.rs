@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt, Stream, StreamExt};
 use hitbox_backend::internal::{
-    self, BodyFeed, Follower, InFlightBody, LoadPermit, PATIENCE, QUEUE, WriteTicket,
+    self, BodyFeed, Follower, InFlightBody, LoadPermit, PATIENCE, QUEUE, WriteTicket, panic_message,
 };
 use hitbox_backend::operation::{Batch, BodyWriter, Removal, Renewal, Write, WriteOptions};
 use hitbox_backend::{Backend, Cacheable, LeafOutcome, Receipt};
@@ -26,7 +26,7 @@ use crate::error::{BoxError, LoadError, LoadErrorKind};
 use crate::events::{CacheEvent, count};
 use crate::flight::{Flight, FlightEnd, LoadCompletion};
 use crate::inline::Inline;
-use crate::load::{LoadPlan, message_of};
+use crate::load::LoadPlan;
 use crate::loaded::{Loaded, Payload};
 use crate::shared::Shared;
 use crate::timeouts::Timeout;
@@ -140,7 +140,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Ok(Ok(Err(error))) => return completion.complete(Err(fail(LoadError::of_loader(&key, error)))),
             Ok(Err(panic)) => {
                 count(&counts.load_panics);
-                let error = fail(LoadError::of_panic(&key, message_of(&*panic)));
+                let error = fail(LoadError::of_panic(&key, panic_message(&*panic)));
                 completion.keep_panic(panic);
                 return completion.complete(Err(error));
             }
@@ -172,8 +172,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
                 };
                 // Whoever waits reads it again.
                 completion.store(Err(LoadError::new(LoadErrorKind::NothingToKeep, &key)));
-                completion.stored();
-                drop(ticket);
+                completion.stored(ticket);
                 return;
             }
         };
@@ -214,7 +213,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             Ok(Err(error)) => Some((error.clone(), LoadError::of_loader(&key, error.into()))),
             Err(panic) => {
                 count(&counts.load_panics);
-                let message = message_of(&*panic);
+                let message = panic_message(&*panic);
                 let error =
                     BackendError::new(ErrorKind::Io, format!("the source of a body panicked: {message}"));
                 Some((error, LoadError::of_panic(&key, message)))
@@ -224,7 +223,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             in_flight.abort(error);
             self.stream_failed(&key, &load_error);
             layers.abort(&*self.clock).await;
-            return completion.stored();
+            return completion.stored(());
         }
         let took = self.monotonic().saturating_sub(began);
         counts.load_millis.fetch_add(took.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
@@ -238,9 +237,7 @@ impl<V: Cacheable, B: Backend + ?Sized> Shared<V, B> {
             None
         };
         drop(in_flight);
-        completion.stored();
-        // Until here others have joined the flight.
-        drop(ticket);
+        completion.stored(ticket);
     }
 
     /// The life of the stored body starts anew. Where nothing is stored nothing is created.

@@ -47,8 +47,9 @@ impl Proxy {
             let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
             Ok(fields.skip(11).take(2).map(str::to_owned).collect())
         };
-        let mut before = used()?;
-        loop {
+        let (mut before, deadline) = (used()?, Instant::now() + Duration::from_secs(30));
+        while Instant::now() < deadline {
+            // Three ticks.
             tokio::time::sleep(Duration::from_millis(30)).await;
             let now = used()?;
             if now == before {
@@ -56,6 +57,7 @@ impl Proxy {
             }
             before = now;
         }
+        Err("a proxy does not come to rest".into())
     }
 }
 

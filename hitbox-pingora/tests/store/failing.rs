@@ -160,6 +160,26 @@ async fn a_pool_that_takes_nothing_has_the_end_stored_within_the_call() {
 }
 
 #[tokio::test]
+async fn what_a_disk_cannot_begin_counts_nothing() {
+    let pool = OffloadPool::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = storage_over(crate::common::disk(&folder).await.shared(), &pool);
+    // Files are where its folders were: it finds no place for another.
+    for part in std::fs::read_dir(folder.path()).expect("a folder").map(|part| part.expect("a part").path()) {
+        if part.is_dir() {
+            std::fs::remove_dir_all(&part).expect("it is removed");
+            std::fs::write(&part, "").expect("a file");
+        }
+    }
+    for path in ["/one", "/two"] {
+        let mut miss = storage.get_miss_handler(&key(path), &meta("a"), &span()).await.expect("a writer");
+        miss.write_body(Bytes::from_static(b"two reels"), true).await.expect("a chunk");
+        let ended = miss.finish().await.expect("an end");
+        assert!(matches!(ended, MissFinishType::Created(0)), "an eviction manager would count it: {path}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_held_for_a_client_that_has_left() {
     let (pool, clock) = (OffloadPool::new(), ManualClock::new());
     let small = MokaBackend::builder().max_bytes(1024 * 1024).clock(Arc::new(clock.clone())).build();

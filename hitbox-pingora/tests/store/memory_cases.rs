@@ -80,40 +80,35 @@ async fn a_read_that_is_dropped_loses_nothing() {
     }
 }
 
+/// It was asked for before: stored later it would be what was purged, or fresh.
 #[tokio::test]
-async fn what_is_being_written_is_purged() {
+async fn what_is_being_written_is_purged_and_expired() {
     for case in cases().await {
-        let key = key("/film");
-        let mut miss = case.storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
-        let (_, mut reader) = case.find(&key).await.expect(case.name);
-        miss.write_body(Bytes::from_static(b"two "), false).await.expect("a chunk");
-        let outcome = case.purge(&key, PurgeType::Invalidation).await;
-        assert!(matches!(outcome, PurgeOutcome::Purged(_)), "{}: {outcome:?}", case.name);
-        assert!(case.find(&key).await.is_none(), "{}: nobody new sees it", case.name);
-        miss.write_body(Bytes::from_static(b"reels"), true).await.expect("its writer goes on");
-        miss.finish().await.expect("an end");
-        assert_eq!(read(&mut reader).await.expect("who read it goes on"), "two reels", "{}", case.name);
-        case.pool.wait_all().await;
-        assert!(case.find(&key).await.is_none(), "{}: it is not stored", case.name);
-    }
-}
-
-/// It was asked for before it was expired: stored later it would be fresh.
-#[tokio::test]
-async fn what_is_being_written_is_expired() {
-    for case in cases().await {
-        let key = key("/film");
-        let mut miss = case.storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
-        let (_, mut reader) = case.find(&key).await.expect(case.name);
-        miss.write_body(Bytes::from_static(b"two "), false).await.expect("a chunk");
-        let compact = key.to_compact();
-        let outcome = case.storage.expire(PurgeTarget::Active(&compact), &span()).await.expect("an answer");
-        assert_eq!(outcome, PurgeOutcome::Expired, "{}", case.name);
-        miss.write_body(Bytes::from_static(b"reels"), true).await.expect("its writer goes on");
-        miss.finish().await.expect("an end");
-        assert_eq!(read(&mut reader).await.expect("who read it goes on"), "two reels", "{}", case.name);
-        case.pool.wait_all().await;
-        assert!(case.find(&key).await.is_none(), "{}: it is not stored", case.name);
+        // It is purged, expired, and expired by its id.
+        for way in 0..3 {
+            let (key, what) = (key("/film"), format!("{}, way {way}", case.name));
+            let mut miss = case.storage.get_miss_handler(&key, &meta("a"), &span()).await.expect("a writer");
+            let (_, mut reader) = case.find(&key).await.expect(&what);
+            miss.write_body(Bytes::from_static(b"two "), false).await.expect("a chunk");
+            if way > 0 {
+                let compact = key.to_compact();
+                let id = reader.entry_id().expect("an id");
+                let exact = CacheEntryKey::identified(compact.clone(), id);
+                let target =
+                    if way == 1 { PurgeTarget::Active(&compact) } else { PurgeTarget::Exact(&exact) };
+                let outcome = case.storage.expire(target, &span()).await;
+                assert_eq!(outcome.expect("an answer"), PurgeOutcome::Expired, "{what}");
+            } else {
+                let outcome = case.purge(&key, PurgeType::Invalidation).await;
+                assert!(matches!(outcome, PurgeOutcome::Purged(_)), "{what}: {outcome:?}");
+            }
+            assert!(case.find(&key).await.is_none(), "{what}: nobody new sees it");
+            miss.write_body(Bytes::from_static(b"reels"), true).await.expect("its writer goes on");
+            miss.finish().await.expect("an end");
+            assert_eq!(read(&mut reader).await.expect("who read it goes on"), "two reels", "{what}");
+            case.pool.wait_all().await;
+            assert!(case.find(&key).await.is_none(), "{what}: it is not stored");
+        }
     }
 }
 

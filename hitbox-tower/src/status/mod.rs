@@ -137,7 +137,7 @@ impl Target {
 }
 
 impl StatusPage {
-    /// Who may purge: by default nobody. What a browser sends for another site is refused beside that; a guard that goes by the address of the user
+    /// Who may purge. Default: nobody. What a browser sends for another site is refused beside that; a guard that goes by the address of the user
     /// alone has to look at `Host` too, or another site can get a name for the address of this one.
     #[must_use]
     pub fn purge_if(mut self, may_purge: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {

@@ -1,13 +1,19 @@
 //! What the user of a layer decides: which requests and responses, which keys, and how long a body may be.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
+use hitbox::moka::MokaBackend;
 use hitbox_tower::{CacheLayer, CacheLayerBuilder};
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
+use http_body_util::{Empty, Full};
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::common::{Answering, Served, answer, clock, fields, memory_at, serve_behind};
 
@@ -60,6 +66,24 @@ async fn what_the_user_decides_is_asked_once_for_a_request() {
         served.get(path, &[]).await;
         assert_eq!(asked.load(Ordering::SeqCst), times + 1, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_function_that_panics_panics_in_the_answer_and_not_in_the_call() {
+    let layer = CacheLayer::builder(MokaBackend::builder().build().expect("moka"))
+        .cache_if(|request| request.uri.path() != "/panics" || panic!("what is this"))
+        .build()
+        .expect("a layer");
+    let inner = tower::service_fn(|_: Request<Empty<Bytes>>| async {
+        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"an answer"))))
+    });
+    let mut service = layer.layer(inner);
+    let request = |path| Request::builder().uri(path).body(Empty::<Bytes>::new()).expect("a request");
+    // Who calls may serve others too, as a buffer does.
+    let answer = service.call(request("/panics"));
+    let panic = AssertUnwindSafe(answer).catch_unwind().await.expect_err("it has panicked");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"what is this"));
+    assert!(service.call(request("/sound")).await.is_ok());
 }
 
 #[tokio::test]

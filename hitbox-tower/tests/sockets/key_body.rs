@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -50,6 +51,25 @@ async fn post(served: &Served, path: &str, body: impl Into<Bytes>, lines: &[(&st
     let (parts, body) = response.into_parts();
     let body = body.collect().await.expect("all of it").to_bytes();
     Got { status: parts.status, headers: parts.headers, body }
+}
+
+#[tokio::test]
+async fn the_user_is_asked_once_though_the_body_is_read() {
+    let (clock, asked) = (clock(), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
+    // He says something else each time.
+    let layer = CacheLayer::builder(memory_at(&clock))
+        .key_body([Method::POST], LONGEST, Body::new)
+        .cache_if(move |_| count.fetch_add(1, Ordering::SeqCst) % 2 == 0)
+        .build();
+    let served = serve_behind(layer.expect("a layer"), clock, echo()).await;
+    let mut asks = 0;
+    for (body, is_passed) in [("red", false), ("tea", true), ("red", false), ("tea", true)] {
+        let got = post(&served, "/search", body, &[]).await;
+        asks += 1;
+        assert_eq!(asked.load(Ordering::SeqCst), asks, "{body}");
+        assert_eq!(got.field("cache-status").is_some_and(|status| status.contains("fwd=method")), is_passed);
+    }
 }
 
 #[tokio::test]

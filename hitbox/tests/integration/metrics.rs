@@ -83,11 +83,17 @@ fn case_h04_the_dashboard_shows_what_is_exported() {
         drop(dead.delete(&key, &mut CacheContext::new()).await);
         render()
     });
-    let dashboard = include_str!("../../../docs/grafana/hitbox.json");
+    let book = include_str!("../../../docs/src/metrics.md");
+    for name in text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()) {
+        assert!(book.contains(&format!("`{name}`")), "{name} is not in the book");
+    }
+    let dashboard = include_str!("../../../docs/src/grafana/hitbox.json");
     let parsed: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
     assert!(parsed["panels"].as_array().is_some_and(|panels| panels.len() >= 10));
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let names = dashboard.split(|c| !is_part(c)).filter(|word| word.starts_with("hitbox_"));
+    let alerts = include_str!("../../../docs/src/grafana/alerts.yml");
+    let words = dashboard.split(|c| !is_part(c)).chain(alerts.split(|c| !is_part(c)));
+    let names = words.filter(|word| word.starts_with("hitbox_"));
     let mut seen = 0;
     for name in names {
         assert!(
