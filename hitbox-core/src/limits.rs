@@ -3,21 +3,22 @@
 /// What a leaf accepts. A larger item is refused with an error that names its size and the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Encoded key, in bytes.
+    /// Encoded key, in bytes. Default 65 KiB.
     pub key_bytes: u64,
     /// Encoded value before compression, in bytes; leaves that keep live values check only values that
-    /// have a known size.
+    /// have a known size. Default 512 MiB.
     pub value_bytes: u64,
     /// Tags, dependencies and metadata of an entry together, in bytes as they go on the wire. More than
-    /// 64 KiB cannot be allowed.
+    /// 64 KiB cannot be allowed. Default 64 KiB.
     pub attributes_bytes: u64,
-    /// Pairs of metadata of an entry.
+    /// Pairs of metadata of an entry. Default 256.
     pub metadata: u64,
-    /// Tags and dependencies of an entry, counted together.
+    /// Tags and dependencies of an entry, counted together. Default 256.
     pub tags: u64,
     /// Namespaces that a store tells apart, each of nested ones counted, as far as this process has written to them. An entry
     /// of one more is refused. One is given back when its entries are over by their times or have been invalidated, and
     /// when they were removed or put out, if the store can list its keys: it is listed beside writes that would be refused.
+    /// Default 65,536.
     pub namespaces: u64,
 }
 

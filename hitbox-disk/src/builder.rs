@@ -70,7 +70,7 @@ impl DiskBuilder {
         self
     }
 
-    /// What a write that returned survives.
+    /// What a write that returned survives. Default: the end of the process, however it comes.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;

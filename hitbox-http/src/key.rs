@@ -43,14 +43,14 @@ impl Query {
 }
 
 impl KeyRules {
-    /// Of the query these parameters alone, as they are written. Their order counts no more, unless one is there more than once.
+    /// Of the query these parameters alone, as they are written. Their order counts no more, unless one is there more than once. Default: all of it.
     #[must_use]
     pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.query = Query::Only(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Of the query all but these parameters. The order of the others counts no more, unless one is there more than once.
+    /// Of the query all but these parameters. The order of the others counts no more, unless one is there more than once. Default: all of it.
     #[must_use]
     pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.query = Query::AllBut(names.into_iter().map(Into::into).collect());

@@ -83,7 +83,7 @@ impl Policy {
     }
 
     /// Reads `Surrogate-Control` before other such fields, and tells origins so, under this name, in `Surrogate-Capability`: for origins that
-    /// speak to caches in that older way.
+    /// speak to caches in that older way. Default: it does not.
     #[must_use]
     pub fn surrogate(mut self, name: impl Into<String>) -> Self {
         self.targeted.insert(0, HeaderName::from_static("surrogate-control"));
@@ -119,8 +119,8 @@ impl Policy {
         self
     }
 
-    /// Whether responses that set cookies are stored, with these. A shared cache would hand the cookie of one user to all others. By default
-    /// that of a private one stores them.
+    /// Whether responses that set cookies are stored, with these. A shared cache would hand the cookie of one user to all others. Default:
+    /// that of a private one does, that of a shared one does not.
     #[must_use]
     pub fn store_set_cookie(mut self, stores: bool) -> Self {
         self.stores_set_cookie = stores;

@@ -6,8 +6,8 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::{
-    Error, FnArg, GenericArgument, GenericParam, Ident, ImplItemFn, Pat, PathArguments, Result, ReturnType,
-    Signature, Type,
+    Error, FnArg, GenericArgument, GenericParam, Ident, ImplItemFn, Pat, PathArguments, ReceiverKind, Result,
+    ReturnType, Signature, Type,
 };
 
 use crate::companions::companions;
@@ -105,7 +105,7 @@ fn arguments(signature: &Signature, options: &Options) -> Result<Vec<Argument>> 
     for input in &signature.inputs {
         match input {
             FnArg::Receiver(receiver) => {
-                if receiver.reference.is_none() || receiver.mutability.is_some() {
+                if !matches!(receiver.kind, ReceiverKind::Reference(_, _, None)) {
                     return Err(Error::new(receiver.span(), "a cached method takes `&self`"));
                 }
                 let is_told = options.key.is_some()

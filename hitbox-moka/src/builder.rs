@@ -24,7 +24,8 @@ impl MokaBuilder {
     /// Puts entries of a low [priority](hitbox_backend::core::Priority) out before those of a higher one, and within a class the
     /// oldest first, but for those that were read since, instead of by moka's own choice, which looks at how often entries
     /// are read. A write that finds no room beside entries of higher classes is answered with
-    /// [`NotAdmitted`](hitbox_backend::LeafOutcome::NotAdmitted). Writes take a lock for it.
+    /// [`NotAdmitted`](hitbox_backend::LeafOutcome::NotAdmitted). Writes take a lock for it. Default: moka's own
+    /// choice.
     #[must_use]
     pub fn priorities(mut self) -> Self {
         self.priorities = true;

@@ -108,7 +108,7 @@ impl RedisBuilder {
 
     /// Trusts servers whose certificate was signed by one of these, in PEM, instead of Mozilla's list, which is built in.
     /// The bundle of the machine, such as `/etc/ssl/certs/ca-certificates.crt`, may be given as it is. For addresses
-    /// that begin with `rediss:`.
+    /// that begin with `rediss:`. Default: Mozilla's list.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls_root(mut self, pem: &[u8]) -> Self {
@@ -116,7 +116,7 @@ impl RedisBuilder {
         self
     }
 
-    /// Shows this certificate to the server, with its private key; both in PEM.
+    /// Shows this certificate to the server, with its private key; both in PEM. Default: none.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls_client(mut self, certificate_pem: &[u8], key_pem: &[u8]) -> Self {

@@ -128,37 +128,37 @@ impl CompositionBackend {
         Self::placed(blueprint, None)
     }
 
-    /// The same under another label, the part of its leaves' paths that names this composition.
+    /// The same under another label, the part of its leaves' paths that names this composition. Default `composition`.
     #[must_use]
     pub fn with_label(self, label: impl Into<BackendLabel>) -> Self {
         self.rebuild(|blueprint| blueprint.label = label.into())
     }
 
-    /// The same with other policies.
+    /// The same with other policies. Default: those of [`CompositionPolicy::new`].
     #[must_use]
     pub fn with_policy(self, policy: &CompositionPolicy) -> Self {
         self.rebuild(|blueprint| blueprint.policy = policy.clone())
     }
 
-    /// The same with another read policy.
+    /// The same with another read policy. Default: [`SequentialReadPolicy`].
     #[must_use]
     pub fn with_read(self, policy: impl ReadPolicy) -> Self {
         self.rebuild(|blueprint| blueprint.policy.read = Arc::new(policy))
     }
 
-    /// The same with another write policy.
+    /// The same with another write policy. Default: [`OptimisticParallelWritePolicy`].
     #[must_use]
     pub fn with_write(self, policy: impl WritePolicy) -> Self {
         self.rebuild(|blueprint| blueprint.policy.write = Arc::new(policy))
     }
 
-    /// The same with another refill policy.
+    /// The same with another refill policy. Default: nothing is refilled.
     #[must_use]
     pub fn with_refill(self, policy: RefillPolicy) -> Self {
         self.rebuild(|blueprint| blueprint.policy.refill = policy)
     }
 
-    /// The same with another meaning of a layer's failure.
+    /// The same with another meaning of a layer's failure. Default: as the policies say.
     #[must_use]
     pub fn with_requirement(self, layer: Layer, requirement: Requirement) -> Self {
         self.rebuild(|blueprint| blueprint.required[layer] = requirement)

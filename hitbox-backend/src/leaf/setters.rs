@@ -21,7 +21,8 @@ macro_rules! leaf_setters {
             self
         }
 
-        /// What it accepts; larger items are refused with an error that names size and limit.
+        /// What it accepts; larger items are refused with an error that names size and limit. Default: those of
+        /// [`Limits::DEFAULT`](hitbox_core::Limits::DEFAULT).
         #[must_use]
         pub fn limits(mut self, limits: $crate::core::Limits) -> Self {
             self.options.limits = limits;
@@ -45,7 +46,8 @@ macro_rules! leaf_setters {
             self
         }
 
-        /// The whole codec: format, compressor, compression rules and schema version.
+        /// The whole codec: format, compressor, compression rules and schema version. Default: MessagePack, without a
+        /// compressor, schema 0.
         #[must_use]
         pub fn codec(mut self, codec: $crate::Codec) -> Self {
             self.options.codec = codec;

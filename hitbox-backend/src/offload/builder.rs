@@ -65,7 +65,7 @@ impl OffloadPoolBuilder {
         self
     }
 
-    /// The same for tasks of one kind.
+    /// The same for tasks of one kind. Default: that of all.
     #[must_use]
     pub fn timeout_of(mut self, kind: TaskKind, timeout: Option<Duration>) -> Self {
         self.timeouts.retain(|(known, _)| *known != kind);

@@ -1,6 +1,8 @@
 //! Counters: ours, striped so that no two threads write one cache line, and the truth that metrics show.
 
 mod snapshot;
+#[cfg(feature = "table")]
+mod table;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use comfy_table::{CellAlignment, Table, presets};
 use hitbox_core::{BackendLabel, BackendResult};
 use serde::{Serialize, Serializer};
 
@@ -154,7 +153,8 @@ statistics! {
     compress_skipped = CompressSkipped;
 }
 
-/// Statistics of every leaf of an expression, from left to right, and in total. `Display` shows a table.
+/// Statistics of every leaf of an expression, from left to right, and in total. `Display` shows a line of each, or with the feature
+/// `table` a table of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -182,40 +182,15 @@ impl Statistics {
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEADER: [&str; 14] = [
-            "leaf", "hits", "stale", "misses", "hit %", "writes", "refills", "removes", "errors", "unusable",
-            "evicted", "expired", "entries", "bytes",
-        ];
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(HEADER);
+        #[cfg(feature = "table")]
+        return f.write_str(&super::table::of(self.leaves.iter().chain([&self.total])));
+        #[cfg(not(feature = "table"))]
         for leaf in self.leaves.iter().chain([&self.total]) {
-            let found = leaf.hits + leaf.stale_hits;
-            let share = match found + leaf.misses {
-                0 => "-".to_owned(),
-                reads => format!("{:.1}", found as f64 * 100.0 / reads as f64),
-            };
-            let held = |fact: fn(&Occupancy) -> u64| {
-                leaf.occupancy.as_ref().map_or_else(|| "-".to_owned(), |held| fact(held).to_string())
-            };
-            table.add_row([
-                leaf.label.to_string(),
-                leaf.hits.to_string(),
-                leaf.stale_hits.to_string(),
-                leaf.misses.to_string(),
-                share,
-                leaf.writes.to_string(),
-                leaf.refills.to_string(),
-                leaf.removes.to_string(),
-                leaf.errors.to_string(),
-                leaf.unusable.to_string(),
-                held(|o| o.evictions),
-                held(|o| o.expirations),
-                held(|o| o.entries),
-                held(|o| o.bytes),
-            ]);
+            let LeafStatistics { label, hits, stale_hits, misses, errors, .. } = leaf;
+            writeln!(f, "{label}: {hits} hits, {stale_hits} stale, {misses} misses, {errors} errors")?;
         }
-        table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-        f.write_str(&table.trim_fmt())
+        #[cfg(not(feature = "table"))]
+        Ok(())
     }
 }
 

@@ -102,7 +102,7 @@ pub fn weigh(key: &CacheKey, value: &CacheValue<Raw>) -> u64 {
 #[macro_export]
 macro_rules! memory_setters {
     ($label:literal, $overhead:literal) => {
-        /// Holds at most this many entries.
+        /// Holds at most this many entries. Default 100,000.
         #[must_use]
         pub fn max_entries(mut self, entries: u64) -> Self {
             self.bound = $crate::store::memory::Bound::Entries(entries);
@@ -111,7 +111,7 @@ macro_rules! memory_setters {
 
         /// Holds at most this many bytes: keys, payloads as a counting serializer finds them, 160 bytes for an entry that has
         /// an end, for one with tags or metadata 96 and what they take (48 a tag and 64 a pair, and their texts), and
-        #[doc = concat!(stringify!($overhead), " bytes per entry. What the allocator takes for these stays below 1.25 times the bound.")]
+        #[doc = concat!(stringify!($overhead), " bytes per entry. What the allocator takes for these stays below 1.25 times the bound. Default: bound by entries.")]
         #[must_use]
         pub fn max_bytes(self, bytes: u64) -> Self {
             self.max_weight(
@@ -120,7 +120,7 @@ macro_rules! memory_setters {
             )
         }
 
-        /// Holds at most `weight` as `weigher` counts it.
+        /// Holds at most `weight` as `weigher` counts it. Default: bound by entries.
         #[must_use]
         pub fn max_weight(mut self, weight: u64, weigher: $crate::store::memory::Weigher) -> Self {
             self.bound = $crate::store::memory::Bound::Bytes(weight, weigher);

@@ -9,7 +9,6 @@ mod strict;
 mod types;
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hitbox_core::{BackendError, BackendResult, ErrorKind};
 use serde::de::DeserializeOwned;
@@ -37,10 +36,12 @@ pub enum Format {
     MessagePack,
     /// postcard: small, the cheapest for values of some fields, and specified byte by byte for readers in
     /// other languages. Positional. It does not carry flattened, untagged and internally tagged types, nor fields that are
-    /// skipped.
+    /// skipped. With the feature `postcard`.
+    #[cfg(feature = "postcard")]
     Postcard,
     /// JSON: readable, with names. It refuses what it would make `null` of: numbers that are not finite, and options and
-    /// units directly within an option.
+    /// units directly within an option. With the feature `json`.
+    #[cfg(feature = "json")]
     Json,
     /// bitcode: the smallest for long lists of equal structs, at some 4,000 instructions per value.
     /// Positional, with the limits of postcard.
@@ -59,7 +60,9 @@ pub enum Format {
 
 #[cfg(feature = "bitcode")]
 const BITCODE: u16 = 1;
+#[cfg(feature = "json")]
 const JSON: u16 = 2;
+#[cfg(feature = "postcard")]
 const POSTCARD: u16 = 3;
 #[cfg(feature = "rkyv")]
 const RKYV: u16 = 4;
@@ -81,8 +84,10 @@ impl Format {
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => BITCODE,
+            #[cfg(feature = "json")]
             Self::Json => JSON,
             Self::MessagePack => MESSAGE_PACK,
+            #[cfg(feature = "postcard")]
             Self::Postcard => POSTCARD,
             #[cfg(feature = "rkyv")]
             Self::Rkyv => RKYV,
@@ -99,9 +104,11 @@ impl Format {
         match id {
             #[cfg(feature = "bitcode")]
             BITCODE => Some(Self::Bitcode),
+            #[cfg(feature = "json")]
             JSON => Some(Self::Json),
             MESSAGE_PACK => Some(Self::MessagePack),
             OPAQUE => Some(Self::Opaque),
+            #[cfg(feature = "postcard")]
             POSTCARD => Some(Self::Postcard),
             #[cfg(feature = "rkyv")]
             RKYV => Some(Self::Rkyv),
@@ -150,6 +157,7 @@ impl Format {
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => bitcode::serialize(value).map_err(unwritten::<T>),
+            #[cfg(feature = "json")]
             Self::Json => serde_json::to_vec(value).map_err(unwritten::<T>),
             Self::MessagePack => {
                 let mut bytes = Vec::with_capacity(128);
@@ -161,6 +169,7 @@ impl Format {
                 }
                 Ok(bytes)
             }
+            #[cfg(feature = "postcard")]
             Self::Postcard => postcard::to_stdvec(value).map_err(unwritten::<T>),
             #[cfg(feature = "rkyv")]
             Self::Rkyv => rkyv::encode(value).map_err(unwritten::<T>),
@@ -183,6 +192,7 @@ impl Format {
             Self::Bitcode => {
                 bitcode::deserialize::<ReadStrictly<T>>(bytes).map(ReadStrictly::into).map_err(failed)
             }
+            #[cfg(feature = "json")]
             Self::Json => {
                 let mut deserializer = serde_json::Deserializer::from_slice(bytes);
                 // Ours is the same for reading and writing.
@@ -203,6 +213,7 @@ impl Format {
                     _ => Err(longer()),
                 }
             }
+            #[cfg(feature = "postcard")]
             Self::Postcard => match postcard::take_from_bytes(bytes).map_err(failed)? {
                 (ReadStrictly(value), []) => Ok(value),
                 _ => Err(longer()),
@@ -217,6 +228,7 @@ impl Format {
     /// What the format cannot do by itself.
     fn rules<T: DeserializeOwned + 'static>(self) -> Rules<'static> {
         match self {
+            #[cfg(feature = "json")]
             Self::Json => Rules::new(NestedOptions::Refused).finite().buffered_if(is_buffered::<T>),
             Self::MessagePack => Rules::new(NestedOptions::Extension).buffered_if(is_buffered::<T>),
             #[cfg(feature = "rkyv")]
@@ -231,6 +243,7 @@ impl Format {
         match self {
             #[cfg(feature = "bitcode")]
             Self::Bitcode => true,
+            #[cfg(feature = "postcard")]
             Self::Postcard => true,
             _ => false,
         }
@@ -242,8 +255,10 @@ fn is_buffered<T: DeserializeOwned + 'static>() -> bool {
 }
 
 /// A value of a format that has no limit of its own for nesting.
+#[cfg(any(feature = "bitcode", feature = "postcard"))]
 struct ReadStrictly<T>(T);
 
+#[cfg(any(feature = "bitcode", feature = "postcard"))]
 impl<T> ReadStrictly<T> {
     #[cfg(feature = "bitcode")]
     fn into(self) -> T {
@@ -251,6 +266,7 @@ impl<T> ReadStrictly<T> {
     }
 }
 
+#[cfg(any(feature = "bitcode", feature = "postcard"))]
 impl<'de, T: DeserializeOwned> Deserialize<'de> for ReadStrictly<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let strict = Rules::new(NestedOptions::Native).reading();
@@ -269,12 +285,7 @@ fn longer() -> BackendError {
 
 /// What users' code does to a value. A panic of it harms nobody but this one value.
 fn unpanicked<R>(work: impl FnOnce() -> BackendResult<R>) -> BackendResult<R> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let message = format!("serde code of the value panicked: {}", text.unwrap_or("without a message"));
-        Err(BackendError::new(ErrorKind::Codec, message))
-    })
+    crate::unpanicked::unpanicked(ErrorKind::Codec, "serde code of the value", work)
 }
 
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {

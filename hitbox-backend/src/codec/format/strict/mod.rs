@@ -21,6 +21,10 @@ pub(super) enum NestedOptions {
     /// It is put into an extension of MessagePack.
     Extension,
     /// It is refused, since the format would make `None` of it.
+    #[cfg_attr(
+        not(any(feature = "json", feature = "rkyv")),
+        expect(dead_code, reason = "no such format is here")
+    )]
     Refused,
 }
 
@@ -57,6 +61,7 @@ impl<'r> Rules<'r> {
         Self { is_buffered, ..self }
     }
 
+    #[cfg(feature = "json")]
     pub(super) const fn finite(self) -> Self {
         Self { finite: true, ..self }
     }
