@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::callgrind;
 use crate::measure::{Measure, Measured, Subject, run_once, time_subject};
+use crate::overview;
 use crate::replay::{self, Contender};
 use crate::report;
 use crate::stampede;
@@ -74,6 +75,27 @@ enum Command {
         #[arg(long)]
         stampeded: PathBuf,
         /// The folder to write to.
+        #[arg(long)]
+        into: PathBuf,
+    },
+    /// Writes the book's page for users, and its plots, from results.
+    Overview {
+        /// What `measure --json` wrote; of it the subject `hit`.
+        #[arg(long)]
+        json: PathBuf,
+        /// What `replay --json` wrote.
+        #[arg(long)]
+        replayed: PathBuf,
+        /// What `stampede --json` wrote.
+        #[arg(long)]
+        stampeded: PathBuf,
+        /// What it takes to build programs, as `cargo xtask weight --json` writes it.
+        #[arg(long)]
+        weights: PathBuf,
+        /// What the example `outage` writes with `--ticks`.
+        #[arg(long)]
+        outage: PathBuf,
+        /// The book's folder.
         #[arg(long)]
         into: PathBuf,
     },
@@ -149,6 +171,18 @@ fn run(
             &load::<Vec<_>>(&stampeded)?,
             &into,
         ),
+        Command::Overview { json, replayed, stampeded, weights, outage, into } => {
+            let (measured, replayed) = (load::<Vec<_>>(&json)?, load::<Vec<_>>(&replayed)?);
+            let (stampeded, weights) = (load::<Vec<_>>(&stampeded)?, load::<Vec<_>>(&weights)?);
+            let results = overview::Results {
+                measured: &measured,
+                replayed: &replayed,
+                stampeded: &stampeded,
+                weights: &weights,
+                outage: &load::<Vec<_>>(&outage)?,
+            };
+            overview::write(&results, &into)
+        }
         Command::Run { subject, operation, times } => {
             let subject = subjects.iter().find(|known| known.name == subject);
             run_once(subject.ok_or("there is no such subject")?, &operation, times);

@@ -5,6 +5,7 @@
 pub mod callgrind;
 pub mod cli;
 pub mod measure;
+pub mod overview;
 pub mod payload;
 pub mod plot;
 pub mod replay;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::options;
 use crate::run::{self, Outcome, root};
 
 const CRATES: &[&str] = &[
@@ -40,6 +41,18 @@ pub(crate) fn run(bless: bool) -> Outcome {
             changed.extend(difference(name, &known, &text));
         }
     }
+    let page = root().join("docs/src/options.md");
+    let text = options::page(&built)?;
+    if text != fs::read_to_string(&page).unwrap_or_default() {
+        if bless {
+            fs::write(&page, &text).map_err(|error| format!("{}: {error}", page.display()))?;
+            println!("{}: {} lines", page.display(), text.lines().count());
+        } else {
+            changed.push(
+                "  docs/src/options.md does not say what the documentation of the settings says".to_owned(),
+            );
+        }
+    }
     if changed.is_empty() {
         println!("the public API is the one in docs/api");
         return Ok(());
@@ -63,8 +76,7 @@ fn describe() -> Result<PathBuf, String> {
     let flags = "-Z unstable-options --output-format json --cap-lints allow";
     let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"];
     run::run_with("cargo", &arguments, &[("RUSTDOC", &rustdoc), ("RUSTDOCFLAGS", flags)])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("doc"))
+    Ok(run::target().join("doc"))
 }
 
 fn api_of(name: &str, built: &Path) -> Result<String, String> {

@@ -2,9 +2,20 @@
 
 use std::fs;
 
-use hitbox_testkit::suite::BEHAVIOURS;
+use serde::Deserialize;
 
-use crate::run::{Outcome, sources};
+use crate::run::{self, Outcome, built_example, sources};
+
+/// What the suite says of one acceptance id.
+#[derive(Deserialize)]
+struct Behaviour {
+    id: String,
+    name: String,
+    /// Broken backends that it rejects.
+    rejects: Vec<String>,
+    /// Those that it does not.
+    accepts: Vec<String>,
+}
 
 /// Ids whose tests stand outside the suite, since they concern one crate. Each has a test named after it,
 /// and one named `<id>_rejects_…` that shows a broken backend to be rejected.
@@ -74,25 +85,16 @@ fn list_cases(tests: &[String]) {
 pub(crate) fn run() -> Outcome {
     let tests = test_names()?;
     list_cases(&tests);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
     let mut complaints = Vec::new();
-    for behaviour in BEHAVIOURS {
-        let broken: Vec<String> =
-            runtime.block_on(async { (behaviour.rejects)() }).into_iter().map(|s| s.name).collect();
-        println!("{:<12} {:<56} rejects {}", behaviour.id, behaviour.name, broken.join(", "));
-        if !tests.iter().any(|test| test == behaviour.name) {
-            complaints.push(format!("{} has no test named {}", behaviour.id, behaviour.name));
+    for Behaviour { id, name, rejects, accepts } in suite()? {
+        println!("{id:<12} {name:<56} rejects {}", rejects.join(", "));
+        if !tests.contains(&name) {
+            complaints.push(format!("{id} has no test named {name}"));
         }
-        if broken.is_empty() {
-            complaints.push(format!("{} has no broken backend", behaviour.id));
+        if rejects.is_empty() {
+            complaints.push(format!("{id} has no broken backend"));
         }
-        for accepted in runtime.block_on(behaviour.accepted_wrongly()) {
-            complaints.push(format!("{} accepts the broken {accepted}", behaviour.id));
-        }
+        complaints.extend(accepts.iter().map(|accepted| format!("{id} accepts the broken {accepted}")));
     }
     for id in ELSEWHERE.iter().chain(OF_CORE) {
         let (rejections, shown): (Vec<&String>, Vec<&String>) = tests
@@ -118,6 +120,13 @@ pub(crate) fn run() -> Outcome {
         complaints.push(what);
     }
     if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n")) }
+}
+
+/// Runs the suite over the broken backends.
+fn suite() -> Result<Vec<Behaviour>, String> {
+    let program = built_example("behaviours")?;
+    let said = run::output(&program.display().to_string(), &[])?;
+    said.lines().map(|line| serde_json::from_str(line).map_err(|error| format!("{line}: {error}"))).collect()
 }
 
 /// Names of functions in test files: those of tests, and those that a macro makes tests of.

@@ -8,6 +8,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::run::{self, Outcome, install, root};
+use crate::weight;
 
 /// A path may not cost so much more than its baseline without a changed baseline in the same commit.
 const GROWTH: f64 = 1.03;
@@ -45,8 +46,8 @@ fn build(workspace: &str, package: &str, features: &[&str]) -> Result<PathBuf, S
     Ok(target.join("release").join(package))
 }
 
-/// Measures everything, peers included, and writes the page; or only shows some subjects.
-pub(crate) fn bench(subjects: &[String]) -> Outcome {
+/// Measures everything, peers included, and writes the pages; or what users are told of, and their page; or only shows some subjects.
+pub(crate) fn bench(subjects: &[String], only_overview: bool) -> Outcome {
     install("valgrind", "valgrind", "counting instructions needs valgrind")?;
     install("redis-server", "redis-server", "the Redis subjects need redis-server")?;
     let program = build("benches/peers", "hitbox-bench-peers", &[])?.display().to_string();
@@ -57,11 +58,10 @@ pub(crate) fn bench(subjects: &[String]) -> Outcome {
     if !subjects.is_empty() {
         return run::run(&program, &[&["measure"], &chosen[..]].concat());
     }
-    let with_metrics = build(".", "hitbox-bench", &["metrics"])?.display().to_string();
     let file = |name: &str| root().join("target").join(name).display().to_string();
     let (all, metrics) = (file("bench.json"), file("bench-metrics.json"));
-    run::run(&program, &["measure", "--json", &all])?;
-    run::run(&with_metrics, &["measure", "--subject", "hit", "--rounds", "5", "--json", &metrics])?;
+    let chosen: &[&str] = if only_overview { &["--subject", "hit", "--no-instructions"] } else { &[] };
+    run::run(&program, &[&["measure", "--json", &all], chosen].concat())?;
     let replayed = file("bench-replayed.json");
     let trace = root().join("../shared/traces/cloudphysics.csv");
     let mut replay = vec!["replay", "--json", &replayed];
@@ -72,9 +72,21 @@ pub(crate) fn bench(subjects: &[String]) -> Outcome {
     run::run(&program, &replay)?;
     let stampeded = file("bench-stampeded.json");
     run::run(&program, &["stampede", "--json", &stampeded])?;
+    let weights = file("bench-weights.json");
+    weight::run(Some(Path::new(&weights)))?;
+    let ticks = file("bench-outage.json");
+    run::run("cargo", &["run", "--release", "--locked", "--example", "outage", "--", "--ticks", &ticks])?;
+    let results = ["--json", &all, "--replayed", &replayed, "--stampeded", &stampeded];
+    let of_users = ["--weights", &weights, "--outage", &ticks];
+    let book = root().join("docs/src").display().to_string();
+    run::run(&program, &[&["overview", "--into", &book], &results[..], &of_users].concat())?;
+    if only_overview {
+        return Ok(());
+    }
+    let with_metrics = build(".", "hitbox-bench", &["metrics"])?.display().to_string();
+    run::run(&with_metrics, &["measure", "--subject", "hit", "--rounds", "5", "--json", &metrics])?;
     let into = root().join("docs").display().to_string();
-    let results = ["--json", &all, "--metrics", &metrics, "--replayed", &replayed, "--stampeded", &stampeded];
-    run::run(&program, &[&["report", "--into", &into], &results[..]].concat())
+    run::run(&program, &[&["report", "--into", &into, "--metrics", &metrics], &results[..]].concat())
 }
 
 /// Counts the guarded paths and compares them with the baseline, or makes them the baseline.

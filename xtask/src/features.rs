@@ -1,10 +1,25 @@
-//! Each feature builds alone.
+//! Each feature alone builds, and is documented, without a warning.
 
 use crate::run::{self, Outcome};
 
 const FEATURES: &[(&str, &[&str])] = &[
     ("hitbox-core", &["chrono", "jiff"]),
-    ("hitbox-backend", &["bitcode", "chrono", "gzip", "jiff", "zstd", "rkyv", "metrics", "prometheus"]),
+    (
+        "hitbox-backend",
+        &[
+            "bitcode",
+            "chrono",
+            "gzip",
+            "jiff",
+            "json",
+            "metrics",
+            "postcard",
+            "prometheus",
+            "rkyv",
+            "table",
+            "zstd",
+        ],
+    ),
     ("hitbox-redis", &["tls"]),
     ("hitbox-tower", &["reqwest", "status-page"]),
     (
@@ -16,18 +31,19 @@ const FEATURES: &[(&str, &[&str])] = &[
             "moka",
             "quick",
             "redis",
-            "bitcode,chrono,gzip,jiff,metrics,prometheus,rkyv,tls,zstd",
+            "bitcode,chrono,gzip,jiff,json,metrics,postcard,prometheus,rkyv,table,tls,zstd",
         ],
     ),
 ];
 
 pub(crate) fn run() -> Outcome {
     for (package, features) in FEATURES {
-        run::run("cargo", &["check", "--quiet", "--package", package, "--no-default-features"])?;
-        for feature in *features {
+        for feature in [""].iter().chain(*features) {
             let with =
-                ["check", "--quiet", "--package", package, "--no-default-features", "--features", feature];
-            run::run("cargo", &with)?;
+                ["--quiet", "--package", package, "--lib", "--no-default-features", "--features", feature];
+            let deny = ["--", "-D", "warnings"];
+            run::run("cargo", &[&["clippy"], &with[..], &deny].concat())?;
+            run::run("cargo", &[&["rustdoc"], &with[..], &deny].concat())?;
         }
     }
     Ok(())

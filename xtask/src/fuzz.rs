@@ -1,7 +1,5 @@
 //! Fuzzing with libFuzzer, on the stable toolchain: rustc counts what is covered, and each target is linked with the fuzzer.
 
-use std::process::Command;
-
 use crate::run::{self, Outcome, root};
 
 const TARGETS: &[&str] = &["wire", "object", "start", "key", "http"];
@@ -13,8 +11,7 @@ const COVERAGE: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpas
 
 /// The target triple of this machine: with one, what runs while building is not instrumented.
 fn host() -> Result<String, String> {
-    let output = Command::new("rustc").arg("-vV").output().map_err(|error| format!("rustc: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = run::output("rustc", &["-vV"])?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| "rustc does not say for which machine it builds".to_owned())
 }

@@ -1,9 +1,9 @@
-//! What memory takes on the heap beside its bound: the page `docs/heap.md`.
+//! What memory takes on the heap beside its bound: the page `docs/src/heap.md`.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::run::{Outcome, root};
+use crate::run::{self, Outcome, root};
 
 const HEAD: &str = "# The bound of a memory in bytes
 
@@ -29,8 +29,7 @@ pub(crate) fn run() -> Outcome {
         "--nocapture",
     ];
     println!("$ cargo {}", arguments.join(" "));
-    let mut command = Command::new("cargo");
-    let output = command.args(arguments).current_dir(root()).stderr(Stdio::inherit()).output();
+    let output = run::command("cargo").args(arguments).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("cargo cannot be run: {error}"))?;
     let printed = String::from_utf8_lossy(&output.stdout);
     let rows: String =
@@ -39,6 +38,6 @@ pub(crate) fn run() -> Outcome {
     if !output.status.success() || rows.is_empty() {
         return Err("the heap cannot be measured, or is over the bound".to_owned());
     }
-    let path = root().join("docs/heap.md");
+    let path = root().join("docs/src/heap.md");
     fs::write(&path, format!("{HEAD}{rows}")).map_err(|error| format!("{}: {error}", path.display()))
 }

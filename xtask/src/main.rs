@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask install`, `test`, `tidy`, `deny`, `features`, `api`, `package`, `behaviours`,
-//! `http-conformance`, `instructions`, `bench`, `heap`, `fuzz`, `soak`.
+//! `http-conformance`, `instructions`, `bench`, `heap`, `weight`,
+//! `commands`, `book`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
@@ -7,18 +8,24 @@
 mod api;
 mod behaviours;
 mod bench;
+mod book;
+mod commands;
 mod deny;
 mod features;
 mod fuzz;
 mod heap;
 mod http_conformance;
 mod install;
+mod links;
+mod options;
 mod package;
 mod run;
 mod soak;
 mod test;
 mod tidy;
+mod weight;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -37,13 +44,14 @@ enum Command {
     Install,
     /// The same, and runs every test and doctest of the workspace.
     Test,
-    /// Checks what no compiler does: layering, module docs, file sizes, fences.
+    /// Checks what no compiler does: layering, module docs, file sizes, fences, links.
     Tidy,
     /// Checks licences, bans and sources of what is depended on.
     Deny,
     /// Builds each feature of each crate alone.
     Features,
-    /// Compares the public API of every crate with the one that is checked in under docs/api.
+    /// Compares the public API of every crate with the one that is checked in under docs/api, and the book's page of settings with
+    /// what the documentation says of them.
     Api {
         /// Makes what there is now the one that is checked in.
         #[arg(long)]
@@ -62,14 +70,31 @@ enum Command {
         #[arg(long)]
         bless: bool,
     },
-    /// Measures everything beside its references and peers, and writes docs/performance.md.
+    /// Measures everything beside its references and peers, and writes docs/performance.md and the book's benchmarks.
     Bench {
         /// Only these subjects (names that begin like this), as tables; nothing is written.
         #[arg(long)]
         subject: Vec<String>,
+        /// Only what users are told of, in the book's benchmarks.
+        #[arg(long, conflicts_with = "subject")]
+        overview: bool,
     },
-    /// Measures what memory takes on the heap beside its bound, and writes docs/heap.md.
+    /// Measures what memory takes on the heap beside its bound, and writes docs/src/heap.md.
     Heap,
+    /// Builds programs with hitbox and without it from nothing, and shows how many crates and processor seconds that takes.
+    Weight {
+        /// Writes the results there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Runs every command that the README and the book tell to run, apart from the rest of the machine; needs root and Linux.
+    Commands {
+        /// Those too that take many minutes.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Builds the book, and takes a picture of each page in both colour schemes.
+    Book,
     /// Fuzzes everything that parses, from the seeds that are checked in.
     Fuzz {
         /// Seconds per target.
@@ -99,8 +124,11 @@ fn main() -> ExitCode {
         Command::Behaviours => behaviours::run(),
         Command::HttpConformance(options) => http_conformance::run(&options),
         Command::Instructions { bless } => bench::instructions(bless),
-        Command::Bench { subject } => bench::bench(&subject),
+        Command::Bench { subject, overview } => bench::bench(&subject, overview),
         Command::Heap => heap::run(),
+        Command::Weight { json } => weight::run(json.as_deref()),
+        Command::Commands { long } => commands::run(long),
+        Command::Book => book::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
     };

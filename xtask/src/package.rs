@@ -1,10 +1,8 @@
 //! What would be published.
 
-use std::process::Command;
-
 use serde::Deserialize;
 
-use crate::run::{self, Outcome, root};
+use crate::run::{self, Outcome};
 
 /// What every package has to have in it.
 const FILES: [&str; 4] = ["Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE"];
@@ -28,12 +26,13 @@ struct Package {
 
 /// Packages every crate that is published, and checks that it says what it is and has its licences.
 pub(crate) fn run() -> Outcome {
-    let metadata = output(&["metadata", "--no-deps", "--locked", "--format-version", "1"])?;
+    let metadata = run::output("cargo", &["metadata", "--no-deps", "--locked", "--format-version", "1"])?;
     let workspace: Workspace = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
     let published = || workspace.packages.iter().filter(|package| package.publish.is_none());
     let mut complaints = Vec::new();
     for package in published() {
-        let listed = output(&["package", "--list", "--allow-dirty", "--package", &package.name])?;
+        let listed =
+            run::output("cargo", &["package", "--list", "--allow-dirty", "--package", &package.name])?;
         let is_missing = |file: &&str| !listed.lines().any(|line| line == *file);
         let missing = FILES.into_iter().filter(is_missing).map(|file| format!("{file} is not in it"));
         let unsaid = package.unsaid().map(|what| format!("it has no {what}"));
@@ -60,15 +59,4 @@ impl Package {
         ];
         said.into_iter().filter(|(_, is_said)| !is_said).map(|(what, _)| what)
     }
-}
-
-/// What cargo prints.
-fn output(arguments: &[&str]) -> Result<String, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("cargo {}: {error}", arguments.join(" "));
-    let output = Command::new("cargo").args(arguments).current_dir(root()).output();
-    let output = output.map_err(|error| failed(&error))?;
-    if !output.status.success() {
-        return Err(failed(&String::from_utf8_lossy(&output.stderr)));
-    }
-    String::from_utf8(output.stdout).map_err(|error| failed(&error))
 }

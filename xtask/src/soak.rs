@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::run::{Outcome, is_there, root};
+use crate::run::{self, Outcome, is_there};
+use crate::test::TESTS;
 
 /// A package, its test program and which tests of it, the variable that says how long they run, and how long that is in
 /// a round: a few minutes in all, so that there are many seeds.
@@ -22,10 +23,10 @@ const ROUND: &[(&str, &str, &str, &str, u64)] = &[
 /// Runs these tests, of what `cargo xtask test` has built if nextest is there: another selection has other features, and would be
 /// built again.
 fn command(package: &str, program: &str, tests: &str) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = run::command("cargo");
     if is_there("cargo-nextest") {
         let of_program = format!("package({package}) and binary({program}) and test(/^{tests}/)");
-        command.args(["nextest", "run", "--workspace", "--all-features", "--profile", "soak"]);
+        command.args(["nextest", "run", "--profile", "soak"]).args(TESTS);
         command.args(["--show-progress", "none", "--status-level", "fail", "-E", &of_program]);
     } else {
         let of_package = ["test", "--quiet", "--package", package, "--all-features", "--test", program];
@@ -46,7 +47,6 @@ pub(crate) fn run(minutes: u64, seed: u64) -> Outcome {
                 .env("HITBOX_SEED", seed.to_string())
                 .env(variable, amount.to_string())
                 .env("RUST_BACKTRACE", "0")
-                .current_dir(root())
                 .status()
                 .map_err(|error| format!("cargo cannot be run: {error}"))?;
             let verdict = if status.success() { "passed" } else { "FAILED" };

@@ -3,6 +3,9 @@
 use crate::install;
 use crate::run::{self, Outcome, is_there};
 
+/// Which tests there are, for cargo.
+pub(crate) const TESTS: [&str; 5] = ["--workspace", "--all-features", "--lib", "--bins", "--tests"];
+
 /// Installs what is missing, then runs tests and doctests.
 pub(crate) fn run() -> Outcome {
     run_named("")?;
@@ -15,12 +18,10 @@ pub(crate) fn run_named(part: &str) -> Outcome {
     install::run()?;
     // Of the examples only the one that a test runs as a process: the others are checked by clippy, and run as programs. It is
     // built by itself, since selected beside tests it would be built as one of them.
-    let of_workspace = ["--workspace", "--all-features"];
-    run::run("cargo", &[&["build"], &of_workspace[..], &["--example", "pingora_proxy"]].concat())?;
-    let of_workspace = [&of_workspace[..], &["--lib", "--bins", "--tests"]].concat();
+    run::built_example("pingora_proxy")?;
     if is_there("cargo-nextest") {
-        run::run("cargo", &[&["nextest", "run"], &of_workspace[..], &[part]].concat())
+        run::run("cargo", &[&["nextest", "run"], &TESTS[..], &[part]].concat())
     } else {
-        run::run("cargo", &[&["test"], &of_workspace[..], &["--", part]].concat())
+        run::run("cargo", &[&["test"], &TESTS[..], &["--", part]].concat())
     }
 }

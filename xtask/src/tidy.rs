@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use crate::run::{Outcome, root, sources};
+use crate::links;
+use crate::run::{self, Outcome, root, sources};
 
 /// No file of the product has more lines of code; documentation, comments and tests at its end do not count.
 const MAX_LINES: usize = 400;
@@ -18,7 +18,8 @@ pub(crate) fn run() -> Outcome {
     }
     check_manifests(&mut complaints)?;
     check_book(&mut complaints)?;
-    check_locks(&mut complaints)?;
+    links::check(&mut complaints)?;
+    check_locks(&mut complaints);
     if complaints.is_empty() {
         println!("tidy");
         return Ok(());
@@ -71,17 +72,13 @@ fn lines_of_code(text: &str) -> usize {
 const WORKSPACES: [&str; 3] = ["Cargo.toml", "fuzz/Cargo.toml", "benches/peers/Cargo.toml"];
 
 /// What one workspace adds to its dependencies, those that use it have to lock too.
-fn check_locks(complaints: &mut Vec<String>) -> Outcome {
+fn check_locks(complaints: &mut Vec<String>) {
     for manifest in WORKSPACES {
         let arguments = ["update", "--workspace", "--locked", "--quiet", "--manifest-path", manifest];
-        let output = Command::new("cargo").args(arguments).current_dir(root()).output();
-        let output = output.map_err(|error| format!("cargo cannot be run: {error}"))?;
-        if !output.status.success() {
-            let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            complaints.push(format!("  {manifest}: its lock file is behind: {}", why.trim()));
+        if let Err(why) = run::output("cargo", &arguments) {
+            complaints.push(format!("  {manifest}: its lock file is behind: {why}"));
         }
     }
-    Ok(())
 }
 
 /// core has no runtime and no format crate.

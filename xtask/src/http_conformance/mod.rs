@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::run::{Outcome, install, root};
+use crate::run::{self, Outcome, install, root};
 
 use program::Program;
 use results::Results;
@@ -121,11 +121,10 @@ fn test(folder: &Path, options: &Options) -> Result<Results, String> {
 
 /// Builds the example, and says where the program is.
 fn build_proxy() -> Result<PathBuf, String> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = run::command("cargo");
     cargo
         .args(["build", "--locked", "--package", "hitbox-examples", "--example", "cached_proxy"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(root());
+        .arg("--message-format=json-render-diagnostics");
     let messages = Program::start("cargo", &mut cargo)?.wait(BUILDING)?;
     let executable = |line: &String| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
