@@ -1,4 +1,4 @@
-//! The `metrics` crate's view of the counters. Counters are ours; [`publish`] copies them to whatever
+//! The `metrics` crate's view of the counters. Counters are ours; `publish` copies them to whatever
 //! recorder is installed, whenever it was installed. Durations are recorded as they are measured.
 //! Without the feature `metrics` all of this is empty and no clock is read.
 

@@ -43,6 +43,7 @@ pub(crate) fn run(long: bool) -> Outcome {
         return follow(&blocks);
     }
     install("redis-server", "redis-server", "the tour with redis-cli needs it")?;
+    install("curl", "curl", "readers ask the proxy with it")?;
     install("ip", "iproute2", "a network of one's own is set up with it")?;
     install("prometheus", "prometheus", "the dashboard is drawn of what it answers")?;
     book::install_mdbook()?;

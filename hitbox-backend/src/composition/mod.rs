@@ -113,6 +113,7 @@ impl Backend for CompositionBackend {
     }
 
     fn adopt(&self, placement: &Placement) -> Arc<dyn Backend> {
+        self.layout().leaves().iter().for_each(|leaf| leaf.handle().stands_elsewhere());
         Arc::new(Self::placed(self.0.blueprint.clone(), Some(placement)))
     }
 }

@@ -133,9 +133,14 @@ impl LeafHandle {
         Self(state)
     }
 
+    /// What it stands in has been given another place, where its store has a handle of its own.
+    pub(crate) fn stands_elsewhere(&self) {
+        self.0.is_placed.store(true, Ordering::Relaxed);
+    }
+
     /// The same store at another place, counted by itself.
     pub(super) fn relabel(&self, placement: &Placement) -> Self {
-        self.0.is_placed.store(true, Ordering::Relaxed);
+        self.stands_elsewhere();
         let LeafState { options, capabilities, coherence, store, gauges, .. } = &*self.0;
         let path = placement.path(options.label);
         let (coherence, store) = (coherence.clone(), store.clone());

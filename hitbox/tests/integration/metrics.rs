@@ -36,6 +36,12 @@ fn case_h04_caches_have_series_of_their_own() {
             .with_label("h04");
         let over: Cache<u64> = Cache::builder(pair).name("h04-over").build().expect("a cache");
         over.get(1).await.expect("a read");
+        // A nest, whose inner composition is only a part of it.
+        let inner = stacks::over(stacks::memory(9).expect("memory"), stacks::memory(9).expect("memory"));
+        let nest = stacks::over(inner.with_label("h04-inner"), stacks::memory(9).expect("memory"));
+        let nest: Cache<u64> =
+            Cache::builder(nest.with_label("h04-outer")).name("h04-nest").build().expect("a cache");
+        nest.get(1).await.expect("a read");
         render()
     });
     let has = |line: &str| assert!(text.lines().any(|known| known == line), "{line} is missing in:\n{text}");
@@ -44,6 +50,8 @@ fn case_h04_caches_have_series_of_their_own() {
     has("hitbox_cache_hit_total{cache=\"h04-orders\"} 0");
     has("hitbox_cache_miss_total{cache=\"h04-orders\"} 5");
     has("hitbox_cache_layer_miss_total{cache=\"h04-over\",backend=\"h04.h04-lower\"} 1");
+    has("hitbox_moka_entries{backend=\"h04-outer.h04-inner.moka\"} 0");
+    assert!(!text.contains("backend=\"h04-inner"), "a series of what is not there");
     assert!(!text.contains("backend=\"h04-upper\""), "a series of what is not there");
     assert!(!text.contains("backend=\"backend\""), "a series of what is not there");
     // Every series says what it is, and histograms have buckets.
