@@ -16,7 +16,7 @@ use hitbox_core::{BackendError, BackendResult, BoxFuture, Clock, ErrorKind};
 use crate::layout::Layout;
 use crate::store::WrittenPart;
 use crate::stream::BodyWriter;
-use crate::unpanicked::unpanicked;
+use crate::unpanicked::{unpanicked, unpanicked_later};
 
 /// Bytes that a writer may be behind those who wait for it. Then it has to take as many in each [`patience_with`] in which they wait.
 pub const QUEUE: usize = 1024 * 1024;
@@ -26,6 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 const PART: usize = 256 * 1024;
 /// What a chunk takes in the queue beside its bytes.
 const OVERHEAD: usize = 64;
+
+/// Of what a panic is.
+pub(crate) const LAYER: &str = "a layer that was given a body";
 
 type Writer = Box<dyn BodyWriter>;
 
@@ -250,19 +253,25 @@ impl BodyFeed {
         let Self { feed, patience, written, .. } = self;
         // A writer whose part nobody reads any more waits until nothing is left of it.
         drop(written);
-        let writer = match feed {
-            Feed::Idle(writer) => writer,
-            Feed::Failed(_) => return,
-            Feed::Opening(opening) => match select(opening, clock.sleep(patience)).await {
-                Either::Left((Ok(writer), _)) => writer,
-                Either::Left((Err(_), _)) | Either::Right(_) => return,
-            },
-            Feed::Busy(_, work) => match select(work, clock.sleep(patience)).await {
-                Either::Left(((writer, _), _)) => writer,
-                Either::Right(_) => return,
-            },
+        let given_up = async {
+            let writer = match feed {
+                Feed::Idle(writer) => writer,
+                Feed::Failed(error) => return Err(error),
+                Feed::Opening(opening) => match select(opening, clock.sleep(patience)).await {
+                    Either::Left((opened, _)) => opened?,
+                    Either::Right(_) => return Err(took_nothing(patience)),
+                },
+                Feed::Busy(_, work) => match select(work, clock.sleep(patience)).await {
+                    Either::Left(((writer, _), _)) => writer,
+                    Either::Right(_) => return Err(took_nothing(patience)),
+                },
+            };
+            writer.abort().await;
+            Ok(())
         };
-        writer.abort().await;
+        if let Err(error) = unpanicked_later(ErrorKind::Io, LAYER, given_up).await {
+            tracing::debug!(%error, "a body was given up, and its layer may have something of it");
+        }
     }
 
     /// The writer, when it has taken all.
@@ -283,7 +292,7 @@ fn polled<R>(
     work: Pin<&mut (dyn Future<Output = R> + Send)>,
     cx: &mut Context<'_>,
 ) -> Poll<BackendResult<R>> {
-    match unpanicked(ErrorKind::Io, "a layer that was given a body", || Ok(work.poll(cx))) {
+    match unpanicked(ErrorKind::Io, LAYER, || Ok(work.poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(panicked) => Poll::Ready(Err(panicked)),
     }

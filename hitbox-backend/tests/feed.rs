@@ -8,12 +8,15 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryStreamExt};
 use hitbox_backend::doc::Map;
 use hitbox_backend::internal::{BodyFeed, PATIENCE, QUEUE};
 use hitbox_backend::operation::{BodyWriter, WrittenPart};
-use hitbox_backend::{Backend, IntoBackend, Receipt, SystemClock};
-use hitbox_core::{BackendError, BackendResult, ErrorKind};
+use hitbox_backend::store::StoreWriter;
+use hitbox_backend::{
+    Backend, CacheBackend, Compose, DeleteStatus, IntoBackend, OffloadPool, Raw, Receipt, Store, SystemClock,
+};
+use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, ErrorKind};
 use tokio::sync::oneshot;
 
 /// What a writer has taken.
@@ -175,6 +178,94 @@ async fn one_that_panics_has_failed_and_is_not_asked_again() {
         assert!(error.contains("panicked: it does not"), "{error}");
         fed(&mut feed, 0).await;
         feed.abort(&SystemClock).await;
+    }
+}
+
+#[tokio::test]
+async fn giving_up_one_that_panics_meanwhile_harms_nobody() {
+    let backend = Map::default().into_backend();
+    // It has been fed, and panics while it is given up: in its opening, and in its chunk.
+    let opens_with_a_panic = Box::pin(async {
+        tokio::task::yield_now().await;
+        panic!("it does not open")
+    });
+    let mut opening = BodyFeed::opening(backend.layout(), opens_with_a_panic);
+    let mut busy = BodyFeed::new(backend.layout(), Ok(Box::new(PanicsLater)));
+    for feed in [&mut opening, &mut busy] {
+        feed.push(Bytes::from_static(b"one"));
+        assert!(poll_fn(|cx| Poll::Ready(feed.poll_feed(cx, 0))).await.is_pending());
+    }
+    opening.abort(&SystemClock).await;
+    busy.abort(&SystemClock).await;
+}
+
+/// Panics when it has been given a chunk for a while.
+struct PanicsLater;
+
+#[async_trait]
+impl BodyWriter for PanicsLater {
+    async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
+        tokio::task::yield_now().await;
+        panic!("it does not like this");
+    }
+
+    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
+        None
+    }
+
+    async fn finish(self: Box<Self>) -> Receipt {
+        Receipt::default()
+    }
+
+    async fn abort(self: Box<Self>) {}
+
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        Receipt::default()
+    }
+}
+
+/// A store that panics when it is to begin a body.
+#[derive(Default)]
+struct DoesNotBegin(Map);
+
+#[async_trait]
+impl Store for DoesNotBegin {
+    async fn read(&self, key: &CacheKey) -> BackendResult<Option<CacheValue<Raw>>> {
+        self.0.read(key).await
+    }
+
+    async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.0.write(key, value).await
+    }
+
+    async fn remove(&self, key: &CacheKey) -> BackendResult<DeleteStatus> {
+        self.0.remove(key).await
+    }
+
+    async fn begin_body(
+        &self,
+        _: &CacheKey,
+        _: &CacheValue<Raw>,
+    ) -> BackendResult<Option<Box<dyn StoreWriter>>> {
+        panic!("it begins no body")
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_panics_when_it_opens_costs_the_other_nothing() {
+    let pool = OffloadPool::new();
+    let backends = [
+        Map::default().compose(DoesNotBegin::default(), pool.shared()),
+        DoesNotBegin::default().compose(Map::default(), pool.shared()),
+    ];
+    for backend in backends {
+        let key = CacheKey::new("k");
+        let mut sink = backend.write_body(&key, CacheValue::new(())).await.expect("one layer takes it");
+        sink.chunk(Bytes::from_static(b"two reels")).await.expect("a chunk");
+        assert_eq!(sink.finish().await.expect("it is stored").stored(), 1);
+        let body = backend.open_body(&key).await.expect("a read").expect("it is stored");
+        let all: Vec<Bytes> = body.into_stream().try_collect().await.expect("all of it");
+        assert_eq!(all.concat(), b"two reels");
     }
 }
 

@@ -214,7 +214,7 @@ impl Parts {
     /// Waits a moment for layers that are still being opened: of what cannot be opened nothing is stored, and an eviction manager is
     /// told so.
     async fn open(&mut self, clock: &dyn Clock) {
-        let Self { in_flight, layers, .. } = self;
+        let Self { key, in_flight, layers } = self;
         let mut opened = poll_fn(|cx| layers.poll_open(cx));
         // What is open needs no timer.
         if poll_fn(|cx| Poll::Ready(opened.poll_unpin(cx))).await.is_pending() {
@@ -222,6 +222,9 @@ impl Parts {
         }
         if layers.has_changed() {
             in_flight.has_been_written();
+            if let Some(error) = layers.error() {
+                not_stored(key, error);
+            }
         }
     }
 

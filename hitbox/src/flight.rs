@@ -472,8 +472,22 @@ impl<E: FlightEnd> LoadCompletion<E> {
             }
             shard.completions.fetch_add(1, Ordering::Release);
         }
+        // They go on even if the ticket is given back with a panic: it wakes others.
+        let _told = EndTold { flights: &self.flights, flight: &self.flight, phase };
         drop(ticket);
-        self.flight.enter(phase);
+    }
+}
+
+/// Tells those who wait how a flight has ended, when it is dropped.
+struct EndTold<'f, E: FlightEnd> {
+    flights: &'f Flights<E>,
+    flight: &'f Flight<E>,
+    phase: Phase,
+}
+
+impl<E: FlightEnd> Drop for EndTold<'_, E> {
+    fn drop(&mut self) {
+        self.flight.enter(self.phase);
         self.flights.ended.notify_waiters();
     }
 }
@@ -488,6 +502,8 @@ impl<E: FlightEnd> Drop for LoadCompletion<E> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use hitbox_backend::doc::Map;
     use hitbox_backend::{Backend, IntoBackend};
 
@@ -526,6 +542,25 @@ mod tests {
         let flight = waiting.flight.clone();
         completion.stored(Ticket { flights: &flights, flight, key: &key, seen: &mut seen });
         assert_eq!(seen, Some((false, false)));
+        assert!(waiting.flight.end().is_some());
+    }
+
+    #[test]
+    fn those_who_wait_go_on_even_if_the_ticket_panics() {
+        struct Panics;
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                panic!("a waker of somebody else");
+            }
+        }
+        let key = CacheKey::new("k");
+        let backend = Map::default().into_backend();
+        let flights: Arc<Flights<Loaded>> = Arc::default();
+        let led = flights.lead_alone(&key, None, 0, || backend.layout().load_permit(&key));
+        let (completion, waiting) = led.expect("nobody else leads");
+        completion.store(Loaded);
+        let ends = AssertUnwindSafe(|| completion.stored(Panics));
+        assert!(catch_unwind(ends).is_err());
         assert!(waiting.flight.end().is_some());
     }
 }

@@ -149,7 +149,10 @@ impl Composition {
 impl Collector for Composition {
     fn collect(&self, add: &mut dyn FnMut(Sample)) {
         use std::sync::atomic::Ordering::Relaxed;
-        if !self.refill.is_on() {
+        let counts = [&self.refill.registered, &self.refill.refused, &self.refill.failed];
+        // What is a part of another composition is shown under its whole path, as its leaves are.
+        let is_part = || self.layout.leaves().iter().all(|leaf| leaf.handle().is_placed());
+        if !self.refill.is_on() || counts.iter().all(|count| count.load(Relaxed) == 0) && is_part() {
             return;
         }
         for (name, count) in [

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, join, select};
-use hitbox_core::{BackendError, BackendResult, BoxFuture, CacheKey, CacheValue};
+use hitbox_core::{BackendError, BackendResult, BoxFuture, CacheKey, CacheValue, ErrorKind};
 
 use super::dirty::Progress;
 use super::state::Composition;
@@ -24,6 +24,7 @@ use crate::operation::{BodyOrigin, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::store::WrittenPart;
 use crate::stream::{self, BodyWriter};
+use crate::unpanicked::unpanicked_later;
 
 type Writer = Box<dyn BodyWriter>;
 
@@ -95,10 +96,13 @@ impl Composition {
         // Layers redeem the same permit.
         let origin = stream::claim(&self.layout, key, &mut options);
         let of_layer = || WriteOptions { origin: Some(origin.clone()), ..options.clone() };
-        let Pair { l1, l2 } = &self.layers;
-        let l1 = l1.open_writer(key, entry.clone(), of_layer());
-        let l2 = l2.open_writer(key, entry.clone(), of_layer());
-        let (l1, l2) = match select(l1, l2).await {
+        // One that panics is one that does not open.
+        let open = |layer: Layer| {
+            let (layer, entry, options) = (&self.layers[layer], entry.clone(), of_layer());
+            let opening = async move { layer.open_writer(key, entry, options).await };
+            Box::pin(unpanicked_later(ErrorKind::Io, feed::LAYER, opening))
+        };
+        let (l1, l2) = match select(open(Layer::L1), open(Layer::L2)).await {
             Either::Left((l1, l2)) => {
                 let l2 = self.opened_after(l1.is_ok(), Layer::L2, l2).await;
                 (l1, l2)
@@ -120,7 +124,7 @@ impl Composition {
         &self,
         has_other: bool,
         layer: Layer,
-        opening: Completion<'_, BackendResult<Writer>>,
+        opening: impl Future<Output = BackendResult<Writer>> + Unpin,
     ) -> BackendResult<Writer> {
         if !has_other || self.blueprint.required[layer] == Requirement::Required {
             return opening.await;

@@ -81,7 +81,6 @@ impl fmt::Debug for LeafState {
 }
 
 impl LeafState {
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "asked only by the exporter"))]
     pub(crate) fn is_placed(&self) -> bool {
         self.is_placed.load(Ordering::Relaxed)
     }
@@ -131,6 +130,11 @@ impl LeafHandle {
         });
         crate::metrics::register_leaf(&state);
         Self(state)
+    }
+
+    /// Whether it is a part of something larger, where its store has a handle of its own.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.0.is_placed()
     }
 
     /// What it stands in has been given another place, where its store has a handle of its own.
