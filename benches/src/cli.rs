@@ -179,7 +179,7 @@ fn run(
                 replayed: &replayed,
                 stampeded: &stampeded,
                 weights: &weights,
-                outage: &load::<Vec<_>>(&outage)?,
+                outage: &load(&outage)?,
             };
             overview::write(&results, &into)
         }

@@ -105,8 +105,9 @@ async fn play(mut world: World, files: Files) -> Result<(), Failure> {
         let now = story.ticks_seen();
         for (_, action) in SCRIPT.iter().filter(|(at, _)| *at == now) {
             println!("{} {action}", story.time());
-            story.note(action.to_string());
-            world.act(*action).await?;
+            if world.act(*action).await? {
+                story.note(*action);
+            }
         }
         story.add(world.tick().await?);
         if story.ticks_seen() % 4 == 0 {
@@ -127,7 +128,7 @@ async fn play(mut world: World, files: Files) -> Result<(), Failure> {
         println!("the picture is in {}", file.display());
     }
     if let Some(file) = ticks {
-        story.write_ticks(&file)?;
+        story.write(&file)?;
         println!("the ticks are in {}", file.display());
     }
     if story.failures() > 0 {
@@ -154,8 +155,9 @@ async fn watch(mut world: World, terminal: &mut ratatui::DefaultTerminal) -> Res
                     Some('r') => Action::RestartProcess,
                     Some(_) => continue,
                 };
-                story.note(action.to_string());
-                world.act(action).await?;
+                if world.act(action).await? {
+                    story.note(action);
+                }
             }
         }
     }

@@ -38,7 +38,7 @@ impl Picture {
         let count = self.frames.len().max(1);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" shape-rendering=\"crispEdges\" role=\"img\" \
-             aria-label=\"A terminal: Redis is killed and freezes, the process is restarted, and no call fails\">\n\
+             aria-label=\"A terminal: Redis is killed, comes back and freezes, the process is restarted\">\n\
              <style>text{{font:14px ui-monospace,Menlo,Consolas,monospace;white-space:pre}}\
              .frame{{visibility:hidden;animation:frame {}s step-end infinite}}\
              @keyframes frame{{0%{{visibility:visible}}{:.3}%{{visibility:hidden}}}}\

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, RenderDirection, Row, Sparkline, Table};
 
 use crate::service::Tick;
-use crate::story::{Second, Story, duration};
+use crate::story::{Story, clock, duration};
 use crate::world::Redis;
 
 /// The columns that a bar of 100 % takes.
@@ -27,19 +27,21 @@ pub(crate) fn draw(frame: &mut Frame<'_>, story: &Story, redis: Redis) {
     let second = story.second();
     frame.render_widget(summary(story, &second, redis), top);
     frame.render_widget(table(&second), layers);
-    let title = format!(" of 100 calls the cache answers {:.1} ", second.hit_percent());
-    let percent = |tick: &Tick| (tick.hits() * 100 / tick.calls.max(1)).min(100);
+    let title = format!(" of 100 calls the cache answers {:.1} ", second.percent(second.hits()));
+    let percent = |tick: &Tick| tick.percent(tick.hits()) as u64;
     plot(frame, hits, story, title, Some(100), Color::Green, percent);
-    let (p50, p99) = (duration(second.p50), duration(second.p99));
+    let (p50, p99) = (duration(second.p50_us), duration(second.p99_us));
     let title = format!(" half of the calls take up to {p50}, 99 of 100 up to {p99} ");
-    plot(frame, latency, story, title, None, Color::Cyan, |tick| tick.p99);
+    plot(frame, latency, story, title, None, Color::Cyan, |tick| tick.p99_us);
     let title = format!(" calls of the source: {} in the last second ", second.source_calls);
     plot(frame, source, story, title, None, Color::Yellow, |tick| tick.source_calls);
-    frame.render_widget(Paragraph::new(story.notes().map(Line::from).collect::<Vec<_>>()).dim(), notes);
+    let shown = story.done.len().saturating_sub(usize::from(notes.height));
+    let done = story.done[shown..].iter().map(|(at, action)| Line::from(format!("{} {action}", clock(*at))));
+    frame.render_widget(Paragraph::new(done.collect::<Vec<_>>()).dim(), notes);
     frame.render_widget(Paragraph::new(legend()), keys);
 }
 
-fn summary(story: &Story, second: &Second, redis: Redis) -> Paragraph<'static> {
+fn summary(story: &Story, second: &Tick, redis: Redis) -> Paragraph<'static> {
     let (word, color) = match redis {
         Redis::Up => ("up", Color::Green),
         Redis::Frozen => ("frozen", Color::Yellow),
@@ -56,9 +58,9 @@ fn summary(story: &Story, second: &Second, redis: Redis) -> Paragraph<'static> {
     ]))
 }
 
-fn table(second: &Second) -> Table<'static> {
+fn table(second: &Tick) -> Table<'static> {
     let row = |name: String, state: Span<'static>, answers: u64, errors: u64| {
-        let percent = second.percent(answers).min(100.0);
+        let percent = second.percent(answers);
         let bar = "█".repeat((percent * BAR as f64 / 100.0).round() as usize);
         let errors = if errors == 0 { Span::from("") } else { format!("{errors} errors/s").fg(Color::Red) };
         let numbers = format!("{percent:>5.1} % {answers:>6}/s");

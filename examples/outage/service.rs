@@ -54,8 +54,8 @@ pub(crate) struct Layer {
     pub(crate) failing: bool,
 }
 
-/// What has happened in one tick.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What has happened in one tick, or in several.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tick {
     /// Calls of clients.
     pub(crate) calls: u64,
@@ -63,15 +63,35 @@ pub(crate) struct Tick {
     pub(crate) failures: u64,
     /// Calls of the source.
     pub(crate) source_calls: u64,
-    /// What a call took, in microseconds: one half took no longer, and 99 of 100.
-    pub(crate) p50: u64,
-    pub(crate) p99: u64,
+    /// What a call took, in microseconds: one half took no longer, and 99 of 100; of several ticks, in the worst.
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
     pub(crate) layers: Vec<Layer>,
 }
 
 impl Tick {
+    /// Calls that the cache has answered.
     pub(crate) fn hits(&self) -> u64 {
         self.layers.iter().map(|layer| layer.hits).sum()
+    }
+
+    /// How many of a hundred calls `some` are. A call that is under way when a tick ends may count in two.
+    pub(crate) fn percent(&self, some: u64) -> f64 {
+        (some as f64 * 100.0 / self.calls.max(1) as f64).min(100.0)
+    }
+
+    /// The same with an earlier one.
+    pub(crate) fn and(mut self, earlier: &Self) -> Self {
+        self.calls += earlier.calls;
+        self.failures += earlier.failures;
+        self.source_calls += earlier.source_calls;
+        self.p50_us = self.p50_us.max(earlier.p50_us);
+        self.p99_us = self.p99_us.max(earlier.p99_us);
+        for (layer, earlier) in self.layers.iter_mut().zip(&earlier.layers) {
+            layer.hits += earlier.hits;
+            layer.errors += earlier.errors;
+        }
+        self
     }
 }
 
@@ -174,7 +194,7 @@ async fn tell(service: Arc<Service>) {
             failing: now.failing,
         });
         let layers = layers.collect();
-        let (p50, p99) = {
+        let (p50_us, p99_us) = {
             let mut took = service.took.lock().unwrap_or_else(PoisonError::into_inner);
             let quantiles = (took.value_at_quantile(0.5), took.value_at_quantile(0.99));
             took.reset();
@@ -185,8 +205,8 @@ async fn tell(service: Arc<Service>) {
             calls: take(&counts.calls),
             failures: take(&counts.failures),
             source_calls: take(&counts.source_calls),
-            p50,
-            p99,
+            p50_us,
+            p99_us,
             layers,
         };
         before = now;

@@ -17,15 +17,21 @@ pub(crate) fn run() -> Outcome {
     let (book, pictures) = (root().join("target/book"), root().join("target/screenshots"));
     run::run("mdbook", &["build", "docs", "--dest-dir", &book.display().to_string()])?;
     fs::create_dir_all(&pictures).map_err(|error| format!("{}: {error}", pictures.display()))?;
+    // What a page that shows nothing takes.
+    let blank = pictures.join("blank.png");
+    take("about:blank", &blank, SCHEMES[0].1)?;
+    let size = |picture: &Path| fs::metadata(picture).map(|found| found.len());
+    let of_blank = size(&blank).map_err(|error| format!("a blank page: {error}"))?;
     let mut taken = 0;
     for page in pages(&book)? {
         for (scheme, setting) in SCHEMES {
-            take(
-                &book.join(format!("{page}.html")),
-                &pictures.join(format!("{page}-{scheme}.png")),
-                setting,
-            )?;
-            taken += 1;
+            let picture = pictures.join(format!("{page}-{scheme}.png"));
+            take(&format!("file://{}", book.join(format!("{page}.html")).display()), &picture, setting)?;
+            if size(&picture).is_ok_and(|bytes| bytes > 2 * of_blank) {
+                taken += 1;
+            } else {
+                return Err(format!("{} shows nothing", picture.display()));
+            }
         }
     }
     println!("{taken} pictures are in {}", pictures.display());
@@ -53,22 +59,15 @@ fn pages(book: &Path) -> Result<Vec<String>, String> {
     if pages.len() < 30 { Err(format!("only {} pages were built", pages.len())) } else { Ok(pages) }
 }
 
-fn take(page: &Path, picture: &Path, scheme: &str) -> Outcome {
-    let picture_argument = format!("--screenshot={}", picture.display());
+/// Takes the picture of a page. One that was there before is gone, whatever comes.
+fn take(address: &str, picture: &Path, scheme: &str) -> Outcome {
+    if picture.exists() {
+        fs::remove_file(picture).map_err(|error| format!("{}: {error}", picture.display()))?;
+    }
+    let into = format!("--screenshot={}", picture.display());
     let scheme = format!("--blink-settings=preferredColorScheme={scheme}");
-    let address = format!("file://{}", page.display());
-    let arguments = [
-        "--headless",
-        "--no-sandbox",
-        "--hide-scrollbars",
-        "--disable-gpu",
-        WINDOW,
-        &scheme,
-        &picture_argument,
-        &address,
-    ];
+    let arguments =
+        ["--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", WINDOW, &scheme, &into, address];
     run::output("chromium", &arguments)?;
-    // It says nothing of a page that it cannot show.
-    let bytes = fs::metadata(picture).map_err(|error| format!("{}: {error}", picture.display()))?.len();
-    if bytes < 10_000 { Err(format!("{} shows nothing", picture.display())) } else { Ok(()) }
+    if picture.exists() { Ok(()) } else { Err(format!("chromium has taken no picture of {address}")) }
 }

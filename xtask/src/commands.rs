@@ -33,11 +33,8 @@ const SERVERS: &[(&str, &str)] = &[
 ];
 /// Commands that go on until they are stopped.
 const ENDLESS: &[&str] = &["redis-cli --latency", "redis-cli monitor", "redis-cli --hotkeys"];
-/// Commands that take many minutes, and the network: they are run on the machine as it is, if that is wished.
-const LONG: &[&str] = &["cargo xtask"];
-
-/// Follows them; the long ones only if that is wished.
-pub(crate) fn run(long: bool) -> Outcome {
+/// Follows them.
+pub(crate) fn run() -> Outcome {
     let blocks = collect()?;
     if std::env::var_os(APART).is_some() {
         return follow(&blocks);
@@ -48,45 +45,26 @@ pub(crate) fn run(long: bool) -> Outcome {
     install("prometheus", "prometheus", "the dashboard is drawn of what it answers")?;
     book::install_mdbook()?;
     let all = || blocks.iter().flat_map(|block| &block.commands);
-    // What they need is built while there is a network.
-    let examples: BTreeSet<_> = all().filter_map(|command| example_of(command)).collect();
-    for example in &examples {
-        let package = if *example == "pingora_proxy" { "hitbox-pingora" } else { "hitbox-examples" };
-        for release in [&["--release"][..], &[]] {
-            let wanted = |command: &&String| {
-                example_of(command) == Some(example) && command.contains("--release") != release.is_empty()
-            };
-            if all().any(|command| wanted(&command)) {
-                run::run(
-                    "cargo",
-                    &[&["build", "--locked", "-p", package, "--example", example], release].concat(),
-                )?;
-            }
+    // What they need is built while there is a network, as they build it.
+    for command in all().filter(|command| is_followed(command)).collect::<BTreeSet<_>>() {
+        if let Some(rest) = command.strip_prefix("cargo run ") {
+            let build = rest.split(" -- ").next().unwrap_or(rest);
+            run::run("sh", &["-c", &format!("cargo build --locked {build}")])?;
         }
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?.display().to_string();
     let apart = ["--net", "--mount", "--fork", "--kill-child", &program, "commands"];
-    run::run_with("unshare", &apart, &[(APART, "1"), ("CARGO_NET_OFFLINE", "true")])?;
-    for command in all().filter(|command| is_long(command)).collect::<BTreeSet<_>>() {
-        if long {
-            run::run("sh", &["-c", command])?;
-        } else {
-            println!("left out, since it takes long: {command}");
-        }
-    }
-    Ok(())
+    run::run_with("unshare", &apart, &[(APART, "1"), ("CARGO_NET_OFFLINE", "true")])
 }
 
-fn is_long(command: &str) -> bool {
-    LONG.iter().any(|long| command.starts_with(long))
+/// All but the project's own commands: those are what CI runs, and some of them write what is checked in.
+fn is_followed(command: &str) -> bool {
+    !command.starts_with("cargo xtask")
 }
 
 fn example_of(command: &str) -> Option<&str> {
     let (_, after) = command.split_once("--example ")?;
-    after
-        .split_whitespace()
-        .next()
-        .filter(|_| command.starts_with("cargo run") && !command.contains("--manifest-path"))
+    after.split_whitespace().next().filter(|_| command.starts_with("cargo run"))
 }
 
 /// Everything that is told to be run, by README, CONTRIBUTING and the book.
@@ -168,10 +146,12 @@ fn is_command(code: &str) -> bool {
     ["cargo run ", "cargo xtask ", "redis-cli ", "mdbook "].iter().any(|program| code.starts_with(program))
 }
 
-/// Runs them, in a network and folders of their own.
+/// Runs them, in a network and folders of their own; the folders that are mounted over stay as they were.
 fn follow(blocks: &[Block]) -> Outcome {
-    for preparation in ["ip link set lo up", "mount -t tmpfs tmpfs /var/cache", "mount -t tmpfs tmpfs /mnt"] {
-        run::run("sh", &["-c", preparation])?;
+    run::run("ip", &["link", "set", "lo", "up"])?;
+    for folder in ["/var/cache", "/mnt", "/tmp/hitbox-tour"] {
+        fs::create_dir_all(folder).map_err(|error| format!("{folder}: {error}"))?;
+        run::run("mount", &["-t", "tmpfs", "tmpfs", folder])?;
     }
     for folder in ["/mnt/files", "/mnt/store"] {
         fs::create_dir_all(folder).map_err(|error| format!("{folder}: {error}"))?;
@@ -186,10 +166,11 @@ fn follow(blocks: &[Block]) -> Outcome {
     let mut done = BTreeSet::new();
     for block in blocks {
         let mut servers = Vec::new();
-        for command in &block.commands {
-            if is_long(command) || !done.insert(command) {
-                continue;
-            }
+        // What several places tell is followed once.
+        if !done.insert(&block.commands) {
+            continue;
+        }
+        for command in block.commands.iter().filter(|command| is_followed(command)) {
             println!("\n{}: {command}", block.place);
             let command = &with_places(command);
             match SERVERS.iter().find(|(name, _)| example_of(command) == Some(name)) {
@@ -201,7 +182,7 @@ fn follow(blocks: &[Block]) -> Outcome {
             server.stop()?;
         }
     }
-    println!("\n{} commands were followed", done.len());
+    println!("\nwhat {} places tell was followed", done.len());
     Ok(())
 }
 

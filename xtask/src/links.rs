@@ -27,8 +27,11 @@ fn read(path: &Path) -> Result<String, String> {
 /// All Markdown outside of packages' sources.
 fn documents() -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
-    for folder in ["", "docs", "docs/decisions", "docs/src", "benches"] {
-        let folder = root().join(folder);
+    let packages = fs::read_dir(root()).map_err(|error| format!("the workspace: {error}"))?;
+    let packages =
+        packages.flatten().map(|entry| entry.path()).filter(|path| path.join("Cargo.toml").exists());
+    let others = ["", "docs", "docs/decisions", "docs/src"].map(|folder| root().join(folder));
+    for folder in packages.chain(others) {
         let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         found.extend(entries.flatten().map(|entry| entry.path()));
     }
@@ -79,8 +82,12 @@ fn links(text: &str) -> Vec<String> {
 
 /// Headings as links name them: in small letters, without punctuation, with hyphens for spaces.
 fn anchors(text: &str) -> Vec<String> {
-    let headings =
-        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let mut is_code = false;
+    let headings = text.lines().filter(|line| {
+        is_code ^= line.trim_start().starts_with("```");
+        !is_code && line.starts_with('#')
+    });
+    let headings = headings.map(|line| line.trim_start_matches('#').trim());
     let letters = |heading: &str| {
         let kept = heading.to_lowercase();
         let kept =
@@ -102,6 +109,6 @@ mod tests {
 
     #[test]
     fn headings_are_named_as_in_links() {
-        assert_eq!(anchors("# A `b` of c's\ntext\n## 1, 2"), ["a-b-of-cs", "1-2"]);
+        assert_eq!(anchors("# A `b` of c's\n```\n# no\n```\n## 1, 2"), ["a-b-of-cs", "1-2"]);
     }
 }

@@ -88,11 +88,7 @@ enum Command {
         json: Option<PathBuf>,
     },
     /// Runs every command that the README and the book tell to run, apart from the rest of the machine; needs root and Linux.
-    Commands {
-        /// Those too that take many minutes.
-        #[arg(long)]
-        long: bool,
-    },
+    Commands,
     /// Builds the book, and takes a picture of each page in both colour schemes.
     Book,
     /// Fuzzes everything that parses, from the seeds that are checked in.
@@ -127,7 +123,7 @@ fn main() -> ExitCode {
         Command::Bench { subject, overview } => bench::bench(&subject, overview),
         Command::Heap => heap::run(),
         Command::Weight { json } => weight::run(json.as_deref()),
-        Command::Commands { long } => commands::run(long),
+        Command::Commands => commands::run(),
         Command::Book => book::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),

@@ -100,8 +100,7 @@ fn build(program: &Program) -> Result<Weight, String> {
         command
     };
     quiet(cargo(&["fetch"]))?;
-    let tree = cargo(&["tree", "-e", "normal,build", "--prefix", "none"]).output().map_err(failed)?;
-    let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+    let tree = quiet(cargo(&["tree", "-e", "normal,build", "--prefix", "none"]))?;
     let mut crates: Vec<_> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
     crates.sort_unstable();
     crates.dedup();
@@ -112,9 +111,11 @@ fn build(program: &Program) -> Result<Weight, String> {
     Ok(Weight { name: program.name, crates: crates.len() as u64 - 1, seconds, at_most: program.at_most })
 }
 
-fn quiet(mut command: Command) -> Outcome {
+/// What it prints; what it says of its progress is shown if it fails.
+fn quiet(mut command: Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cargo: {error}"))?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// What all processes that this one has waited for have taken, by proc(5).
@@ -140,7 +141,9 @@ fn table(weights: &[Weight]) -> Table {
     for Weight { name, crates, seconds, at_most } in weights {
         let beside = at_most.and_then(|(other, at_most)| {
             let other = weights.iter().find(|weight| weight.name == other)?;
-            Some(format!("{:.2} times {}, at most {at_most:.1}", seconds / other.seconds, other.name))
+            let ratio = seconds / other.seconds;
+            let met = if ratio <= at_most { "met" } else { "MISSED" };
+            Some(format!("{ratio:.2} times {}, at most {at_most:.1}: {met}", other.name))
         });
         table.add_row([
             (*name).to_owned(),
