@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod beside;
+mod migration;
 mod peers;
 mod stampede;
 
