@@ -29,7 +29,7 @@ use super::logical_clock::{self, UNDER_WAY};
 pub(crate) use super::tokens::{EpochHome, Recorded};
 use super::tokens::{Recording, Table, Token, own_scopes, unique};
 pub(crate) use attach::Attach;
-pub(crate) use held::Held;
+pub(crate) use held::{Held, HeldPattern};
 use known::Known;
 use namespaces::Progress;
 pub(crate) use validity::Validity;

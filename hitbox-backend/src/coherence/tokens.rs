@@ -5,9 +5,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hitbox_core::{CacheKey, Epoch, KeyPattern, Scope, ScopeKind, Timestamp};
+use hitbox_core::{CacheKey, Epoch, Scope, ScopeKind, Timestamp};
 use twox_hash::XxHash3_64;
 
+use super::epochs::HeldPattern;
 use super::logical_clock::{self, StartedAt, UNDER_WAY};
 use super::namespaces::Namespaces;
 
@@ -45,7 +46,7 @@ pub(super) struct Table {
     /// Those that the store has not recorded, by family and name.
     pub(super) open: BTreeSet<(u8, Box<str>)>,
     /// Patterns of keys that the store did not remove: what was made until then is invalid.
-    pub(super) patterns: Vec<(KeyPattern, Timestamp)>,
+    pub(super) patterns: Vec<HeldPattern>,
     /// Those that entries were stored in.
     pub(super) namespaces: Namespaces,
     /// Of tags and dependencies.

@@ -8,6 +8,8 @@ use super::Leaf;
 use super::check::Parsed;
 use super::health::Side;
 use super::turn::Turn;
+use crate::coherence::epochs::HeldPattern;
+use crate::coherence::logical_clock;
 use crate::coherence::write_queue::Drain;
 use crate::completion::Batch;
 use crate::layout::Layout;
@@ -122,7 +124,7 @@ impl<S: Store> Leaf<S> {
             return Err(BackendError::unsupported("listing keys"));
         }
         let mut unfinished = Unfinished { leaf: self, pattern: Some(pattern) };
-        let began = self.handle.clock().now();
+        let began = logical_clock::now();
         self.remove_matching(pattern, invalidation).await?;
         unfinished.pattern = None;
         self.epochs().release(pattern, began);
@@ -134,7 +136,7 @@ impl<S: Store> Leaf<S> {
     /// # Errors
     /// That of the store, at the first pattern that it does not carry out.
     pub(super) async fn remove_held(&self) -> BackendResult<()> {
-        for (pattern, until) in self.epochs().held() {
+        for HeldPattern { pattern, until, since } in self.epochs().held() {
             let mut cursor = Some(0);
             while let Some(from) = cursor {
                 let page = self.store.keys(from, PAGE).await?;
@@ -143,7 +145,7 @@ impl<S: Store> Leaf<S> {
                     self.remove_made_until(key, until).await?;
                 }
             }
-            self.epochs().release(&pattern, until);
+            self.epochs().release(&pattern, since);
         }
         Ok(())
     }

@@ -130,10 +130,12 @@ async fn run(
 ) -> Result<(), String> {
     let pool = OffloadPool::new();
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-    let mut caches = Vec::new();
+    let (mut caches, mut policies) = (Vec::new(), Vec::new());
     for upper in 0..2 {
         let (l1, l2) = (leaves[upper].clone(), leaves[1 - upper].clone());
-        let tiers = CompositionBackend::new(l1, l2, pool.shared()).with_policy(&random_policy(random));
+        let policy = random_policy(random);
+        let tiers = CompositionBackend::new(l1, l2, pool.shared()).with_policy(&policy);
+        policies.push(policy);
         let on_stale = if random.random_bool(0.5) { OnStale::Reload } else { OnStale::ServeAndReload };
         let builder =
             Cache::<u64>::builder(tiers).name("history").clock(shared.clone()).offload(pool.shared());
@@ -150,10 +152,12 @@ async fn run(
         misses,
     };
     fails.store(random.random_bool(0.5), Ordering::SeqCst);
-    let mut tasks = Vec::new();
+    let (mut tasks, mut programs) = (Vec::new(), Vec::new());
     for _ in 0..random.random_range(2..5) {
         let steps: Vec<Step> = (0..random.random_range(2..6)).map(|_| random_step(random)).collect();
-        let run = run_of(&caches[random.random_range(0..2)]);
+        let through = random.random_range(0..2);
+        programs.push((through, steps.clone()));
+        let run = run_of(&caches[through]);
         tasks.push(tokio::spawn(async move {
             for step in steps {
                 run.play(step).await;
@@ -174,7 +178,9 @@ async fn run(
         }
     }
     pool.shutdown().await;
-    history.check().map_err(|what| format!("{what}; {:?}", caches[0].backend().layout()))
+    history.check().map_err(|what| {
+        format!("{what}; {programs:?} through {:?} with {policies:?}", caches[0].backend().layout())
+    })
 }
 
 /// Over every pair of leaves.

@@ -13,12 +13,12 @@ use hitbox::backend::wrap::Wrapper;
 use hitbox::backend::{
     Backend, CacheBackend, Compose, Leaf, OffloadPool, RefillPolicy, Store, SystemClock, Wrap,
 };
-use hitbox::core::{BackendResult, CacheKey, CacheValue, Clock};
+use hitbox::core::{BackendResult, CacheKey, CacheValue, Clock, ManualClock};
 use hitbox::disk::DiskBackend;
 use hitbox::moka::MokaBackend;
 use tokio::sync::Semaphore;
 
-/// A store that lists its keys when it is let.
+/// A store that hands out the keys that it has listed when it is let.
 struct Listed<S> {
     store: Arc<S>,
     gate: Arc<Semaphore>,
@@ -44,9 +44,10 @@ impl<S: Store> Store for Listed<S> {
     }
 
     async fn keys(&self, cursor: u64, limit: usize) -> BackendResult<Page> {
+        let listed = self.store.keys(cursor, limit).await;
         self.listing.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.expect("it is never closed").forget();
-        self.store.keys(cursor, limit).await
+        listed
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -64,10 +65,14 @@ struct World {
 
 impl World {
     fn leaf(&self) -> Arc<dyn Backend> {
-        let moka = MokaBackend::builder().build().expect("moka");
+        self.leaf_with(Arc::new(SystemClock))
+    }
+
+    fn leaf_with(&self, clock: Arc<dyn Clock>) -> Arc<dyn Backend> {
+        let moka = MokaBackend::builder().clock(clock.clone()).build().expect("moka");
         let (gate, listing) = (self.gate.clone(), self.listing.clone());
         let store = Listed { store: moka.inner().store().clone(), gate, listing };
-        Arc::new(Leaf::new(store, LeafOptions::new("listed")))
+        Arc::new(Leaf::new(store, LeafOptions::new("listed").with_clock(clock)))
     }
 
     fn cache(&self, topology: &str) -> Cache<u64> {
@@ -243,6 +248,33 @@ async fn what_a_call_meant_that_was_given_up_is_not_served() {
     world.gate.add_permits(1_000);
     cache.invalidate_prefix(("gone",)).await.expect("an invalidation");
     assert!(!cache.backend().layout().has_unrecorded(), "it was carried out");
+}
+
+/// One that fails is held, although another that means the same, and listed the keys before, comes to its end in the same millisecond.
+#[tokio::test]
+async fn an_earlier_call_does_not_carry_out_a_later_one() {
+    let world =
+        World { gate: Arc::new(Semaphore::new(0)), listing: Arc::default(), pool: OffloadPool::new() };
+    let clock = ManualClock::new();
+    let cache = Cache::<u64>::builder(world.leaf_with(Arc::new(clock))).build().expect("a cache");
+    let listed = async |calls| {
+        until("keys are listed", || world.listing.load(Ordering::SeqCst) == calls).await.expect("they are");
+    };
+    let call = || {
+        let cache = cache.clone();
+        tokio::spawn(async move { cache.invalidate_prefix(("gone",)).await })
+    };
+    let earlier = call();
+    listed(1).await;
+    cache.insert(("gone", 1), 1).await.expect("a write");
+    let later = call();
+    listed(2).await;
+    later.abort();
+    later.await.expect_err("it was given up");
+    are_gone(&cache, &[("gone", 1)], "given up").await;
+    world.gate.add_permits(1);
+    assert_eq!(earlier.await.expect("a task").expect("an invalidation"), 0);
+    are_gone(&cache, &[("gone", 1)], "the earlier has ended").await;
 }
 
 /// More patterns than are told apart: nothing of the store is served that was there before.

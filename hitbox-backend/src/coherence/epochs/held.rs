@@ -11,6 +11,16 @@ use super::Epochs;
 /// Patterns that are held at a time: each read of the store looks at all of them.
 const MAX_HELD: usize = 64;
 
+/// A pattern that is held.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldPattern {
+    pub(crate) pattern: KeyPattern,
+    /// What was made until then is invalid.
+    pub(crate) until: Timestamp,
+    /// When it was held last, on the logical clock: one millisecond has room for an invalidation that fails and for one that began before it.
+    pub(crate) since: u64,
+}
+
 /// Up to when entries of a key are invalid, if something is held against them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held(Option<Timestamp>);
@@ -29,17 +39,20 @@ impl Epochs {
     /// Makes entries invalid whose keys match and that were made until now. If too many patterns are held, all entries are;
     /// the store has its record of that until `kept`.
     pub(crate) fn hold(&self, pattern: &KeyPattern, clock: &dyn Clock, kept: Timestamp) {
-        let until = self.made_until(clock);
+        let (until, since) = (self.made_until(clock), logical_clock::tick());
         let mut table = self.write();
-        let known = table.patterns.iter().position(|(held, _)| held == pattern);
+        let known = table.patterns.iter().position(|held| held.pattern == *pattern);
         match known {
-            Some(at) => table.patterns[at].1 = until.max(table.patterns[at].1),
+            Some(at) => {
+                let held = &mut table.patterns[at];
+                (held.until, held.since) = (until.max(held.until), since.max(held.since));
+            }
             None if table.patterns.len() == MAX_HELD => {
                 drop(table);
                 tracing::warn!("too many patterns wait for a store: all that it has is invalidated");
                 return self.end_all(clock, kept);
             }
-            None => table.patterns.push((pattern.clone(), until)),
+            None => table.patterns.push(HeldPattern { pattern: pattern.clone(), until, since }),
         }
         self.count_open(&table);
         // What was found valid before has to be looked at again.
@@ -64,19 +77,20 @@ impl Epochs {
         self.end(&everything, epoch, logical_clock::tick());
     }
 
-    /// The store has removed what was made until then.
-    pub(crate) fn release(&self, pattern: &KeyPattern, until: Timestamp) {
+    /// The store has removed what this pattern meant at this time of the logical clock. What has been held since is held still: the store may have been
+    /// asked before.
+    pub(crate) fn release(&self, pattern: &KeyPattern, at: u64) {
         if !self.has_held() {
             return;
         }
         let mut table = self.write();
-        table.patterns.retain(|(held, held_until)| held != pattern || *held_until > until);
+        table.patterns.retain(|held| held.pattern != *pattern || held.since > at);
         self.count_open(&table);
         self.refresh(&table);
     }
 
-    /// The patterns that are held, each with the end of what it means.
-    pub(crate) fn held(&self) -> Vec<(KeyPattern, Timestamp)> {
+    /// The patterns that are held.
+    pub(crate) fn held(&self) -> Vec<HeldPattern> {
         if self.has_held() { self.read().patterns.clone() } else { Vec::new() }
     }
 
@@ -95,7 +109,7 @@ impl Epochs {
     #[cold]
     fn look_for(&self, key: &CacheKey) -> Held {
         let table = self.read();
-        let meant = table.patterns.iter().filter(|(pattern, _)| pattern.matches(key));
-        Held(meant.map(|(_, until)| *until).max())
+        let meant = table.patterns.iter().filter(|held| held.pattern.matches(key));
+        Held(meant.map(|held| held.until).max())
     }
 }
