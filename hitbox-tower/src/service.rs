@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -18,26 +18,30 @@ use crate::layer::Rules;
 ///
 /// It is always ready: a hit needs no service. Where one is needed a clone of it is made, waited for until it is ready, and called, within the
 /// call. So what limits, buffers or sheds load within this layer does so for requests that go on, and for these alone.
-#[derive(Clone)]
-pub struct CacheService<S> {
-    inner: S,
+pub struct CacheService<S>(Arc<Shared<S>>);
+
+/// What all clones share: routers clone a service for each request, and most hits need no clone of the one within.
+struct Shared<S> {
+    /// Services need not be `Sync`.
+    inner: Mutex<S>,
     rules: Arc<Rules>,
 }
 
 impl<S> CacheService<S> {
     pub(crate) fn new(inner: S, rules: Arc<Rules>) -> Self {
-        Self { inner, rules }
-    }
-
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
+        Self(Arc::new(Shared { inner: Mutex::new(inner), rules }))
     }
 }
 
-impl<S: std::fmt::Debug> std::fmt::Debug for CacheService<S> {
+impl<S> Clone for CacheService<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> std::fmt::Debug for CacheService<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CacheService").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("CacheService").field("cache", &self.0.rules.cache).finish_non_exhaustive()
     }
 }
 
@@ -92,14 +96,16 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         // Users' code panics in the future, as it did if it had to wait: what called may serve others.
-        let at_once = match catch_unwind(AssertUnwindSafe(|| self.rules.at_once(&request))) {
+        let at_once = match catch_unwind(AssertUnwindSafe(|| self.0.rules.at_once(&request))) {
             Ok(at_once) => at_once,
             Err(panic) => return ResponseFuture(Answering::Panicked(Some(panic))),
         };
         if let AtOnce::Hit(response) = at_once {
             return ResponseFuture(Answering::AtOnce(Some(response)));
         }
-        let exchange = Exchange { rules: self.rules.clone(), inner: self.inner.clone() };
+        let Shared { inner, rules } = &*self.0;
+        let inner = inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let exchange = Exchange { rules: rules.clone(), inner };
         ResponseFuture(Answering::Later(match at_once {
             AtOnce::Found(key, lookup, watch) => Box::pin(exchange.decide(request, key, lookup, watch)),
             AtOnce::Begun(key, begun, watch) => Box::pin(async move {
