@@ -12,3 +12,4 @@ pub mod replay;
 pub mod report;
 pub mod stampede;
 pub mod subjects;
+mod svg;

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Measured;
 use crate::replay::Replayed;
 use crate::stampede::{self, Stampeded};
+use crate::svg::{self, Area};
 
 /// What it takes to build something: a program with these dependencies and nothing else.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub fn write(results: &Results<'_>, book: &Path) -> Result<(), String> {
 
 const INTRODUCTION: &str = "# Benchmarks
 
-What you gain and what you pay, beside what you might use instead. In all pictures **blue is hitbox** and the rest is what its bar says. Each picture is
+What you gain and what you pay, beside what you might use instead. In the bar charts **blue is hitbox**, and each other bar says what it is. Each picture is
 of one run on one machine with two processors: compare bars within it, and measure on your own machine before you decide.
 ";
 
@@ -135,11 +135,9 @@ fn hits(measured: &[Measured], pictures: &Path) -> Result<String, String> {
         let color = if name.starts_with("hitbox:") { OURS } else { OTHERS };
         Ok(Bar { name: (*name).to_owned(), value, text: format!("{value:.0} ns"), color })
     });
-    draw_bars(
-        "A hit in memory, in nanoseconds: shorter is better",
-        &bars.collect::<Result<Vec<_>, String>>()?,
-        &pictures.join("bench-hit.svg"),
-    )?;
+    let mut bars = bars.collect::<Result<Vec<_>, String>>()?;
+    bars.sort_by(|one, other| one.value.total_cmp(&other.value));
+    draw_bars("A hit in memory, in nanoseconds: shorter is better", &bars, &pictures.join("bench-hit.svg"))?;
     Ok("
 ## A hit in memory
 
@@ -195,7 +193,7 @@ fn ratios(replayed: &[Replayed], pictures: &Path) -> Result<String, String> {
 ![Hit ratio on a trace, per cache](pictures/bench-trace.svg)
 
 Accesses of a disk that many virtual machines share, with the same room in memory and on disk for all. The eviction of memory is moka's or
-quick_cache's own; foyer fills its disk with what memory puts out, hitbox with every write.
+quick_cache's own; foyer fills its disk with what memory evicts, hitbox with every write.
 "
     .to_owned())
 }
@@ -232,53 +230,65 @@ answered {failures} got an error, and {source_calls} went to the source. `cargo 
     ))
 }
 
-/// A line over the seconds of the outage.
+/// A line over the seconds of the outage. While nobody calls there is none.
 struct Line {
     name: &'static str,
     color: RGBColor,
-    values: Vec<(f64, f64)>,
+    pieces: Vec<Vec<(f64, f64)>>,
 }
 
 impl Line {
     fn of(ticks: &[Tick], name: &'static str, color: RGBColor, value: fn(&Tick) -> f64) -> Self {
-        Self { name, color, values: ticks.iter().map(|tick| (tick.seconds, value(tick))).collect() }
+        let pieces = ticks.split(|tick| tick.calls == 0).filter(|piece| !piece.is_empty());
+        let points = |piece: &[Tick]| piece.iter().map(|tick| (tick.seconds, value(tick))).collect();
+        Self { name, color, pieces: pieces.map(points).collect() }
+    }
+
+    fn points(&self) -> impl Iterator<Item = &(f64, f64)> {
+        self.pieces.iter().flatten()
     }
 }
 
 fn draw_outage(ticks: &[Tick], done: &[(f64, String)], path: &Path) -> Result<(), String> {
-    let draw = || {
-        let root = SVGBackend::new(path, (WIDTH, 420)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let (above, below) = root.split_vertically(230);
+    let end = ticks.last().map_or(1.0, |tick| tick.seconds);
+    let draw = |area: &Area<'_>| {
+        let (above, below) = area.split_vertically(240);
         let took = [
-            Line::of(ticks, "99 of 100", OTHERS, |tick| tick.p99_us as f64 / 1_000.0),
-            Line::of(ticks, "half", OURS, |tick| tick.p50_us as f64 / 1_000.0),
+            Line::of(ticks, "99th percentile", OTHERS, |tick| tick.p99_us as f64 / 1_000.0),
+            Line::of(ticks, "median", OURS, |tick| tick.p50_us as f64 / 1_000.0),
         ];
-        draw_lines(&above, "What a call takes", "ms", None, &took, done)?;
+        draw_lines(&above, "What a call takes", "ms", (end, None), &took, done)?;
         let percent = |tick: &Tick| (tick.hits as f64 * 100.0 / tick.calls.max(1) as f64).min(100.0);
         let answered = [Line::of(ticks, "answered", OURS, percent)];
-        draw_lines(&below, "Of 100 calls the cache answers", "%", Some(100.0), &answered, &[])?;
-        root.present()?;
-        Ok::<_, Box<dyn std::error::Error>>(())
+        draw_lines(&below, "Of 100 calls the cache answers", "%", (end, Some(100.0)), &answered, &[])
     };
-    draw().map_err(|error| format!("{}: {error}", path.display()))
+    save(path, svg::picture((WIDTH, 430), draw))
 }
 
-/// Lines from 0 to `top`, or to the highest value, each with its name at its end.
+fn save(
+    path: &Path,
+    picture: Result<String, Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<(), String> {
+    let picture = picture.map_err(|error| format!("{}: {error}", path.display()))?;
+    std::fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Lines from 0 to the end and to `top`, or to somewhat more than the highest value, each with its name at its end.
 fn draw_lines(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    area: &Area<'_>,
     title: &str,
     unit: &str,
-    top: Option<f64>,
+    (end, top): (f64, Option<f64>),
     lines: &[Line],
     done: &[(f64, String)],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let points = || lines.iter().flat_map(|line| &line.values);
-    let end = points().map(|(at, _)| *at).fold(1.0, f64::max);
-    let top = top.unwrap_or_else(|| points().map(|(_, value)| *value).fold(1.0, f64::max) * 1.2);
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // What was done stands above the lines.
+    let room = if done.is_empty() { 1.2 } else { 1.5 };
+    let highest = || lines.iter().flat_map(Line::points).map(|(_, value)| *value).fold(1.0, f64::max);
+    let top = top.unwrap_or_else(|| highest() * room);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .margin_right(90)
+        .margin_right(110)
         .caption(title, ("sans-serif", 16))
         .x_label_area_size(22)
         .y_label_area_size(60)
@@ -293,15 +303,20 @@ fn draw_lines(
         .x_label_formatter(&of_time)
         .y_label_formatter(&of_value)
         .draw()?;
-    for (at, what) in done {
+    for (index, (at, what)) in done.iter().enumerate() {
         chart.draw_series([PathElement::new([(*at, 0.0), (*at, top)], BLACK.mix(0.25))])?;
-        let said = Text::new(what.clone(), (*at + 0.15, top * 0.97), ("sans-serif", 12).into_font());
+        // Names of what follows soon are in rows of their own.
+        let height = top * (0.98 - 0.08 * (index % 3) as f64);
+        let said = Text::new(what.clone(), (*at + 0.15, height), ("sans-serif", 12).into_font());
         chart.draw_series([said])?;
     }
-    for Line { name, color, values } in lines {
-        chart.draw_series(LineSeries::new(values.iter().copied(), color.stroke_width(2)))?;
-        let Some(last) = values.last() else { continue };
-        let name = Text::new((*name).to_owned(), (6, -6), ("sans-serif", 13).into_font().color(color));
+    for line in lines {
+        for piece in &line.pieces {
+            chart.draw_series(LineSeries::new(piece.iter().copied(), line.color.stroke_width(2)))?;
+        }
+        let Some(last) = line.points().last() else { continue };
+        let font = ("sans-serif", 13).into_font().color(&line.color);
+        let name = Text::new(line.name.to_owned(), (6, -6), font);
         chart.plotting_area().draw(&(EmptyElement::at(*last) + name))?;
     }
     Ok(())
@@ -313,7 +328,7 @@ fn weights(weights: &[Weight]) -> String {
 
 A program with these dependencies and nothing else, built from nothing, not optimized and without debug information.
 
-| dependencies | crates | processor seconds | |
+| dependencies | crates | processor seconds | beside others, and the limit |
 |---|--:|--:|---|
 "
     .to_owned();
@@ -338,22 +353,21 @@ A program with these dependencies and nothing else, built from nothing, not opti
 
 /// Bars with their names before and their values behind them.
 fn draw_bars(title: &str, bars: &[Bar], path: &Path) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let height = HEAD + ROW * bars.len() as u32 + 12;
-    let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
-    root.fill(&WHITE).map_err(|error| failed(&error))?;
     let text = |size: u32| ("sans-serif", size).into_font().color(&BLACK);
-    root.draw(&Text::new(title.to_owned(), (16, 12), text(17))).map_err(|error| failed(&error))?;
     let most = bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
     let room = f64::from(WIDTH - NAMES - SAID);
-    for (index, bar) in bars.iter().enumerate() {
-        let top = (HEAD + ROW * index as u32) as i32;
-        let (left, length) = (NAMES as i32, (bar.value / most * room).max(2.0) as i32);
-        let drawn = Rectangle::new([(left, top), (left + length, top + ROW as i32 - 9)], bar.color.filled());
-        root.draw(&drawn).map_err(|error| failed(&error))?;
-        root.draw(&Text::new(bar.name.clone(), (16, top + 3), text(15))).map_err(|error| failed(&error))?;
-        root.draw(&Text::new(bar.text.clone(), (left + length + 8, top + 3), text(15)))
-            .map_err(|error| failed(&error))?;
-    }
-    root.present().map_err(|error| failed(&error))
+    let draw = |area: &Area<'_>| {
+        area.draw(&Text::new(title.to_owned(), (16, 12), text(17)))?;
+        for (index, bar) in bars.iter().enumerate() {
+            let top = (HEAD + ROW * index as u32) as i32;
+            let (left, length) = (NAMES as i32, (bar.value / most * room).max(2.0) as i32);
+            let corners = [(left, top), (left + length, top + ROW as i32 - 9)];
+            area.draw(&Rectangle::new(corners, bar.color.filled()))?;
+            area.draw(&Text::new(bar.name.clone(), (16, top + 3), text(15)))?;
+            area.draw(&Text::new(bar.text.clone(), (left + length + 8, top + 3), text(15)))?;
+        }
+        Ok(())
+    };
+    save(path, svg::picture((WIDTH, height), draw))
 }

@@ -10,14 +10,19 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::Failure;
+use crate::svg::{self, Area};
 
 const DASHBOARD: &str = include_str!("../../docs/src/grafana/hitbox.json");
 const ALERTS: &str = include_str!("../../docs/src/grafana/alerts.yml");
 /// Rates need two scrapes at least.
 const RATE: &str = "4s";
-const COLUMNS: usize = 3;
+const COLUMNS: usize = 2;
 /// Of a panel, in pixels.
-const SIZE: (u32, u32) = (400, 210);
+const SIZE: (u32, u32) = (500, 260);
+/// Room for the labels of values, of a line of the legend, and about that of a letter in it.
+const LEFT: i32 = 60;
+const LINE: i32 = 18;
+const LETTER: i32 = 7;
 const COLORS: [RGBColor; 6] = [
     RGBColor(0x1f, 0x77, 0xb4),
     RGBColor(0xd6, 0x5f, 0x0e),
@@ -144,32 +149,42 @@ fn seconds(time: SystemTime) -> f64 {
 
 fn picture(panels: &[Panel]) -> Result<String, Failure> {
     let rows = panels.len().div_ceil(COLUMNS);
-    let size = (SIZE.0 * COLUMNS as u32, SIZE.1 * rows as u32);
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        area.fill(&WHITE)?;
+    svg::picture((SIZE.0 * COLUMNS as u32, SIZE.1 * rows as u32), |area| {
         for (panel, area) in panels.iter().zip(area.split_evenly((rows, COLUMNS))) {
             draw_panel(panel, &area)?;
         }
-        area.present()?;
-    }
-    Ok(svg)
+        Ok(())
+    })
 }
 
-fn draw_panel(
-    panel: &Panel,
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-) -> Result<(), Failure> {
+/// Where the names of a panel's series stand, in as many rows as they need: how many rows, and each name with its row and place.
+fn legend(panel: &Panel) -> (i32, Vec<(usize, i32, i32)>) {
+    let (mut row, mut at) = (0, 0);
+    let mut places = Vec::new();
+    let named = panel.series.iter().enumerate().filter(|(_, (name, _))| !name.is_empty());
+    for (index, (name, _)) in named {
+        let width = 30 + name.chars().count() as i32 * LETTER;
+        if at > 0 && at + width > SIZE.0 as i32 - LEFT - 8 {
+            (row, at) = (row + 1, 0);
+        }
+        places.push((index, row, at));
+        at += width;
+    }
+    (if places.is_empty() { 0 } else { row + 1 }, places)
+}
+
+fn draw_panel(panel: &Panel, area: &Area<'_>) -> Result<(), Failure> {
     let points = || panel.series.iter().flat_map(|(_, values)| values);
     let end = points().map(|(at, _)| *at).fold(1.0, f64::max);
     let top = points().map(|(_, value)| *value).fold(0.0, f64::max);
     let top = if panel.unit == "percentunit" || top == 0.0 { 1.0 } else { top * 1.1 };
-    let mut chart = ChartBuilder::on(area)
+    let (rows, places) = legend(panel);
+    let (plot, names) = area.split_vertically(SIZE.1 as i32 - rows * LINE - 4);
+    let mut chart = ChartBuilder::on(&plot)
         .margin(8)
-        .caption(&panel.title, ("sans-serif", 15).into_font().style(FontStyle::Bold))
-        .x_label_area_size(18)
-        .y_label_area_size(52)
+        .caption(&panel.title, ("sans-serif", 16).into_font().style(FontStyle::Bold))
+        .x_label_area_size(20)
+        .y_label_area_size(LEFT)
         .build_cartesian_2d(0.0..end, 0.0..top)?;
     chart
         .configure_mesh()
@@ -180,23 +195,15 @@ fn draw_panel(
         .x_label_formatter(&|at| format!("{at:.0} s"))
         .y_label_formatter(&|value| of_unit(*value, &panel.unit))
         .draw()?;
-    for (index, (name, values)) in panel.series.iter().enumerate() {
-        let color = COLORS[index % COLORS.len()];
-        let line = LineSeries::new(values.iter().copied(), color.stroke_width(2));
-        let drawn = chart.draw_series(line)?;
-        if !name.is_empty() {
-            drawn
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], color.stroke_width(2)));
-        }
+    let color = |index: usize| COLORS[index % COLORS.len()];
+    for (index, (_, values)) in panel.series.iter().enumerate() {
+        chart.draw_series(LineSeries::new(values.iter().copied(), color(index).stroke_width(2)))?;
     }
-    if panel.series.iter().any(|(name, _)| !name.is_empty()) {
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.8))
-            .label_font(("sans-serif", 11))
-            .position(SeriesLabelPosition::UpperRight)
-            .draw()?;
+    for (index, row, at) in places {
+        let (left, top) = (LEFT + at, row * LINE);
+        let line = [(left, top + LINE / 2), (left + 16, top + LINE / 2)];
+        names.draw(&PathElement::new(line, color(index).stroke_width(3)))?;
+        names.draw(&Text::new(panel.series[index].0.clone(), (left + 20, top + 1), ("sans-serif", 13)))?;
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ mod picture;
 mod screen;
 mod service;
 mod story;
+#[path = "../../benches/src/svg.rs"]
+mod svg;
 mod world;
 
 use std::io::IsTerminal;

@@ -27,6 +27,7 @@ macro_rules! chapters {
 chapters! {
     readme "../../README.md"
     introduction "../../docs/src/introduction.md"
+    glossary "../../docs/src/glossary.md"
     decide "../../docs/src/decide.md"
     benchmarks "../../docs/src/benchmarks.md"
     cache "../../docs/src/cache.md"
