@@ -43,7 +43,7 @@ pub(crate) fn install_mdbook() -> Outcome {
     if run::is_there("mdbook") {
         return Ok(());
     }
-    run::run("cargo", &["install", "mdbook", "--locked", "--no-default-features"])
+    run::run("cargo", &["install", "mdbook", "--locked", "--no-default-features", "--features", "search"])
 }
 
 /// The chapters, by the summary.

@@ -5,10 +5,11 @@ use std::process::Stdio;
 
 use crate::run::{self, Outcome, root};
 
-const HEAD: &str = "# The bound of a memory in bytes
+const HEAD: &str = "# Heap measured against `max_bytes`
 
-The most bytes on the heap while four times the bound of 16 MiB is written, divided by the bound. `cargo xtask heap` measures it and
-writes this page; the test `case_f13_the_bound_holds_for_the_heap` has it at 1.25 at most.
+This page compares the heap that a memory takes with the bound that you give it as `max_bytes`. Each number is the most bytes on the heap while
+entries of four times the bound are written, divided by the bound. The bound is 16 MiB. `cargo xtask heap` measures it and writes this page. A test allows 1.25 at most
+(`case_f13_the_bound_holds_for_the_heap`).
 
 | memory | bytes of a value | TTL | tags | heap ÷ bound |
 |---|---:|---|---|---:|

@@ -126,15 +126,11 @@ pub(crate) fn page(described: &Path) -> Result<String, String> {
             return Err(format!("{crate_name}::{type_name} has no settings"));
         }
         methods.sort_by(|a, b| a.name.cmp(&b.name));
-        let _ =
-            write!(page, "\n## {title}\n\n{how}.\n\n| setting | takes | default | |\n|---|---|---|---|\n");
-        for method in methods {
-            let Some(row) = row(method, *unsaid) else {
-                lacking.push(format!("{type_name}::{}", method.name.as_deref().unwrap_or_default()));
-                continue;
-            };
-            page.push_str(&row);
-        }
+        let rows: Vec<Row> = methods.into_iter().filter_map(row).collect();
+        let lacks = |row: &&Row| row.default.is_none() && unsaid.is_none();
+        lacking.extend(rows.iter().filter(lacks).map(|row| format!("{type_name}::{}", row.name)));
+        let _ = write!(page, "\n## {title}\n\n{how}.");
+        page.push_str(&table(&rows, *unsaid));
     }
     if lacking.is_empty() {
         return Ok(page);
@@ -188,12 +184,47 @@ fn is_setting(item: &Item, of_trait: bool) -> bool {
     takes_itself && (gives_itself || of_trait)
 }
 
-/// A row of the table; nothing if the documentation does not say what holds without the setting.
-fn row(item: &Item, unsaid: Option<&str>) -> Option<String> {
+/// What the table says of a setting.
+struct Row {
+    name: String,
+    takes: String,
+    /// As its documentation says.
+    default: Option<String>,
+    does: String,
+}
+
+/// Where one default holds for all it is said once.
+fn table(rows: &[Row], unsaid: Option<&str>) -> String {
+    let cell = |text: &str| text.replace('|', "\\|");
+    let is_one = rows.iter().all(|row| row.default.is_none());
+    let mut text = match unsaid {
+        Some(unsaid) if is_one => {
+            format!(" Default of each: {unsaid}.\n\n| setting | takes | what it does |\n|---|---|---|\n")
+        }
+        _ => "\n\n| setting | takes | default | what it does |\n|---|---|---|---|\n".to_owned(),
+    };
+    for Row { name, takes, default, does } in rows {
+        let takes = if takes.is_empty() { "–".to_owned() } else { format!("`{}`", cell(takes)) };
+        let default = match default.as_deref().or(unsaid) {
+            Some(default) if !is_one => format!(" {} |", cell(default)),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "| `{name}` | {takes} |{default} {} |", cell(does));
+    }
+    text
+}
+
+/// The row of a setting.
+fn row(item: &Item) -> Option<Row> {
     let name = item.name.as_deref()?;
     let takes: Vec<_> = match &item.inner {
         ItemEnum::Function(method) => {
-            method.sig.inputs.iter().skip(1).map(|(_, takes)| text_of(takes)).collect()
+            // A name says something if it is not that of the setting.
+            let named = |(of, takes): &(String, Type)| match text_of(takes) {
+                takes if of.is_empty() || name.contains(of.as_str()) => takes,
+                takes => format!("{of}: {takes}"),
+            };
+            method.sig.inputs.iter().skip(1).map(named).collect()
         }
         ItemEnum::StructField(of) => vec![text_of(of)],
         _ => return None,
@@ -212,10 +243,8 @@ fn row(item: &Item, unsaid: Option<&str>) -> Option<String> {
     if let Some((_, feature)) = FEATURES.iter().find(|(setting, _)| *setting == name) {
         others.push(format!("Needs the feature `{feature}`."));
     }
-    let cell = |text: String| text.replace('|', "\\|");
-    let default = if defaults.is_empty() { unsaid?.to_owned() } else { defaults.join("; ") };
-    let takes = if takes.is_empty() { String::new() } else { format!("`{}`", takes.join(", ")) };
-    Some(format!("| `{name}` | {} | {} | {} |\n", cell(takes), cell(default), cell(others.join(" "))))
+    let default = (!defaults.is_empty()).then(|| defaults.join("; "));
+    Some(Row { name: name.to_owned(), takes: takes.join(", "), default, does: others.join(" ") })
 }
 
 /// The default that a sentence says, and what it says beside.
