@@ -82,8 +82,8 @@ impl Rules {
         invalidated.map(drop)
     }
 
-    /// The tag of all responses of one URI, where the key has more than that.
+    /// The tag of all responses of this layer of one URI, where the key has more than that.
     pub(crate) fn uri_tag(&self, uri: &Uri, request: &HeaderMap) -> String {
-        self.settings.keys.of_uri().key("uri", uri, request).to_string()
+        format!("uri:{}", self.settings.keys.of_uri().key(&self.settings.name, uri, request))
     }
 }

@@ -30,7 +30,7 @@ const SETTINGS: &[Settings] = &[
         of: ("hitbox", "Entry"),
         title: "One call",
         how: "`cache.entry(key)`, ended by `.get()`, `.get_or_load(…)`, `.insert(…)`",
-        unsaid: Some("none; times are those of the cache"),
+        unsaid: Some("not set, and times are those of the cache"),
     },
     Settings {
         of: ("hitbox_backend", "CompositionBackend"),

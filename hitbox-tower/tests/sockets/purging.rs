@@ -226,3 +226,30 @@ async fn a_resource_has_one_entry_whatever_the_protocol() {
         assert_eq!(ask(Method::GET, "/items/7").await, text);
     }
 }
+
+/// Layers over one backend whose keys have more than the URI: each removes its own responses.
+#[tokio::test]
+async fn a_layer_purges_a_uri_of_its_own() {
+    let memory = memory_at(&clock());
+    let layers = ["shop", "search"].map(|name| {
+        let layer = CacheLayer::builder(memory.clone()).name(name);
+        layer.key(|key| key.header(HeaderName::from_static("x-site"))).build().expect("a layer")
+    });
+    let calls = Arc::new(AtomicUsize::new(0));
+    let ask = async |layer: &CacheLayer| {
+        let counted = calls.clone();
+        let service = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let count = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            let mut response = Response::new(Full::new(Bytes::from(format!("answer {count}"))));
+            response.headers_mut().insert("cache-control", HeaderValue::from_static("max-age=60"));
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        });
+        let request = Request::get("http://shop/a").header("x-site", "de").body(Full::default());
+        let response = layer.layer(service).oneshot(request.expect("a request")).await.expect("an answer");
+        response.into_body().collect().await.expect("all of it").to_bytes()
+    };
+    let [shop, search] = &layers;
+    assert_eq!((ask(shop).await, ask(search).await), ("answer 1".into(), "answer 2".into()));
+    shop.purge().uri(&"http://shop/a".parse().expect("a URI")).await.expect("it is purged");
+    assert_eq!((ask(shop).await, ask(search).await), ("answer 3".into(), "answer 2".into()));
+}
