@@ -167,6 +167,9 @@ async fn ask(
 
 /// Seconds for so many requests, over all connections.
 async fn load(proxy: &Proxy, path: &'static str, len: usize, requests: usize) -> Result<f64, Failure> {
+    // It is stored by one request: plain files have nothing for those that come meanwhile.
+    let mut first = TcpStream::connect(proxy.address).await?;
+    ask(&mut first, path, len, &mut Vec::new()).await?;
     let mut connections = JoinSet::new();
     let began = Instant::now();
     for _ in 0..CONNECTIONS {
@@ -196,8 +199,8 @@ struct Subject {
     ours: Kind,
     reference: Kind,
     measure: Measure,
-    /// The most that ours may take, as a multiple of the time of the reference.
-    target: f64,
+    /// The most that ours may take, as a multiple of the time of the reference. Without one it says what others take.
+    target: Option<f64>,
 }
 
 /// How it is measured.
@@ -209,27 +212,41 @@ enum Measure {
     Hits { path: &'static str, len: usize, requests: usize },
 }
 
-const SUBJECTS: [Subject; 3] = [
+const SUBJECTS: [Subject; 5] = [
     Subject {
         what: "first byte of a cold response of 100 MiB ÷ uncached",
         ours: Kind::Tiers,
         reference: Kind::Uncached,
         measure: Measure::FirstByte,
-        target: 1.1,
+        target: Some(1.1),
+    },
+    Subject {
+        what: "the same of Pingora's memory cache",
+        ours: Kind::PingoraMemory,
+        reference: Kind::Uncached,
+        measure: Measure::FirstByte,
+        target: None,
+    },
+    Subject {
+        what: "the same of our memory over disk ÷ Pingora's memory cache",
+        ours: Kind::Tiers,
+        reference: Kind::PingoraMemory,
+        measure: Measure::FirstByte,
+        target: None,
     },
     Subject {
         what: "hits of 1 KiB in memory ÷ Pingora's memory cache",
         ours: Kind::Memory,
         reference: Kind::PingoraMemory,
         measure: Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS },
-        target: 1.0 / 0.95,
+        target: Some(1.0 / 0.95),
     },
     Subject {
         what: "hits of 1 MiB on disk ÷ plain files",
         ours: Kind::Tiers,
         reference: Kind::Files,
         measure: Measure::Hits { path: "/large/1", len: LARGE, requests: LARGE_REQUESTS },
-        target: 1.0 / 0.8,
+        target: Some(1.0 / 0.8),
     },
 ];
 
@@ -249,7 +266,7 @@ pub(crate) fn compare(rounds: usize) -> Result<(), Failure> {
     let (origin_runtime, origin) = origin()?;
     let compared = runtime.block_on(async {
         let mut table = Table::new();
-        table.set_header(["measured", "ours, ms", "reference, ms", "ratio of times", "target"]);
+        table.set_header(["measured", "ms", "reference, ms", "ratio of times", "target"]);
         let mut missed = Vec::new();
         for subject in SUBJECTS {
             let (ours, reference) =
@@ -261,7 +278,8 @@ pub(crate) fn compare(rounds: usize) -> Result<(), Failure> {
                 let turns = if round % 2 == 0 { [0, 1] } else { [1, 0] };
                 for turn in turns {
                     let proxy = [&ours, &reference][turn];
-                    took[turn] = subject.measure.run(proxy, round).await?;
+                    let failed = |error| format!("{}, round {round}, {turn}: {error}", subject.what);
+                    took[turn] = subject.measure.run(proxy, round).await.map_err(failed)?;
                     proxy.becomes_idle().await?;
                 }
                 let [time, other] = took;
@@ -278,10 +296,10 @@ pub(crate) fn compare(rounds: usize) -> Result<(), Failure> {
                 format!("{:.2}", median(times)),
                 format!("{:.2}", median(others)),
                 format!("{ratio:.2}"),
-                format!("≤ {:.2}", subject.target),
+                subject.target.map_or_else(|| "–".to_owned(), |target| format!("≤ {target:.2}")),
             ]);
-            if ratio > subject.target {
-                missed.push(format!("{}: {ratio:.2} for {:.2}", subject.what, subject.target));
+            if let Some(target) = subject.target.filter(|target| ratio > *target) {
+                missed.push(format!("{}: {ratio:.2} for {target:.2}", subject.what));
             }
         }
         println!("{table}");
