@@ -15,7 +15,7 @@ use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use std::sync::Arc;
 
-use crate::priority::{Classes, Queues, Search};
+use crate::priority::Classes;
 
 /// What a write may do for entries that are over.
 const DROPS_PER_WRITE: usize = 64;
@@ -26,22 +26,12 @@ pub struct MokaStore {
     bound: Bound,
     /// moka weighs in 32 bits: in units that make the whole bound fit.
     unit: u64,
-    aside: Arc<Aside>,
     /// Bytes that were written since moka last put others out for them, which it does when it has time.
     unsettled: AtomicU64,
     clock: Arc<dyn Clock>,
     counts: Counts,
     expiries: Expiries,
     classes: Option<Classes>,
-}
-
-/// Bytes that are held outside, of bodies that are being collected. For moka they are an entry that is written again with each change: it puts
-/// others out for an entry that grows, and asks none whether that may come in.
-#[derive(Debug)]
-struct Aside {
-    key: CacheKey,
-    /// What the entry weighs when it is written next.
-    weight: AtomicU64,
 }
 
 /// Entries that came and went. moka does not say cheaply whom it puts out: that is what has come and neither was
@@ -66,20 +56,11 @@ impl std::fmt::Debug for MokaStore {
 impl MokaStore {
     pub(crate) fn new(bound: Bound, clock: Arc<dyn Clock>, priorities: bool) -> Self {
         let unit = (bound.max() >> 31) + 1;
-        let key = CacheKey::builder("aside").reserved().build();
-        let aside = Arc::new(Aside { key, weight: AtomicU64::new(0) });
         let builder = Cache::builder().max_capacity(bound.max() / unit);
         let builder = match bound.clone() {
-            Bound::Bytes(_, weigher) => {
-                let aside = aside.clone();
-                builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
-                    let weight = match key.is_reserved() && *key == aside.key {
-                        true => aside.weight.load(Ordering::Relaxed),
-                        false => weigher(key, value),
-                    };
-                    u32::try_from(weight.div_ceil(unit)).unwrap_or(u32::MAX)
-                })
-            }
+            Bound::Bytes(_, weigher) => builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
+                u32::try_from(weigher(key, value).div_ceil(unit)).unwrap_or(u32::MAX)
+            }),
             _ => builder,
         };
         let cache = builder.build_with_hasher(BuildHasherDefault::default());
@@ -89,7 +70,6 @@ impl MokaStore {
             cache,
             bound,
             unit,
-            aside,
             unsettled,
             clock,
             counts: Counts::default(),
@@ -140,27 +120,16 @@ impl MokaStore {
             return false;
         }
         self.count_if_new(key);
-        self.make_room(&mut classes.search(class), &mut queues, key, max.saturating_sub(weight));
-        self.cache.insert(key.clone(), value);
-        queues.note(key, class, weight);
-        true
-    }
-
-    /// Puts out others than `except` until what is left weighs no more than this, or none of them may go.
-    fn make_room(&self, search: &mut Search<'_>, queues: &mut Queues, except: &CacheKey, left: u64) {
-        while self.cache.weighted_size() > left {
-            let Some(victim) = search.next(queues, except) else { break };
+        let mut search = classes.search(class);
+        while self.cache.weighted_size() + weight > max {
+            let Some(victim) = search.next(&mut queues, key) else { break };
             self.cache.invalidate(&victim);
             self.expiries.forget(&victim);
             self.cache.run_pending_tasks();
         }
-    }
-
-    /// Entries, without what stands for bytes outside.
-    fn entries(&self) -> u64 {
-        let stand_in =
-            self.aside.weight.load(Ordering::Relaxed) > 0 && self.cache.contains_key(&self.aside.key);
-        self.cache.entry_count().saturating_sub(stand_in.into())
+        self.cache.insert(key.clone(), value);
+        queues.note(key, class, weight);
+        true
     }
 
     /// Counts an entry that is about to be written, unless it replaces another. Writes of one key come one after the
@@ -184,7 +153,7 @@ impl MokaStore {
     fn begin_counting(&self) {
         self.cache.run_pending_tasks();
         if !self.counts.is_counting.swap(true, Ordering::Relaxed) {
-            self.counts.added.fetch_add(self.entries(), Ordering::Relaxed);
+            self.counts.added.fetch_add(self.cache.entry_count(), Ordering::Relaxed);
         }
     }
 
@@ -313,33 +282,6 @@ impl Store for MokaStore {
         self.size_of(key, entry).map(drop)
     }
 
-    fn set_aside(&self, bytes: u64) {
-        let Bound::Bytes(max, _) = self.bound else { return };
-        let _drops = DeferredDrops::begin();
-        let Aside { key, weight } = &*self.aside;
-        self.cache.run_pending_tasks();
-        let mut before = weight.load(Ordering::Relaxed);
-        if bytes > 0 && !self.cache.contains_key(key) {
-            // What weighs nothing comes in, however full it is.
-            weight.store(0, Ordering::Relaxed);
-            self.cache.insert(key.clone(), CacheValue::new(Raw::live(())));
-            self.cache.run_pending_tasks();
-            before = 0;
-        }
-        if let Some(classes) = &self.classes {
-            let more = bytes.saturating_sub(before).div_ceil(self.unit);
-            let left = (max / self.unit).saturating_sub(more);
-            self.make_room(&mut classes.search(Priority::High), &mut classes.lock(), key, left);
-        }
-        weight.store(bytes, Ordering::Relaxed);
-        if bytes > 0 {
-            self.cache.insert(key.clone(), CacheValue::new(Raw::live(())));
-        } else {
-            self.cache.invalidate(key);
-        }
-        self.cache.run_pending_tasks();
-    }
-
     /// moka takes a look for a read when it chooses whom to put out.
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
         let _drops = DeferredDrops::begin();
@@ -357,15 +299,13 @@ impl Store for MokaStore {
     async fn count(&self) -> BackendResult<u64> {
         let _drops = DeferredDrops::begin();
         let now = self.clock.now();
-        let is_counted =
-            |key: &CacheKey, value: &CacheValue<Raw>| !key.is_reserved() && value.is_readable(now);
-        Ok(self.cache.iter().filter(|(key, value)| is_counted(key, value)).count() as u64)
+        Ok(self.cache.iter().filter(|(_, value)| value.is_readable(now)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
         let _drops = DeferredDrops::begin();
         self.cache.run_pending_tasks();
-        self.count_removed(self.entries());
+        self.count_removed(self.cache.entry_count());
         self.abandon();
         self.cache.run_pending_tasks();
         Ok(())
@@ -400,7 +340,7 @@ impl Store for MokaStore {
     fn occupancy(&self) -> Option<Occupancy> {
         let _drops = DeferredDrops::begin();
         self.cache.run_pending_tasks();
-        let entries = self.entries();
+        let entries = self.cache.entry_count();
         let (max_entries, max_bytes, bytes) = match &self.bound {
             Bound::Bytes(max, _) => (None, Some(*max), self.cache.weighted_size() * self.unit),
             bound => (Some(bound.max()), None, 0),

@@ -1,10 +1,9 @@
 //! quick_cache as a store.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use async_trait::async_trait;
@@ -18,21 +17,12 @@ use quick_cache::{Lifecycle, Weighter};
 pub struct QuickStore {
     cache: Cache<CacheKey, Weighed, Weights, BuildHasherDefault<KeyHasher>, Evictions>,
     bound: Bound,
-    aside: Aside,
     clock: Arc<dyn Clock>,
     dropped: Arc<Dropped>,
     /// Raised when all entries that are there are invalidated.
     generation: AtomicU64,
     /// The generation up to which invalidated entries have been dropped.
     swept_to: AtomicU64,
-}
-
-/// Bytes that are held outside, of bodies that are being collected. For quick_cache they are an entry in each shard, which is written again with each change.
-#[derive(Default)]
-struct Aside {
-    keys: OnceLock<Box<[CacheKey]>>,
-    /// What each of the entries weighs.
-    weight: AtomicU64,
 }
 
 /// An entry with its weight, which is asked for again and again, and in the upper bits the generation that it is of: hits
@@ -85,10 +75,8 @@ impl Lifecycle<CacheKey, Weighed> for Evictions {
     type RequestState = ();
 
     fn on_evict(&self, (): &mut (), key: CacheKey, _: Weighed) {
-        if !key.is_reserved() {
-            self.0.evicted.fetch_add(1, Ordering::Relaxed);
-            self.0.expiries.forget(&key);
-        }
+        self.0.evicted.fetch_add(1, Ordering::Relaxed);
+        self.0.expiries.forget(&key);
     }
 }
 
@@ -118,28 +106,7 @@ impl QuickStore {
             BuildHasherDefault::default(),
             Evictions(dropped.clone()),
         );
-        let (generation, swept_to) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { cache, bound, aside: Aside::default(), clock, dropped, generation, swept_to }
-    }
-
-    /// Keys of the framework's own.
-    fn one_key_of_each_shard(&self) -> Box<[CacheKey]> {
-        let mut keys = BTreeMap::new();
-        for number in 0_u64.. {
-            let key = CacheKey::builder("aside").part("number", number).reserved().build();
-            keys.entry(self.cache.shard_index(&key)).or_insert(key);
-            if keys.len() == self.cache.num_shards() {
-                break;
-            }
-        }
-        keys.into_values().collect()
-    }
-
-    /// Entries, without what stands for bytes outside.
-    fn entries(&self) -> u64 {
-        let keys = self.aside.keys.get().map_or(&[][..], |keys| keys);
-        let stand_ins = keys.iter().filter(|key| self.cache.contains_key(*key)).count();
-        self.cache.len().saturating_sub(stand_ins) as u64
+        Self { cache, bound, clock, dropped, generation: AtomicU64::new(0), swept_to: AtomicU64::new(0) }
     }
 
     /// Drops entries that are over, at most about `limit`.
@@ -231,28 +198,6 @@ impl Store for QuickStore {
         self.weight_of(key, entry).map(drop)
     }
 
-    fn set_aside(&self, bytes: u64) {
-        if !matches!(self.bound, Bound::Bytes(..)) {
-            return;
-        }
-        let keys = self.aside.keys.get_or_init(|| self.one_key_of_each_shard());
-        // Less in each shard is not worth a write.
-        let weight = bytes.div_ceil(keys.len() as u64).next_multiple_of(TYPICAL_BYTES);
-        if self.aside.weight.swap(weight, Ordering::Relaxed) == weight {
-            return;
-        }
-        let _drops = DeferredDrops::begin();
-        let generation = self.generation.load(Ordering::Relaxed);
-        for key in keys {
-            if weight == 0 {
-                self.cache.remove(key);
-            } else {
-                let stand_in = CacheValue::new(Raw::live(()));
-                self.cache.insert(key.clone(), Weighed::new(stand_in, weight, generation));
-            }
-        }
-    }
-
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
         Ok(self.cache.peek(key).map_or(Peek::Absent, |entry| Peek::Entry(entry.value.map(drop))))
     }
@@ -265,9 +210,7 @@ impl Store for QuickStore {
     async fn count(&self) -> BackendResult<u64> {
         let _drops = DeferredDrops::begin();
         let now = self.clock.now();
-        let is_counted =
-            |(key, entry): &(CacheKey, Weighed)| !key.is_reserved() && entry.value.is_readable(now);
-        Ok(self.cache.iter().filter(is_counted).count() as u64)
+        Ok(self.cache.iter().filter(|(_, entry)| entry.value.is_readable(now)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
@@ -306,7 +249,7 @@ impl Store for QuickStore {
             bound => (Some(bound.max()), None, 0),
         };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let held = Occupancy::new(self.entries(), bytes).with_bounds(max_entries, max_bytes);
+        let held = Occupancy::new(self.cache.len() as u64, bytes).with_bounds(max_entries, max_bytes);
         Some(held.with_dropped(count(&self.dropped.evicted), count(&self.dropped.expired)))
     }
 

@@ -20,7 +20,8 @@ pub(crate) mod sync {
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 }
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use hitbox_core::{CacheKey, CacheValue, Clock, Timestamp};
 
@@ -35,10 +36,6 @@ pub(crate) use write_queue::WriteQueue;
 pub(crate) use write_ticket::QueueSet;
 pub use write_ticket::WriteTicket;
 
-/// Bytes of bodies that are being collected for a store.
-#[derive(Debug, Default)]
-pub(crate) struct CollectedBytes(pub(crate) u64);
-
 /// Shared by all handles of one store.
 #[derive(Debug)]
 pub struct Coherence {
@@ -46,7 +43,8 @@ pub struct Coherence {
     pub(crate) dirty: DirtyKeys,
     pub(crate) epochs: Epochs,
     pub(crate) slow_writes: SlowWrites,
-    collected: Mutex<CollectedBytes>,
+    /// Bytes of bodies that are being collected for the store.
+    pub(crate) collected: AtomicU64,
     /// Which keys the store may have, if somebody wants to know.
     filter: OnceLock<Arc<Filter>>,
 }
@@ -58,13 +56,9 @@ impl Coherence {
             dirty: DirtyKeys::new(home == EpochHome::Shared),
             epochs: Epochs::new(home),
             slow_writes: SlowWrites::default(),
-            collected: Mutex::default(),
+            collected: AtomicU64::new(0),
             filter: OnceLock::new(),
         }
-    }
-
-    pub(crate) fn collected(&self) -> MutexGuard<'_, CollectedBytes> {
-        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this store had before the write of this ticket is not served until it has been overwritten or removed.

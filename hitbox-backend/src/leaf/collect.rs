@@ -1,40 +1,38 @@
 //! Bodies for stores that take entries as a whole: their chunks are collected, and written as one value when the body ends.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Operation};
 
-use super::Leaf;
+use super::{Leaf, LeafHandle};
 use crate::backend::Backend;
 use crate::completion::Batch;
-use crate::envelope::{Chunks, DeferredDrops, GrowingChunks, Raw};
+use crate::envelope::{Chunks, GrowingChunks, Raw};
 use crate::feed;
 use crate::operation::{BodyOrigin, Condition, Content, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::store::{Store, WrittenPart};
 use crate::stream::{self, BodyWriter, MAX_BUFFERED_BODY};
 
-/// The store is told of what is collected for it each time that this has grown by so many bytes.
-const STEP: u64 = 64 * 1024;
+/// The store is asked whether it could take so much more each time that a body has grown by so many bytes.
+const STEP: u64 = 1024 * 1024;
 
 /// Collects chunks and writes them as one value when the body ends.
-pub(super) struct CollectingWriter<S: Store> {
+pub(super) struct CollectingWriter<S> {
     leaf: Leaf<S>,
     key: CacheKey,
     entry: CacheValue<()>,
     options: WriteOptions,
     origin: BodyOrigin,
-    body: Arc<Collected<S>>,
+    body: Arc<Collected>,
+    growth: Growth,
 }
 
 /// What has been collected of a body.
-struct Collected<S: Store> {
-    content: Mutex<Collecting>,
-    growth: Growth<S>,
-}
+struct Collected(Mutex<Collecting>);
 
 enum Collecting {
     Growing(GrowingChunks),
@@ -43,9 +41,9 @@ enum Collecting {
     GivenUp(Chunks),
 }
 
-impl<S: Store> Collected<S> {
+impl Collected {
     fn lock(&self) -> MutexGuard<'_, Collecting> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends it for all who read it.
@@ -71,7 +69,7 @@ impl<S: Store> Collected<S> {
 }
 
 #[async_trait]
-impl<S: Store> WrittenPart for Collected<S> {
+impl WrittenPart for Collected {
     fn readable(&self) -> u64 {
         match &*self.lock() {
             Collecting::Growing(growing) => growing.len(),
@@ -94,52 +92,22 @@ impl<S: Store> WrittenPart for Collected<S> {
     }
 }
 
-/// The bytes of a body that are collected, in the count of all that are collected for its store: as long as somebody holds them,
-/// until the store has them.
-struct Growth<S: Store> {
-    leaf: Leaf<S>,
-    bytes: AtomicU64,
+/// The bytes of a body that are collected, in the count of all that are collected for its store.
+struct Growth {
+    handle: LeafHandle,
+    bytes: u64,
 }
 
-/// What the store is told if so many bytes are collected: something more, so that there is room for what entries take beside their bodies.
-const fn set_aside(collected: u64) -> u64 {
-    if collected < STEP { 0 } else { (collected / STEP + 1) * STEP }
-}
-
-impl<S: Store> Growth<S> {
-    /// So many bytes more. Answers with those of all bodies if the store is told of them.
-    fn add(&self, bytes: u64) -> Option<u64> {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.count(|all| all + bytes)
-    }
-
-    /// From here on the store counts them by itself, or they are gone.
-    fn end(&self) {
-        let bytes = self.bytes.swap(0, Ordering::Relaxed);
-        if bytes > 0 {
-            self.count(|all| all - bytes);
-        }
-    }
-
-    fn count(&self, change: impl FnOnce(u64) -> u64) -> Option<u64> {
-        // Entries may be put out, and their values are the user's, who may come back here when they are dropped.
-        let _drops = DeferredDrops::begin();
-        let mut collected = self.leaf.handle.coherence().collected();
-        let told = set_aside(collected.0);
-        collected.0 = change(collected.0);
-        let tell = set_aside(collected.0);
-        if tell == told {
-            return None;
-        }
-        // One after the other, so that what it was told last is true.
-        self.leaf.store.set_aside(tell);
-        Some(collected.0)
+impl Growth {
+    fn add(&mut self, bytes: u64) -> u64 {
+        self.bytes += bytes;
+        self.handle.coherence().collected.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 }
 
-impl<S: Store> Drop for Growth<S> {
+impl Drop for Growth {
     fn drop(&mut self) {
-        self.end();
+        self.handle.coherence().collected.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -155,10 +123,9 @@ impl<S: Store> CollectingWriter<S> {
         mut options: WriteOptions,
     ) -> BackendResult<Box<dyn BodyWriter>> {
         let origin = stream::claim(&leaf.layout, key, &mut options);
-        let growth = Growth { leaf: leaf.clone(), bytes: AtomicU64::new(0) };
-        let content = Mutex::new(Collecting::Growing(GrowingChunks::default()));
-        let body = Arc::new(Collected { content, growth });
-        let writer = Self { leaf, key: key.clone(), entry, options, origin, body };
+        let body = Arc::new(Collected(Mutex::new(Collecting::Growing(GrowingChunks::default()))));
+        let growth = Growth { handle: leaf.handle.clone(), bytes: 0 };
+        let writer = Self { leaf, key: key.clone(), entry, options, origin, body, growth };
         if let Some(len) = writer.refilled_len() {
             writer.check_size(len)?;
             writer.check_room(len)?;
@@ -193,21 +160,24 @@ impl<S: Store> CollectingWriter<S> {
     }
 
     /// Takes a chunk, if there is room for it. All bodies that are collected together get no more than there is for one.
-    fn take(&self, chunk: Bytes) -> BackendResult<()> {
-        let _drops = DeferredDrops::begin();
-        let mut content = self.body.lock();
-        let Collecting::Growing(growing) = &mut *content else { return Err(feed::given_up()) };
-        let len = chunk.len() as u64;
-        self.check_size(growing.len() + len)?;
-        if let Some(all) = self.body.growth.add(len) {
+    fn take(&mut self, chunk: Bytes) -> BackendResult<()> {
+        let (len, steps) = (chunk.len() as u64, self.growth.bytes / STEP);
+        self.check_size(self.growth.bytes + len)?;
+        let all = self.growth.add(len);
+        if self.growth.bytes / STEP > steps {
             self.check_room(all)?;
         }
-        growing.push(chunk);
+        match &mut *self.body.lock() {
+            Collecting::Growing(growing) => growing.push(chunk),
+            Collecting::Complete(_) | Collecting::GivenUp(_) => return Err(feed::given_up()),
+        }
         Ok(())
     }
 
     async fn end(self, content: Content) -> Receipt {
-        let Self { leaf, key, entry, mut options, origin, .. } = self;
+        let Self { leaf, key, entry, mut options, origin, growth, .. } = self;
+        // It is counted by its store from here on.
+        drop(growth);
         let layout = &leaf.layout;
         let condition = match origin {
             BodyOrigin::Refill(refill) => Condition::Refill(refill.permit.clone()),
@@ -243,7 +213,6 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
         let Some(body) = self.body.complete() else {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
-        self.body.growth.end();
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
         let (generation, size) = (self.origin.generation(), stream::size_of(body.len(), &self.entry));
         self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await.of_size(Some(size))

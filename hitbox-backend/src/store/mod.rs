@@ -193,12 +193,6 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
-    /// So many bytes, in all, are held outside the store: bodies that are being collected for it. A store that is bound by bytes keeps so much less
-    /// meanwhile, and puts out entries for them as it would for entries of its own. By default nothing is done.
-    fn set_aside(&self, bytes: u64) {
-        let _ = bytes;
-    }
-
     /// Begins to take a body by chunks. `entry` is as its leaf would write it if the body were empty. A store that answers with
     /// nothing, as by default, is given bodies as a whole, when they have ended.
     ///

@@ -73,68 +73,6 @@ async fn create_of(cache: &dyn Backend, entry: CacheValue<()>) -> Box<dyn BodyWr
     cache.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer")
 }
 
-/// What grows counts, and takes the room of what is stored: the bound holds for both.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stored_entries_yield_to_bodies_that_grow() {
-    const BOUND: u64 = 64 << 20;
-    const CHUNK: u64 = 64 << 10;
-    let moka = || MokaBackend::builder().max_bytes(BOUND);
-    // The last has a shard for each core and more, and none takes a body that is larger.
-    let memories: [(&str, u64, Arc<dyn Backend>); 3] = [
-        ("moka", 3 << 20, Arc::new(moka().build().expect("moka"))),
-        ("moka with priorities", 3 << 20, Arc::new(moka().priorities().build().expect("moka"))),
-        (
-            "quick",
-            2 * CHUNK,
-            Arc::new(QuickBackend::builder().max_bytes(BOUND).build().expect("quick_cache")),
-        ),
-    ];
-    for (name, length, memory) in memories {
-        let held = || memory.layout().leaves()[0].statistics().occupancy.expect("memory says what it holds");
-        let fill = async |from: u64| {
-            for number in from..from + 80_000 {
-                let key = CacheKey::builder("small").part("n", number).build();
-                memory.set_one(&key, CacheValue::new(Bytes::from(vec![7; 1_000]))).await.expect("a write");
-            }
-            memory.sweep(usize::MAX).await.expect("a sweep");
-        };
-        fill(0).await;
-        let full = held();
-        assert!(full.bytes > BOUND / 10 * 9, "{name}: {full:?}");
-        for ends_whole in [false, true] {
-            let before = held();
-            let mut writer = create(&*memory).await;
-            for _ in 0..length / CHUNK {
-                writer.chunk(Bytes::from(vec![7; CHUNK as usize])).await.expect("a chunk");
-            }
-            let grown = held();
-            let yielded = (before.entries - grown.entries) * (full.bytes / full.entries);
-            assert!(yielded > length / 10 * 8 && grown.bytes <= BOUND, "{name}: {before:?}, {grown:?}");
-            assert!(grown.evictions >= before.evictions, "{name}: {before:?}, {grown:?}");
-            let listed = memory.list_keys(0, usize::MAX).await.expect("keys");
-            assert_eq!(listed.keys.len() as u64, grown.entries, "{name}");
-            if ends_whole {
-                assert!(writer.finish().await.is_ok(), "{name}");
-                let mut reader = open(&*memory).await.expect("the body");
-                assert_eq!(
-                    reader.chunk().await.expect("a chunk").map(|chunk| chunk.len()),
-                    Some(CHUNK as usize)
-                );
-            } else {
-                writer.abort().await;
-                fill(100_000).await;
-                assert!(held().bytes > BOUND / 10 * 9, "{name}: the room is free again: {:?}", held());
-            }
-            assert!(held().bytes <= BOUND, "{name}: {:?}", held());
-        }
-        assert_eq!(
-            held().entries,
-            memory.list_keys(0, usize::MAX).await.expect("keys").keys.len() as u64,
-            "{name}"
-        );
-    }
-}
-
 /// Memory is asked before it has more than it may: by one body, and by several together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_refuses_bodies_that_outgrow_it() {
