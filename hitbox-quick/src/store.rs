@@ -74,9 +74,10 @@ struct Evictions(Arc<Dropped>);
 impl Lifecycle<CacheKey, Weighed> for Evictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), key: CacheKey, _: Weighed) {
+    /// `on_evict` is called of entries that are replaced, too.
+    fn before_evict(&self, (): &mut (), key: &CacheKey, _: &mut Weighed) {
         self.0.evicted.fetch_add(1, Ordering::Relaxed);
-        self.0.expiries.forget(&key);
+        self.0.expiries.forget(key);
     }
 }
 

@@ -59,6 +59,24 @@ async fn value_13_memory_stays_within_its_bound() {
     }
 }
 
+/// An entry that is replaced is not evicted.
+#[tokio::test]
+async fn overwriting_evicts_nothing() {
+    let bounded: [(&str, Arc<dyn Backend>); 2] = [
+        ("moka", Arc::new(MokaBackend::builder().max_bytes(64 * 1024).build().expect("a bound"))),
+        ("quick", Arc::new(QuickBackend::builder().max_bytes(64 * 1024).build().expect("a bound"))),
+    ];
+    for (name, cache) in bounded {
+        for _ in 0..100 {
+            let value = CacheValue::new(Bytes::from(vec![7; 1_000]));
+            cache.set(&key(1), value, &mut CacheContext::new()).await.expect("a write");
+        }
+        cache.sweep(usize::MAX).await.expect("a sweep");
+        let held = occupancy(&*cache).expect("it says what it holds");
+        assert_eq!((held.entries, held.evictions), (1, 0), "{name}: {held:?}");
+    }
+}
+
 #[tokio::test]
 async fn value_13_rejects_a_map_that_only_states_a_bound() {
     let cache = Defective::new(Defect::IgnoresBound, World::new().shared_clock());
