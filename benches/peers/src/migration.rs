@@ -51,7 +51,8 @@ mod tiers {
         let memory = MokaBackend::builder().max_entries(10_000).build();
         let connection = ConnectionMode::single("redis://127.0.0.1:6379/");
         let redis = RedisBackend::builder().connection(connection).build()?;
-        let policy = CompositionPolicy::new().read(RaceReadPolicy::new()).refill(RefillPolicy::Always);
+        let policy =
+            CompositionPolicy::new().read(RaceReadPolicy::new()).refill(RefillPolicy::Always);
         let tiers = memory.compose(redis, OffloadManager::with_defaults()).with_policy(policy);
         // ANCHOR_END: tiers
         Ok(tiers)
@@ -98,14 +99,7 @@ mod http_layer {
     use tower_layer::Layer;
     use tower_service::Service;
 
-    fn layered<S>(
-        service: S,
-    ) -> impl Service<http::Request<Body>>
-    where
-        S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
-        S::Future: Send,
-        S::Error: Send + 'static,
-    {
+    fn layered(service: axum::Router) -> impl Service<http::Request<Body>> {
         // ANCHOR: http
         use std::time::Duration;
 
