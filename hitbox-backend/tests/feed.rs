@@ -139,12 +139,17 @@ async fn one_that_was_long_in_opening_has_all_its_time_to_take_what_came() {
     assert!(feed.keeps_up(PATIENCE / 2, QUEUE as u64));
 }
 
-/// Panics when it is given a chunk.
-struct Panics;
+/// Panics when it is given a chunk: at once, or when it has had it for a while.
+struct Panics {
+    later: bool,
+}
 
 #[async_trait]
 impl BodyWriter for Panics {
     async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
+        if self.later {
+            tokio::task::yield_now().await;
+        }
         panic!("it does not like this");
     }
 
@@ -169,7 +174,7 @@ async fn one_that_panics_has_failed_and_is_not_asked_again() {
     let opens_with_a_panic = Box::pin(async { panic!("it does not open") });
     let feeds = [
         BodyFeed::opening(backend.layout(), opens_with_a_panic),
-        BodyFeed::new(backend.layout(), Ok(Box::new(Panics))),
+        BodyFeed::new(backend.layout(), Ok(Box::new(Panics { later: false }))),
     ];
     for mut feed in feeds {
         feed.push(Bytes::from_static(b"one"));
@@ -190,38 +195,13 @@ async fn giving_up_one_that_panics_meanwhile_harms_nobody() {
         panic!("it does not open")
     });
     let mut opening = BodyFeed::opening(backend.layout(), opens_with_a_panic);
-    let mut busy = BodyFeed::new(backend.layout(), Ok(Box::new(PanicsLater)));
+    let mut busy = BodyFeed::new(backend.layout(), Ok(Box::new(Panics { later: true })));
     for feed in [&mut opening, &mut busy] {
         feed.push(Bytes::from_static(b"one"));
         assert!(poll_fn(|cx| Poll::Ready(feed.poll_feed(cx, 0))).await.is_pending());
     }
     opening.abort(&SystemClock).await;
     busy.abort(&SystemClock).await;
-}
-
-/// Panics when it has been given a chunk for a while.
-struct PanicsLater;
-
-#[async_trait]
-impl BodyWriter for PanicsLater {
-    async fn chunk(&mut self, _: Bytes) -> BackendResult<()> {
-        tokio::task::yield_now().await;
-        panic!("it does not like this");
-    }
-
-    fn written(&self) -> Option<Arc<dyn WrittenPart>> {
-        None
-    }
-
-    async fn finish(self: Box<Self>) -> Receipt {
-        Receipt::default()
-    }
-
-    async fn abort(self: Box<Self>) {}
-
-    async fn leave_out(self: Box<Self>) -> Receipt {
-        Receipt::default()
-    }
 }
 
 /// A store that panics when it is to begin a body.

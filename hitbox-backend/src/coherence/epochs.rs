@@ -19,6 +19,7 @@ mod known;
 mod namespaces;
 mod validity;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -414,10 +415,15 @@ impl Epochs {
         if self.has_unrecorded() { self.read().open(limit) } else { Vec::new() }
     }
 
-    /// Forgets what the store has to record still, since "everything" is about to be invalidated, which says as much.
+    /// Forgets what the store has to record still but for "everything", whose invalidation has begun and says as much.
     pub(crate) fn forget_unrecorded(&self) {
+        let everything = Scope::everything();
         let mut table = self.write();
-        for (kind, name) in std::mem::take(&mut table.open) {
+        let (kept, forgotten): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut table.open)
+            .into_iter()
+            .partition(|open| *open == (everything.kind as u8, everything.name.clone()));
+        table.open = kept;
+        for (kind, name) in forgotten {
             table.tokens[usize::from(kind)].remove(&name);
         }
         table.patterns.clear();
@@ -439,16 +445,17 @@ impl Epochs {
                 .is_ok()
     }
 
-    /// The store has been emptied, epochs and all: every one is lost.
-    pub(crate) fn lose_all(&self) {
+    /// The store has been emptied, epochs and all: every one is lost. What has been held since `began` on the logical clock may be about what was
+    /// written meanwhile.
+    pub(crate) fn lose_all(&self, began: u64) {
         let mut table = self.write();
-        table.patterns.clear();
+        table.patterns.retain(|held| held.since > began);
         table.namespaces.end(&Scope::everything());
         if self.is_in_store() {
             table.tokens = Default::default();
             table.open.clear();
-            self.count_open(&table);
         }
+        self.count_open(&table);
         table.tags.minimum = logical_clock::tick();
         self.latest.store(table.tags.minimum, Ordering::Release);
         self.refresh(&table);

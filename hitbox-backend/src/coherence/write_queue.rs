@@ -207,11 +207,23 @@ impl WriteQueue {
             stripe.drained = stripe.next;
             drain.before.push(stripe.next);
         }
+        self.until_done(&drain.before).await;
+        drain
+    }
+
+    /// Waits until those have written who are writing or refilling.
+    pub async fn settle(&self) {
+        let before: Vec<u64> = (0..self.stripes.len()).map(|index| self.lock(index).next).collect();
+        self.until_done(&before).await;
+    }
+
+    /// Waits until all slots with lower numbers than these are done.
+    async fn until_done(&self, before: &[u64]) {
         let mut index = 0;
         poll_fn(|cx| {
             while index < self.stripes.len() {
                 let mut stripe = self.lock(index);
-                if stripe.slots.iter().any(|slot| slot.number < drain.before[index] && !slot.done) {
+                if stripe.slots.iter().any(|slot| slot.number < before[index] && !slot.done) {
                     stripe.draining.push(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -221,7 +233,6 @@ impl WriteQueue {
             Poll::Ready(())
         })
         .await;
-        drain
     }
 }
 

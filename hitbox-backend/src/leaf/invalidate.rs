@@ -78,10 +78,10 @@ impl<S: Store> Leaf<S> {
 
     async fn invalidate_scopes(&self, scopes: &[Scope], invalidation: &Invalidation) -> Receipt {
         let everything = [Scope::everything()];
-        let scopes = if self.epochs().count_unrecorded() + scopes.len() > MAX_UNRECORDED {
+        let are_too_many = self.epochs().count_unrecorded() + scopes.len() > MAX_UNRECORDED;
+        let scopes = if are_too_many {
             // What the store does not take would pile up. "Everything" says the same, and costs misses.
             tracing::warn!(backend = %self.handle.path(), "too many invalidations wait for the store: all is invalidated");
-            self.epochs().forget_unrecorded();
             &everything
         } else {
             scopes
@@ -90,6 +90,9 @@ impl<S: Store> Leaf<S> {
         let until = self.invalidated_until();
         let renew = |scope: &Scope| Scope { epoch: self.epochs().begin(scope, now, until), ..scope.clone() };
         let renewed: Vec<Scope> = scopes.iter().map(renew).collect();
+        if are_too_many {
+            self.epochs().forget_unrecorded();
+        }
         invalidation.begin(self.handle.coherence(), &renewed);
         self.handle.count(Event::Invalidation, scopes.len() as u64);
         if scopes.iter().any(|scope| scope.kind == ScopeKind::Everything) {
@@ -136,7 +139,12 @@ impl<S: Store> Leaf<S> {
     /// # Errors
     /// That of the store, at the first pattern that it does not carry out.
     pub(super) async fn remove_held(&self) -> BackendResult<()> {
-        for HeldPattern { pattern, until, since } in self.epochs().held() {
+        let held = self.epochs().held();
+        if !held.is_empty() {
+            // What was being written when they were held is there to be listed then.
+            self.handle.coherence().queue.settle().await;
+        }
+        for HeldPattern { pattern, until, since } in held {
             let mut cursor = Some(0);
             while let Some(from) = cursor {
                 let page = self.store.keys(from, PAGE).await?;

@@ -3,6 +3,7 @@
 use hitbox_core::{BackendResult, Operation};
 
 use super::Leaf;
+use crate::coherence::logical_clock;
 use crate::operation::{Maintained, Maintenance};
 use crate::stats::{EntryCount, Event};
 use crate::store::Store;
@@ -51,10 +52,11 @@ impl<S: Store> Leaf<S> {
         let coherence = self.handle.coherence();
         let drain = coherence.queue.drain(None).await;
         let erasing = coherence.dirty.begin_erase();
+        let began = logical_clock::now();
         let erased = self.store.erase().await;
         match erased {
             Ok(()) => {
-                self.epochs().lose_all();
+                self.epochs().lose_all(began);
                 coherence.dirty.erased(erasing, |key, number| drain.is_before(key.process_hash(), number));
                 Ok(())
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::common::{answer, until};
 use async_trait::async_trait;
 use hitbox::Cache;
-use hitbox::backend::operation::Presence;
+use hitbox::backend::operation::{Maintenance, Presence};
 use hitbox::backend::store::{Capabilities, DeleteStatus, LeafOptions, Page, Peek, Raw};
 use hitbox::backend::wrap::Wrapper;
 use hitbox::backend::{
@@ -23,6 +23,8 @@ struct Listed<S> {
     store: Arc<S>,
     gate: Arc<Semaphore>,
     listing: Arc<AtomicU64>,
+    writes: Arc<Semaphore>,
+    writing: Arc<AtomicU64>,
 }
 
 #[async_trait]
@@ -32,6 +34,8 @@ impl<S: Store> Store for Listed<S> {
     }
 
     async fn write(&self, key: &CacheKey, value: CacheValue<Raw>) -> BackendResult<()> {
+        self.writing.fetch_add(1, Ordering::SeqCst);
+        let _may_write = self.writes.acquire().await.expect("it is never closed");
         self.store.write(key, value).await
     }
 
@@ -60,18 +64,31 @@ impl<S: Store> Store for Listed<S> {
 struct World {
     gate: Arc<Semaphore>,
     listing: Arc<AtomicU64>,
+    /// Writes wait while it has no permit.
+    writes: Arc<Semaphore>,
+    writing: Arc<AtomicU64>,
     pool: OffloadPool,
 }
 
 impl World {
+    fn new() -> Self {
+        let (gate, writes) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(1)));
+        Self { gate, listing: Arc::default(), writes, writing: Arc::default(), pool: OffloadPool::new() }
+    }
+
     fn leaf(&self) -> Arc<dyn Backend> {
         self.leaf_with(Arc::new(SystemClock))
     }
 
     fn leaf_with(&self, clock: Arc<dyn Clock>) -> Arc<dyn Backend> {
         let moka = MokaBackend::builder().clock(clock.clone()).build().expect("moka");
-        let (gate, listing) = (self.gate.clone(), self.listing.clone());
-        let store = Listed { store: moka.inner().store().clone(), gate, listing };
+        let store = Listed {
+            store: moka.inner().store().clone(),
+            gate: self.gate.clone(),
+            listing: self.listing.clone(),
+            writes: self.writes.clone(),
+            writing: self.writing.clone(),
+        };
         Arc::new(Leaf::new(store, LeafOptions::new("listed").with_clock(clock)))
     }
 
@@ -110,11 +127,7 @@ async fn case_d21_loads_of_other_keys_are_stored() {
     for topology in ["leaf", "namespace", "two", "mixed"] {
         for by_prefix in [true, false] {
             let what = format!("{topology}, by prefix: {by_prefix}");
-            let world = World {
-                gate: Arc::new(Semaphore::new(0)),
-                listing: Arc::default(),
-                pool: OffloadPool::new(),
-            };
+            let world = World::new();
             let cache = world.cache(topology);
             let source = Arc::new(Semaphore::new(0));
             let begun = [("kept", 1), ("gone", 1)].map(|key| load(&cache, key, &source));
@@ -229,8 +242,7 @@ async fn what_a_failing_layer_did_not_remove_is_not_served() {
 /// A leaf alone whose call is given up hides what was meant.
 #[tokio::test]
 async fn what_a_call_meant_that_was_given_up_is_not_served() {
-    let world =
-        World { gate: Arc::new(Semaphore::new(0)), listing: Arc::default(), pool: OffloadPool::new() };
+    let world = World::new();
     let cache = world.cache("leaf");
     for key in [("gone", 1), ("kept", 1)] {
         cache.insert(key, 1).await.expect("a write");
@@ -253,8 +265,7 @@ async fn what_a_call_meant_that_was_given_up_is_not_served() {
 /// One that fails is held, although another that means the same, and listed the keys before, comes to its end in the same millisecond.
 #[tokio::test]
 async fn an_earlier_call_does_not_carry_out_a_later_one() {
-    let world =
-        World { gate: Arc::new(Semaphore::new(0)), listing: Arc::default(), pool: OffloadPool::new() };
+    let world = World::new();
     let clock = ManualClock::new();
     let cache = Cache::<u64>::builder(world.leaf_with(Arc::new(clock))).build().expect("a cache");
     let listed = async |calls| {
@@ -277,11 +288,39 @@ async fn an_earlier_call_does_not_carry_out_a_later_one() {
     are_gone(&cache, &[("gone", 1)], "the earlier has ended").await;
 }
 
+/// What a load was writing when a call was given up is removed with the rest: keys are listed when it is there.
+#[tokio::test]
+async fn what_was_being_written_when_a_call_was_given_up_is_removed() {
+    let world = World::new();
+    let cache = world.cache("leaf");
+    let closed = world.writes.clone().acquire_owned().await.expect("it is never closed");
+    let load = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get_or_load(("gone", 1), || async { Ok::<_, std::io::Error>(1) }).await }
+    });
+    until("it is being stored", || world.writing.load(Ordering::SeqCst) > 0).await.expect("it is");
+    let call = cache.invalidate_prefix(("gone",));
+    tokio::time::timeout(std::time::Duration::from_millis(1), call)
+        .await
+        .expect_err("it waits for the write");
+    world.gate.add_permits(1_000);
+    let record = tokio::spawn({
+        let backend = cache.backend().clone();
+        async move { backend.maintain(&Maintenance::Record { limit: 1_000 }).await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    drop(closed);
+    record.await.expect("a task").expect("it is recorded");
+    load.await.expect("a task").expect("a value");
+    are_gone(&cache, &[("gone", 1)], "it was invalidated").await;
+}
+
 /// More patterns than are told apart: nothing of the store is served that was there before.
 #[tokio::test]
 async fn too_many_patterns_that_fail_end_everything() {
-    let world =
-        World { gate: Arc::new(Semaphore::new(0)), listing: Arc::default(), pool: OffloadPool::new() };
+    let world = World::new();
     let cache = world.cache("leaf");
     let keys: Vec<_> = (0..100_u64).map(|number| ("gone", number)).chain([("kept", 1)]).collect();
     for key in &keys {

@@ -71,9 +71,9 @@ impl Epochs {
     }
 
     fn end_all(&self, clock: &dyn Clock, kept: Timestamp) {
-        self.forget_unrecorded();
         let everything = Scope::everything();
         let epoch = self.begin(&everything, clock.monotonic(), kept);
+        self.forget_unrecorded();
         self.end(&everything, epoch, logical_clock::tick());
     }
 
