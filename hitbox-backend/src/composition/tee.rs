@@ -136,6 +136,14 @@ impl Composition {
         }
     }
 
+    /// What a layer says of the end of a body. One that panics harms no other; nobody knows whether it has the body.
+    async fn finish_in(&self, layer: Layer, writer: Writer) -> Receipt {
+        let finish = async { Ok(writer.finish().await) };
+        unpanicked_later(ErrorKind::Io, feed::LAYER, finish).await.unwrap_or_else(|error| {
+            Receipt::of_all(self.layers[layer].layout().paths(), &LeafOutcome::Unknown(error))
+        })
+    }
+
     /// The receipt of a layer that has done nothing, whatever its error says.
     fn not_stored(&self, layer: Layer, error: BackendError) -> Receipt {
         let outcome = match LeafOutcome::of_error(error) {
@@ -209,7 +217,7 @@ impl Tee {
             let composition = composition.clone();
             async move {
                 match feed.into_end() {
-                    Ok(writer) => writer.finish().await,
+                    Ok(writer) => composition.finish_in(layer, writer).await,
                     Err(error) => composition.not_stored(layer, error),
                 }
             }
@@ -322,7 +330,7 @@ impl Run<'_> {
                 Ok(writer) => {
                     let unknown =
                         UnknownOutcome { composition: &composition, key: &key, layer, options: &options };
-                    let receipt = writer.finish().await;
+                    let receipt = composition.finish_in(layer, writer).await;
                     mem::forget(unknown);
                     receipt
                 }
