@@ -5,6 +5,7 @@
 mod backend;
 mod builder;
 mod priority;
+mod reservation;
 mod store;
 
 pub use backend::MokaBackend;

@@ -15,7 +15,8 @@ use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use std::sync::Arc;
 
-use crate::priority::Classes;
+use crate::priority::{Classes, Queues, Search};
+use crate::reservation::{Reservation, Reserved};
 
 /// What a write may do for entries that are over.
 const DROPS_PER_WRITE: usize = 64;
@@ -26,6 +27,7 @@ pub struct MokaStore {
     bound: Bound,
     /// moka weighs in 32 bits: in units that make the whole bound fit.
     unit: u64,
+    reservation: Arc<Reservation>,
     /// Bytes that were written since moka last put others out for them, which it does when it has time.
     unsettled: AtomicU64,
     clock: Arc<dyn Clock>,
@@ -57,10 +59,15 @@ impl MokaStore {
     pub(crate) fn new(bound: Bound, clock: Arc<dyn Clock>, priorities: bool) -> Self {
         let unit = (bound.max() >> 31) + 1;
         let builder = Cache::builder().max_capacity(bound.max() / unit);
+        let reservation = Arc::new(Reservation::default());
         let builder = match bound.clone() {
-            Bound::Bytes(_, weigher) => builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
-                u32::try_from(weigher(key, value).div_ceil(unit)).unwrap_or(u32::MAX)
-            }),
+            Bound::Bytes(_, weigher) => {
+                let reservation = reservation.clone();
+                builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
+                    let weight = reservation.weight_of(key).unwrap_or_else(|| weigher(key, value));
+                    u32::try_from(weight.div_ceil(unit)).unwrap_or(u32::MAX)
+                })
+            }
             _ => builder,
         };
         let cache = builder.build_with_hasher(BuildHasherDefault::default());
@@ -70,6 +77,7 @@ impl MokaStore {
             cache,
             bound,
             unit,
+            reservation,
             unsettled,
             clock,
             counts: Counts::default(),
@@ -120,16 +128,65 @@ impl MokaStore {
             return false;
         }
         self.count_if_new(key);
-        let mut search = classes.search(class);
-        while self.cache.weighted_size() + weight > max {
-            let Some(victim) = search.next(&mut queues, key) else { break };
+        self.make_room(&mut classes.search(class), &mut queues, key, max.saturating_sub(weight));
+        self.cache.insert(key.clone(), value);
+        queues.note(key, class, weight);
+        true
+    }
+
+    /// Evicts others than `except` until what is left weighs no more than this, or none of them may go.
+    fn make_room(&self, search: &mut Search<'_>, queues: &mut Queues, except: &CacheKey, left: u64) {
+        while self.cache.weighted_size() > left {
+            let Some(victim) = search.next(queues, except) else { break };
             self.cache.invalidate(&victim);
             self.expiries.forget(&victim);
             self.cache.run_pending_tasks();
         }
-        self.cache.insert(key.clone(), value);
-        queues.note(key, class, weight);
-        true
+    }
+
+    /// Writes the entry that stands for what is reserved, with the weight that it is to have.
+    fn write_reservation(&self, reserved: &mut Reserved<'_>, weight: u64) {
+        let key = self.reservation.key();
+        let stand_in = || CacheValue::new(Raw::live(()));
+        // Held until moka has settled: who makes room sees what moka weighs.
+        let mut queues = self.classes.as_ref().map(Classes::lock);
+        self.cache.run_pending_tasks();
+        if weight > 0 && !self.cache.contains_key(key) {
+            // What weighs nothing comes in, however full it is.
+            reserved.set(0);
+            self.cache.insert(key.clone(), stand_in());
+            self.cache.run_pending_tasks();
+        }
+        if let (Some(classes), Some(queues)) = (&self.classes, &mut queues) {
+            let more = weight.saturating_sub(reserved.get()).div_ceil(self.unit);
+            let left = (self.bound.max() / self.unit).saturating_sub(more);
+            self.make_room(&mut classes.search(Priority::High), queues, key, left);
+        }
+        reserved.set(weight);
+        match weight {
+            0 => self.cache.invalidate(key),
+            _ => self.cache.insert(key.clone(), stand_in()),
+        }
+        self.cache.run_pending_tasks();
+    }
+
+    /// moka evicts what is not read. What is reserved is read with each write, since nothing is evicted but for writes; it is
+    /// written again if it has been evicted all the same.
+    #[cold]
+    fn keep_reservation(&self) {
+        if self.cache.get(self.reservation.key()).is_none() {
+            let mut reserved = self.reservation.lock();
+            let weight = reserved.get();
+            if weight > 0 {
+                self.write_reservation(&mut reserved, weight);
+            }
+        }
+    }
+
+    /// Entries, without the one that stands for what is reserved.
+    fn entries(&self) -> u64 {
+        let is_reserved = self.reservation.is_any() && self.cache.contains_key(self.reservation.key());
+        self.cache.entry_count().saturating_sub(is_reserved.into())
     }
 
     /// Counts an entry that is about to be written, unless it replaces another. Writes of one key come one after the
@@ -153,7 +210,7 @@ impl MokaStore {
     fn begin_counting(&self) {
         self.cache.run_pending_tasks();
         if !self.counts.is_counting.swap(true, Ordering::Relaxed) {
-            self.counts.added.fetch_add(self.cache.entry_count(), Ordering::Relaxed);
+            self.counts.added.fetch_add(self.entries(), Ordering::Relaxed);
         }
     }
 
@@ -200,6 +257,9 @@ impl MokaStore {
         let end = value.drop_at();
         // The dead go before the living.
         self.drop_some_due();
+        if self.reservation.is_any() {
+            self.keep_reservation();
+        }
         if !self.insert(key, value) {
             self.expiries.forget(key);
             let message = "entries of higher priority take all the room";
@@ -278,8 +338,22 @@ impl Store for MokaStore {
         Poll::Ready(Ok(self.take(key)))
     }
 
-    fn check_size(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<()> {
-        self.size_of(key, entry).map(drop)
+    fn weigh(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<u64> {
+        self.size_of(key, entry)
+    }
+
+    fn reserve(&self, weight: u64) -> BackendResult<()> {
+        let Bound::Bytes(max, _) = self.bound else { return Ok(()) };
+        if weight > max {
+            return Err(BackendError::too_large("bodies that are being collected", weight, max));
+        }
+        let _drops = DeferredDrops::begin();
+        let mut reserved = self.reservation.lock();
+        let (before, now) = (reserved.get(), self.bound.reservation(weight, reserved.get()));
+        if now != before {
+            self.write_reservation(&mut reserved, now);
+        }
+        Ok(())
     }
 
     /// moka takes a look for a read when it chooses whom to put out.
@@ -299,13 +373,16 @@ impl Store for MokaStore {
     async fn count(&self) -> BackendResult<u64> {
         let _drops = DeferredDrops::begin();
         let now = self.clock.now();
-        Ok(self.cache.iter().filter(|(_, value)| value.is_readable(now)).count() as u64)
+        let is_counted = |key: &CacheKey, value: &CacheValue<Raw>| {
+            self.reservation.weight_of(key).is_none() && value.is_readable(now)
+        };
+        Ok(self.cache.iter().filter(|(key, value)| is_counted(key, value)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
         let _drops = DeferredDrops::begin();
         self.cache.run_pending_tasks();
-        self.count_removed(self.cache.entry_count());
+        self.count_removed(self.entries());
         self.abandon();
         self.cache.run_pending_tasks();
         Ok(())
@@ -340,7 +417,7 @@ impl Store for MokaStore {
     fn occupancy(&self) -> Option<Occupancy> {
         let _drops = DeferredDrops::begin();
         self.cache.run_pending_tasks();
-        let entries = self.cache.entry_count();
+        let entries = self.entries();
         let (max_entries, max_bytes, bytes) = match &self.bound {
             Bound::Bytes(max, _) => (None, Some(*max), self.cache.weighted_size() * self.unit),
             bound => (Some(bound.max()), None, 0),

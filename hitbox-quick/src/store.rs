@@ -1,13 +1,16 @@
 //! quick_cache as a store.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::BuildHasherDefault;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
 use async_trait::async_trait;
-use hitbox_backend::core::{BackendError, BackendResult, CacheKey, CacheValue, Clock, KeyHasher, Timestamp};
+use hitbox_backend::core::{
+    BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, KeyHasher, Timestamp,
+};
 use hitbox_backend::store::memory::{Bound, DeferredDrops, Expiries, page_of};
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
 use quick_cache::sync::Cache;
@@ -17,12 +20,25 @@ use quick_cache::{Lifecycle, Weighter};
 pub struct QuickStore {
     cache: Cache<CacheKey, Weighed, Weights, BuildHasherDefault<KeyHasher>, Evictions>,
     bound: Bound,
+    reservation: Reservation,
     clock: Arc<dyn Clock>,
     dropped: Arc<Dropped>,
     /// Raised when all entries that are there are invalidated.
     generation: AtomicU64,
     /// The generation up to which invalidated entries have been dropped.
     swept_to: AtomicU64,
+}
+
+/// Room that is reserved for bodies that are being collected. quick_cache forgets what it knows of evicted keys when its bound
+/// is changed. So a pinned entry in each shard stands for what is reserved, and is written again with each change.
+#[derive(Default)]
+struct Reservation {
+    /// A key of the framework's own for each shard.
+    keys: OnceLock<Box<[CacheKey]>>,
+    /// What is reserved, in all shards.
+    weight: Mutex<u64>,
+    /// What is reserved in each shard.
+    in_each_shard: AtomicU64,
 }
 
 /// An entry with its weight, which is asked for again and again, and in the upper bits the generation that it is of: hits
@@ -36,18 +52,30 @@ struct Weighed {
 /// The bits of a weight: 256 TiB.
 const WEIGHT_BITS: u32 = 48;
 
+/// The generation of entries that stand for what is reserved. No other entry is of it.
+const RESERVATION: u64 = u64::MAX >> WEIGHT_BITS;
+
 impl Weighed {
     fn new(value: CacheValue<Raw>, weight: u64, generation: u64) -> Self {
-        Self { value, weight_and_generation: weight | generation << WEIGHT_BITS }
+        Self { value, weight_and_generation: weight | (generation % RESERVATION) << WEIGHT_BITS }
+    }
+
+    fn reservation(weight: u64) -> Self {
+        let value = CacheValue::new(Raw::live(()));
+        Self { value, weight_and_generation: weight | RESERVATION << WEIGHT_BITS }
     }
 
     fn weight(&self) -> u64 {
         self.weight_and_generation & ((1 << WEIGHT_BITS) - 1)
     }
 
-    /// Whether it is of this generation; they come round after 65,536 of them.
+    fn is_reservation(&self) -> bool {
+        self.weight_and_generation >> WEIGHT_BITS == RESERVATION
+    }
+
+    /// Whether it is of this generation; they come round after 65,535 of them.
     fn is_of(&self, generation: u64) -> bool {
-        self.weight_and_generation >> WEIGHT_BITS == generation & (u64::MAX >> WEIGHT_BITS)
+        self.weight_and_generation >> WEIGHT_BITS == generation % RESERVATION
     }
 }
 
@@ -73,6 +101,10 @@ struct Evictions(Arc<Dropped>);
 
 impl Lifecycle<CacheKey, Weighed> for Evictions {
     type RequestState = ();
+
+    fn is_pinned(&self, _: &CacheKey, entry: &Weighed) -> bool {
+        entry.is_reservation()
+    }
 
     /// `on_evict` is called of entries that are replaced, too.
     fn before_evict(&self, (): &mut (), key: &CacheKey, _: &mut Weighed) {
@@ -107,7 +139,41 @@ impl QuickStore {
             BuildHasherDefault::default(),
             Evictions(dropped.clone()),
         );
-        Self { cache, bound, clock, dropped, generation: AtomicU64::new(0), swept_to: AtomicU64::new(0) }
+        let (generation, swept_to) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { cache, bound, reservation: Reservation::default(), clock, dropped, generation, swept_to }
+    }
+
+    /// Keys of the framework's own, one in each shard.
+    fn key_of_each_shard(&self) -> Box<[CacheKey]> {
+        let mut keys = BTreeMap::new();
+        for number in 0_u64.. {
+            let key = CacheKey::builder("reservation").part("number", number).reserved().build();
+            keys.entry(self.cache.shard_index(&key)).or_insert(key);
+            if keys.len() == self.cache.num_shards() {
+                break;
+            }
+        }
+        keys.into_values().collect()
+    }
+
+    /// Writes the entries that stand for what is reserved.
+    fn write_reservation(&self, weight: u64) {
+        let keys = self.reservation.keys.get_or_init(|| self.key_of_each_shard());
+        let in_each = weight.div_ceil(keys.len() as u64);
+        self.reservation.in_each_shard.store(in_each, Ordering::Relaxed);
+        for key in keys {
+            match in_each {
+                0 => drop(self.cache.remove(key)),
+                _ => self.cache.insert(key.clone(), Weighed::reservation(in_each)),
+            }
+        }
+    }
+
+    /// Entries, without those that stand for what is reserved.
+    fn entries(&self) -> u64 {
+        let keys = self.reservation.keys.get().map_or(&[][..], |keys| keys);
+        let reserved = keys.iter().filter(|key| self.cache.contains_key(*key)).count();
+        self.cache.len().saturating_sub(reserved) as u64
     }
 
     /// Drops entries that are over, at most about `limit`.
@@ -137,6 +203,13 @@ impl QuickStore {
         // Others may be put out for it.
         let _drops = DeferredDrops::begin();
         let weight = self.weight_of(key, &value)?;
+        // What is reserved is not evicted: quick_cache would take what does not fit beside it.
+        let reserved = self.reservation.in_each_shard.load(Ordering::Relaxed);
+        if weight > self.cache.shard_capacity().saturating_sub(reserved) {
+            self.take(key);
+            let message = "bodies that are being collected take all the room";
+            return Err(BackendError::new(ErrorKind::NotAdmitted, message));
+        }
         let end = value.drop_at();
         // The dead go before the living.
         if self.dropped.expiries.is_any() && self.clock.is_real() {
@@ -195,8 +268,26 @@ impl Store for QuickStore {
         Poll::Ready(Ok(self.take(key)))
     }
 
-    fn check_size(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<()> {
-        self.weight_of(key, entry).map(drop)
+    fn weigh(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<u64> {
+        match self.bound {
+            Bound::Bytes(..) => self.weight_of(key, entry),
+            _ => Ok(0),
+        }
+    }
+
+    fn reserve(&self, weight: u64) -> BackendResult<()> {
+        let max = self.cache.shard_capacity();
+        if weight > max {
+            return Err(BackendError::too_large("bodies that are being collected", weight, max));
+        }
+        let _drops = DeferredDrops::begin();
+        let mut reserved = self.reservation.weight.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.bound.reservation(weight, *reserved);
+        if now != *reserved {
+            *reserved = now;
+            self.write_reservation(now);
+        }
+        Ok(())
     }
 
     async fn peek(&self, key: &CacheKey) -> BackendResult<Peek> {
@@ -211,13 +302,18 @@ impl Store for QuickStore {
     async fn count(&self) -> BackendResult<u64> {
         let _drops = DeferredDrops::begin();
         let now = self.clock.now();
-        Ok(self.cache.iter().filter(|(_, entry)| entry.value.is_readable(now)).count() as u64)
+        let is_counted = |entry: &Weighed| !entry.is_reservation() && entry.value.is_readable(now);
+        Ok(self.cache.iter().filter(|(_, entry)| is_counted(entry)).count() as u64)
     }
 
     async fn erase(&self) -> BackendResult<()> {
         let _drops = DeferredDrops::begin();
         self.dropped.expiries.clear();
+        let reserved = self.reservation.weight.lock().unwrap_or_else(PoisonError::into_inner);
         self.cache.clear();
+        if *reserved > 0 {
+            self.write_reservation(*reserved);
+        }
         Ok(())
     }
 
@@ -238,7 +334,7 @@ impl Store for QuickStore {
         let _drops = DeferredDrops::begin();
         let generation = self.generation.load(Ordering::Relaxed);
         if self.swept_to.swap(generation, Ordering::Relaxed) != generation {
-            self.cache.retain(|_, entry| entry.is_of(generation));
+            self.cache.retain(|_, entry| entry.is_of(generation) || entry.is_reservation());
         }
         let sweep = self.drop_due(self.clock.now(), limit);
         Ok(sweep)
@@ -250,7 +346,7 @@ impl Store for QuickStore {
             bound => (Some(bound.max()), None, 0),
         };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let held = Occupancy::new(self.cache.len() as u64, bytes).with_bounds(max_entries, max_bytes);
+        let held = Occupancy::new(self.entries(), bytes).with_bounds(max_entries, max_bytes);
         Some(held.with_dropped(count(&self.dropped.evicted), count(&self.dropped.expired)))
     }
 

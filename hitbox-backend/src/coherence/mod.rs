@@ -20,8 +20,7 @@ pub(crate) mod sync {
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 }
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hitbox_core::{CacheKey, CacheValue, Clock, Timestamp};
 
@@ -43,8 +42,8 @@ pub struct Coherence {
     pub(crate) dirty: DirtyKeys,
     pub(crate) epochs: Epochs,
     pub(crate) slow_writes: SlowWrites,
-    /// Bytes of bodies that are being collected for the store.
-    pub(crate) collected: AtomicU64,
+    /// What the bodies weigh that are being collected for the store.
+    collected: Mutex<u64>,
     /// Which keys the store may have, if somebody wants to know.
     filter: OnceLock<Arc<Filter>>,
 }
@@ -56,9 +55,13 @@ impl Coherence {
             dirty: DirtyKeys::new(home == EpochHome::Shared),
             epochs: Epochs::new(home),
             slow_writes: SlowWrites::default(),
-            collected: AtomicU64::new(0),
+            collected: Mutex::new(0),
             filter: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn collected(&self) -> MutexGuard<'_, u64> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this store had before the write of this ticket is not served until it has been overwritten or removed.

@@ -1,34 +1,30 @@
 //! Bodies for stores that take entries as a whole: their chunks are collected, and written as one value when the body ends.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hitbox_core::{BackendError, BackendResult, CacheKey, CacheValue, Operation};
 
-use super::{Leaf, LeafHandle};
+use super::Leaf;
 use crate::backend::Backend;
 use crate::completion::Batch;
-use crate::envelope::{Chunks, GrowingChunks, Raw};
+use crate::envelope::{Chunks, DeferredDrops, GrowingChunks, Raw};
 use crate::feed;
 use crate::operation::{BodyOrigin, Condition, Content, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
 use crate::store::{Store, WrittenPart};
 use crate::stream::{self, BodyWriter, MAX_BUFFERED_BODY};
 
-/// The store is asked whether it could take so much more each time that a body has grown by so many bytes.
-const STEP: u64 = 1024 * 1024;
-
 /// Collects chunks and writes them as one value when the body ends.
-pub(super) struct CollectingWriter<S> {
+pub(super) struct CollectingWriter<S: Store> {
     leaf: Leaf<S>,
     key: CacheKey,
     entry: CacheValue<()>,
     options: WriteOptions,
     origin: BodyOrigin,
     body: Arc<Collected>,
-    growth: Growth,
+    growth: Growth<S>,
 }
 
 /// What has been collected of a body.
@@ -92,22 +88,36 @@ impl WrittenPart for Collected {
     }
 }
 
-/// The bytes of a body that are collected, in the count of all that are collected for its store.
-struct Growth {
-    handle: LeafHandle,
-    bytes: u64,
+/// What a body weighs in the sum of all that are being collected for its store.
+struct Growth<S: Store> {
+    leaf: Leaf<S>,
+    weight: u64,
 }
 
-impl Growth {
-    fn add(&mut self, bytes: u64) -> u64 {
-        self.bytes += bytes;
-        self.handle.coherence().collected.fetch_add(bytes, Ordering::Relaxed) + bytes
+impl<S: Store> Growth<S> {
+    /// It weighs so much now.
+    fn set(&mut self, weight: u64) -> BackendResult<()> {
+        if weight == self.weight {
+            return Ok(());
+        }
+        // Entries may be evicted, and their values are the user's, who may come back here when they are dropped.
+        let _drops = DeferredDrops::begin();
+        let mut all = self.leaf.handle.coherence().collected();
+        *all = *all - self.weight + weight;
+        self.weight = weight;
+        self.leaf.store.reserve(*all)
+    }
+
+    /// The store has it from here on, or it is not going to be stored.
+    fn end(&mut self) {
+        // Less than before is not refused.
+        self.set(0).ok();
     }
 }
 
-impl Drop for Growth {
+impl<S: Store> Drop for Growth<S> {
     fn drop(&mut self) {
-        self.handle.coherence().collected.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.end();
     }
 }
 
@@ -124,11 +134,11 @@ impl<S: Store> CollectingWriter<S> {
     ) -> BackendResult<Box<dyn BodyWriter>> {
         let origin = stream::claim(&leaf.layout, key, &mut options);
         let body = Arc::new(Collected(Mutex::new(Collecting::Growing(GrowingChunks::default()))));
-        let growth = Growth { handle: leaf.handle.clone(), bytes: 0 };
+        let growth = Growth { leaf: leaf.clone(), weight: 0 };
         let writer = Self { leaf, key: key.clone(), entry, options, origin, body, growth };
         if let Some(len) = writer.refilled_len() {
             writer.check_size(len)?;
-            writer.check_room(len)?;
+            writer.weigh(len)?;
         }
         Ok(Box::new(writer))
     }
@@ -153,25 +163,29 @@ impl<S: Store> CollectingWriter<S> {
         }
     }
 
-    /// Whether the store could take so many bytes.
-    fn check_room(&self, size: u64) -> BackendResult<()> {
+    /// What an entry with so many bytes weighs, if the store could take it.
+    fn weigh(&self, size: u64) -> BackendResult<u64> {
         let entry = self.entry.clone().map(|()| Raw::size(size));
-        self.leaf.store.check_size(&self.key, &entry).map_err(|error| error.during(Operation::WriteBody))
+        self.leaf.store.weigh(&self.key, &entry).map_err(|error| error.during(Operation::WriteBody))
     }
 
     /// Takes a chunk, if there is room for it. All bodies that are collected together get no more than there is for one.
     fn take(&mut self, chunk: Bytes) -> BackendResult<()> {
-        let (len, steps) = (chunk.len() as u64, self.growth.bytes / STEP);
-        self.check_size(self.growth.bytes + len)?;
-        let all = self.growth.add(len);
-        if self.growth.bytes / STEP > steps {
-            self.check_room(all)?;
-        }
+        let size = self.body.readable() + chunk.len() as u64;
+        self.check_size(size)?;
+        let weight = self.weigh(size)?;
+        self.growth.set(weight).map_err(|error| error.during(Operation::WriteBody))?;
         match &mut *self.body.lock() {
             Collecting::Growing(growing) => growing.push(chunk),
             Collecting::Complete(_) | Collecting::GivenUp(_) => return Err(feed::given_up()),
         }
         Ok(())
+    }
+
+    /// It is not stored. Who follows it may still hold what has come; the store gets its room back.
+    fn give_up(&mut self) {
+        self.body.give_up();
+        self.growth.end();
     }
 
     async fn end(self, content: Content) -> Receipt {
@@ -200,7 +214,7 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         let taken = self.take(chunk);
         if taken.is_err() {
-            self.body.give_up();
+            self.give_up();
         }
         taken
     }
@@ -218,12 +232,12 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
         self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await.of_size(Some(size))
     }
 
-    async fn abort(self: Box<Self>) {
-        self.body.give_up();
+    async fn abort(mut self: Box<Self>) {
+        self.give_up();
     }
 
-    async fn leave_out(self: Box<Self>) -> Receipt {
-        self.body.give_up();
+    async fn leave_out(mut self: Box<Self>) -> Receipt {
+        self.give_up();
         self.end(Content::NotAdmitted { version: None }).await
     }
 }

@@ -67,6 +67,20 @@ impl Bound {
         }
     }
 
+    /// What to reserve for bodies of this weight, in all, where `reserved` is reserved now: in steps of 64 KiB, or of a 16th of a
+    /// bound that is small, one step ahead of what has come. Less than a step is not worth the work, and what falls by a step or
+    /// two may rise again.
+    pub fn reservation(&self, weight: u64, reserved: u64) -> u64 {
+        let step = (self.max() / 16).clamp(1, 64 * 1024);
+        let is_enough = weight <= reserved && reserved - weight <= 3 * step;
+        match reserved {
+            0 if weight < step => 0,
+            1.. if weight <= step / 2 => 0,
+            1.. if is_enough => reserved,
+            _ => ((weight / step + 2) * step).min(self.max()),
+        }
+    }
+
     /// Whether something fits under the bound.
     ///
     /// # Errors
@@ -129,4 +143,38 @@ macro_rules! memory_setters {
 
         $crate::leaf_setters!($label);
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(max: u64) -> Bound {
+        Bound::Bytes(max, Arc::new(weigh))
+    }
+
+    #[test]
+    fn what_is_reserved_is_ahead_of_what_has_come_and_follows_it_down() {
+        for max in [1, 10, 100, 5_000, 1 << 20, 1 << 30] {
+            let (bound, step) = (bound(max), (max / 16).clamp(1, 64 * 1024));
+            let mut reserved = 0;
+            let (up, down) = ((0..=max).step_by(step as usize / 3 + 1), (0..=max).rev());
+            for weight in up.chain(down.step_by(step as usize / 3 + 1)).take(100_000) {
+                reserved = bound.reservation(weight, reserved);
+                assert!(reserved >= weight || weight < step, "{max}: {reserved} for {weight}");
+                assert!(reserved <= max && reserved <= weight + 3 * step, "{max}: {reserved} for {weight}");
+            }
+            assert_eq!(bound.reservation(0, reserved), 0, "{max}");
+        }
+    }
+
+    #[test]
+    fn what_rises_and_falls_by_a_little_changes_nothing() {
+        let bound = bound(1 << 30);
+        let reserved = bound.reservation(10 << 20, 0);
+        for weight in (10 << 20) - 60_000..(10 << 20) + 60_000 {
+            assert_eq!(bound.reservation(weight, reserved), reserved, "{weight}");
+        }
+        assert_eq!(bound.reservation(40_000, 0), 0, "less than a step");
+    }
 }

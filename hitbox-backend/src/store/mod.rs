@@ -183,13 +183,25 @@ pub trait Store: Send + Sync + 'static {
         Ok(came)
     }
 
-    /// Whether the store could take an entry of this weight, whatever else it has. Asked while a body is collected for it, with an
-    /// entry that weighs as much as what has come, and has no value. By default it could.
+    /// What an entry weighs where the store is bound by weight, and 0 where it is not. Asked while a body is collected for it, with
+    /// an entry that has as many bytes as have come, and no value. By default 0.
     ///
     /// # Errors
-    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if it could not.
-    fn check_size(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<()> {
+    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if the store could not take it, whatever else it has.
+    fn weigh(&self, key: &CacheKey, entry: &CacheValue<Raw>) -> BackendResult<u64> {
         let _ = (key, entry);
+        Ok(0)
+    }
+
+    /// Bodies of this weight, in all, are being collected for the store. A store that is bound by weight keeps so much less
+    /// meanwhile, and evicts entries for them as it would for entries of its own. The last call counts; calls come one after the
+    /// other. By default nothing is done.
+    ///
+    /// # Errors
+    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if it cannot have so much, and then what was reserved before still is. Less
+    /// than before is never refused.
+    fn reserve(&self, weight: u64) -> BackendResult<()> {
+        let _ = weight;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Bodies through compositions: what one layer's trouble means for the other.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use hitbox_backend::operation::{BodyReader, BodyWriter, LeafSet, MAX_BUFFERED_BO
 use hitbox_backend::policy::{
     Loser, ParallelReadPolicy, RaceReadPolicy, SequentialReadPolicy, SequentialWritePolicy,
 };
+use hitbox_backend::store::memory::{Weigher, weigh};
 use hitbox_backend::wrap::AdmissionRule;
 use hitbox_backend::{
     Backend, CacheBackend, Compose, CompositionBackend, Layer, LeafOutcome, LeafStatistics, OffloadPool,
@@ -71,6 +73,81 @@ async fn create(cache: &dyn Backend) -> Box<dyn BodyWriter> {
 
 async fn create_of(cache: &dyn Backend, entry: CacheValue<()>) -> Box<dyn BodyWriter> {
     cache.open_writer(&key(), entry, WriteOptions::default()).await.expect("a writer")
+}
+
+/// What grows counts, and takes the room of what is stored: the bound holds for both, whatever is written meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_entries_yield_to_bodies_that_grow() {
+    const BOUND: u64 = 8 << 20;
+    const CHUNK: u64 = 64 << 10;
+    let moka = || MokaBackend::builder().max_bytes(BOUND);
+    // One weighs twice what it has; the last has a shard for each core and more, and none takes a body that is larger.
+    let twice: Weigher = Arc::new(|key, value| 2 * weigh(key, value));
+    let memories: [(&str, u64, u64, Arc<dyn Backend>); 4] = [
+        ("moka", 2 << 20, 1, Arc::new(moka().build().expect("moka"))),
+        ("moka with priorities", 2 << 20, 1, Arc::new(moka().priorities().build().expect("moka"))),
+        ("moka with a weigher", 1 << 20, 2, Arc::new(moka().max_weight(BOUND, twice).build().expect("moka"))),
+        ("quick", 8 * CHUNK, 1, Arc::new(QuickBackend::builder().max_bytes(BOUND).build().expect("quick"))),
+    ];
+    for (name, length, factor, memory) in memories {
+        let held = || memory.layout().leaves()[0].statistics().occupancy.expect("memory says what it holds");
+        let written = Cell::new(0_u64);
+        let fill = async || {
+            for _ in 0..15_000 {
+                let key = CacheKey::builder("small").part("n", written.get()).build();
+                written.set(written.get() + 1);
+                memory.set_one(&key, CacheValue::new(Bytes::from(vec![7; 1_000]))).await.expect("a write");
+                // What is read often is preferred to what is not.
+                for _ in 0..2 {
+                    memory.get_one::<Bytes>(&key).await.expect("an answer");
+                }
+            }
+            memory.sweep(usize::MAX).await.expect("a sweep");
+        };
+        fill().await;
+        let full = held();
+        let each = full.bytes / full.entries;
+        assert!(full.bytes > BOUND / 10 * 9, "{name}: {full:?}");
+        let weight = length * factor;
+        let check = async |when: &str| {
+            let now = held();
+            let listed = memory.list_keys(0, usize::MAX).await.expect("keys").keys.len() as u64;
+            let counts = memory.entry_counts().await.expect("counts");
+            let counted = counts[0].entries.clone().expect("a count");
+            assert_eq!((listed, counted), (now.entries, now.entries), "{name} {when}");
+            let all = now.entries * each + weight;
+            assert!(all <= BOUND + CHUNK && now.bytes <= BOUND, "{name} {when}: {now:?}, {all}");
+            assert!(now.evictions >= full.evictions, "{name} {when}: {now:?}");
+            now
+        };
+        for ends_whole in [false, true] {
+            let mut writer = create(&*memory).await;
+            for _ in 0..length / CHUNK {
+                writer.chunk(Bytes::from(vec![7; CHUNK as usize])).await.expect("a chunk");
+            }
+            check("when it has grown").await;
+            fill().await;
+            let churned = check("when more was written").await;
+            assert!(churned.entries * each + weight > BOUND / 10 * 8, "{name}: {churned:?}");
+            if ends_whole {
+                memory.clear().await.expect("an answer");
+            } else {
+                memory.erase().await.expect("an answer");
+            }
+            fill().await;
+            check("when all was gone").await;
+            if ends_whole {
+                let _ = writer.finish().await;
+                memory.sweep(usize::MAX).await.expect("a sweep");
+                let now = held();
+                assert!(now.bytes <= BOUND, "{name}: {now:?}");
+            } else {
+                writer.abort().await;
+            }
+            fill().await;
+            assert!(held().entries * each > BOUND / 10 * 9, "{name}: the room is free again: {:?}", held());
+        }
+    }
 }
 
 /// Memory is asked before it has more than it may: by one body, and by several together.
