@@ -40,8 +40,8 @@ impl Reservation {
     }
 
     #[inline]
-    pub(crate) fn is_any(&self) -> bool {
-        self.weight.load(Ordering::Relaxed) > 0
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
     }
 
     pub(crate) fn lock(&self) -> Reserved<'_> {

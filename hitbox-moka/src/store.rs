@@ -63,9 +63,13 @@ impl MokaStore {
         let builder = match bound.clone() {
             Bound::Bytes(_, weigher) => {
                 let reservation = reservation.clone();
+                let max = bound.max() / unit;
                 builder.weigher(move |key: &CacheKey, value: &CacheValue<Raw>| {
-                    let weight = reservation.weight_of(key).unwrap_or_else(|| weigher(key, value));
-                    u32::try_from(weight.div_ceil(unit)).unwrap_or(u32::MAX)
+                    let weight = match reservation.weight_of(key) {
+                        Some(reserved) => reserved.div_ceil(unit).min(max),
+                        None => weigher(key, value).div_ceil(unit),
+                    };
+                    u32::try_from(weight).unwrap_or(u32::MAX)
                 })
             }
             _ => builder,
@@ -174,10 +178,11 @@ impl MokaStore {
     /// written again if it has been evicted all the same.
     #[cold]
     fn keep_reservation(&self) {
-        if self.cache.get(self.reservation.key()).is_none() {
+        let key = self.reservation.key();
+        if self.cache.get(key).is_none() {
             let mut reserved = self.reservation.lock();
             let weight = reserved.get();
-            if weight > 0 {
+            if weight > 0 && !self.cache.contains_key(key) {
                 self.write_reservation(&mut reserved, weight);
             }
         }
@@ -185,8 +190,8 @@ impl MokaStore {
 
     /// Entries, without the one that stands for what is reserved.
     fn entries(&self) -> u64 {
-        let is_reserved = self.reservation.is_any() && self.cache.contains_key(self.reservation.key());
-        self.cache.entry_count().saturating_sub(is_reserved.into())
+        let has_stand_in = self.cache.contains_key(self.reservation.key());
+        self.cache.entry_count().saturating_sub(has_stand_in.into())
     }
 
     /// Counts an entry that is about to be written, unless it replaces another. Writes of one key come one after the
@@ -257,8 +262,14 @@ impl MokaStore {
         let end = value.drop_at();
         // The dead go before the living.
         self.drop_some_due();
-        if self.reservation.is_any() {
+        if self.reservation.weight() > 0 {
             self.keep_reservation();
+            // moka would evict what is reserved for an entry that does not fit beside it, if that overwrites another.
+            if size > self.bound.max().saturating_sub(self.reservation.weight()) {
+                self.take(key);
+                let message = "bodies that are being collected take all the room";
+                return Err(BackendError::new(ErrorKind::NotAdmitted, message));
+            }
         }
         if !self.insert(key, value) {
             self.expiries.forget(key);

@@ -20,6 +20,8 @@ use quick_cache::{Lifecycle, Weighter};
 pub struct QuickStore {
     cache: Cache<CacheKey, Weighed, Weights, BuildHasherDefault<KeyHasher>, Evictions>,
     bound: Bound,
+    /// The weight that a shard may have.
+    shard_capacity: u64,
     reservation: Reservation,
     clock: Arc<dyn Clock>,
     dropped: Arc<Dropped>,
@@ -140,7 +142,17 @@ impl QuickStore {
             Evictions(dropped.clone()),
         );
         let (generation, swept_to) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { cache, bound, reservation: Reservation::default(), clock, dropped, generation, swept_to }
+        let shard_capacity = cache.shard_capacity();
+        Self {
+            cache,
+            bound,
+            shard_capacity,
+            reservation: Reservation::default(),
+            clock,
+            dropped,
+            generation,
+            swept_to,
+        }
     }
 
     /// Keys of the framework's own, one in each shard.
@@ -159,7 +171,7 @@ impl QuickStore {
     /// Writes the entries that stand for what is reserved.
     fn write_reservation(&self, weight: u64) {
         let keys = self.reservation.keys.get_or_init(|| self.key_of_each_shard());
-        let in_each = weight.div_ceil(keys.len() as u64);
+        let in_each = weight.div_ceil(keys.len() as u64).min(self.shard_capacity);
         self.reservation.in_each_shard.store(in_each, Ordering::Relaxed);
         for key in keys {
             match in_each {
@@ -195,7 +207,7 @@ impl QuickStore {
     /// The weight of an entry, if it fits.
     fn weight_of(&self, key: &CacheKey, value: &CacheValue<Raw>) -> BackendResult<u64> {
         let weight = self.bound.weight(key, value);
-        let limit = self.cache.shard_capacity().min((1 << WEIGHT_BITS) - 1);
+        let limit = self.shard_capacity.min((1 << WEIGHT_BITS) - 1);
         if weight > limit { Err(BackendError::too_large("an entry", weight, limit)) } else { Ok(weight) }
     }
 
@@ -205,7 +217,7 @@ impl QuickStore {
         let weight = self.weight_of(key, &value)?;
         // What is reserved is not evicted: quick_cache would take what does not fit beside it.
         let reserved = self.reservation.in_each_shard.load(Ordering::Relaxed);
-        if weight > self.cache.shard_capacity().saturating_sub(reserved) {
+        if weight > self.shard_capacity.saturating_sub(reserved) {
             self.take(key);
             let message = "bodies that are being collected take all the room";
             return Err(BackendError::new(ErrorKind::NotAdmitted, message));
@@ -276,7 +288,7 @@ impl Store for QuickStore {
     }
 
     fn reserve(&self, weight: u64) -> BackendResult<()> {
-        let max = self.cache.shard_capacity();
+        let max = self.bound.max();
         if weight > max {
             return Err(BackendError::too_large("bodies that are being collected", weight, max));
         }

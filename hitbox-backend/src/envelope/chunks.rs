@@ -78,6 +78,11 @@ impl GrowingChunks {
         self.len - self.start + OVERHEAD * self.chunks.len() as u64
     }
 
+    /// The same when this chunk has come, too.
+    pub(crate) fn weight_with(&self, chunk: &Bytes) -> u64 {
+        self.weight() + chunk.len() as u64 + OVERHEAD
+    }
+
     pub(crate) fn push(&mut self, chunk: Bytes) {
         self.len += chunk.len() as u64;
         if chunk.len() < SHORT {

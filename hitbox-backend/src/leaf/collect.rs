@@ -103,12 +103,15 @@ impl<S: Store> Growth<S> {
         // Entries may be evicted, and their values are the user's, who may come back here when they are dropped.
         let _drops = DeferredDrops::begin();
         let mut all = self.leaf.handle.coherence().collected();
-        *all = *all - self.weight + weight;
-        self.weight = weight;
-        self.leaf.store.reserve(*all)
+        let others = *all - self.weight;
+        // What is refused counts for nobody.
+        let sum = others.saturating_add(weight);
+        self.leaf.store.reserve(sum)?;
+        (*all, self.weight) = (sum, weight);
+        Ok(())
     }
 
-    /// The store has it from here on, or it is not going to be stored.
+    /// It is about to be given to the store, or is not going to be stored.
     fn end(&mut self) {
         // Less than before is not refused.
         self.set(0).ok();
@@ -163,21 +166,24 @@ impl<S: Store> CollectingWriter<S> {
         }
     }
 
-    /// What an entry with so many bytes weighs, if the store could take it.
-    fn weigh(&self, size: u64) -> BackendResult<u64> {
-        let entry = self.entry.clone().map(|()| Raw::size(size));
+    /// What an entry weighs whose body takes so many bytes of memory, if the store could take it.
+    fn weigh(&self, bytes: u64) -> BackendResult<u64> {
+        let entry = self.entry.clone().map(|()| Raw::size(bytes));
         self.leaf.store.weigh(&self.key, &entry).map_err(|error| error.during(Operation::WriteBody))
     }
 
     /// Takes a chunk, if there is room for it. All bodies that are collected together get no more than there is for one.
     fn take(&mut self, chunk: Bytes) -> BackendResult<()> {
-        let size = self.body.readable() + chunk.len() as u64;
-        self.check_size(size)?;
-        let weight = self.weigh(size)?;
-        self.growth.set(weight).map_err(|error| error.during(Operation::WriteBody))?;
-        match &mut *self.body.lock() {
-            Collecting::Growing(growing) => growing.push(chunk),
+        let (size, bytes) = match &*self.body.lock() {
+            Collecting::Growing(growing) => (growing.len() + chunk.len() as u64, growing.weight_with(&chunk)),
             Collecting::Complete(_) | Collecting::GivenUp(_) => return Err(feed::given_up()),
+        };
+        self.check_size(size)?;
+        let weight = self.weigh(bytes)?;
+        self.growth.set(weight).map_err(|error| error.during(Operation::WriteBody))?;
+        // Nobody else pushes.
+        if let Collecting::Growing(growing) = &mut *self.body.lock() {
+            growing.push(chunk);
         }
         Ok(())
     }
@@ -190,7 +196,7 @@ impl<S: Store> CollectingWriter<S> {
 
     async fn end(self, content: Content) -> Receipt {
         let Self { leaf, key, entry, mut options, origin, growth, .. } = self;
-        // It is counted by its store from here on.
+        // Its store counts it when it has it; until then there is room for it.
         drop(growth);
         let layout = &leaf.layout;
         let condition = match origin {
@@ -221,6 +227,10 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
 
     fn written(&self) -> Option<Arc<dyn WrittenPart>> {
         Some(self.body.clone())
+    }
+
+    fn let_go(&mut self) {
+        self.give_up();
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -150,6 +150,103 @@ async fn stored_entries_yield_to_bodies_that_grow() {
     }
 }
 
+/// Bytes that a memory says that it holds, with what is reserved for bodies that grow.
+fn held(memory: &dyn Backend) -> u64 {
+    memory.layout().leaves()[0].statistics().occupancy.expect("memory says what it holds").bytes
+}
+
+async fn fed(memory: &dyn Backend, key: &str, length: usize) -> Box<dyn BodyWriter> {
+    let (key, options) = (CacheKey::new(key), WriteOptions::default());
+    let mut writer = memory.open_writer(&key, CacheValue::new(()), options).await.expect("a writer");
+    writer.chunk(Bytes::from(vec![7; length])).await.expect("a chunk");
+    writer
+}
+
+#[tokio::test]
+async fn an_overwrite_that_does_not_fit_beside_bodies_that_grow_is_not_admitted() {
+    const BOUND: u64 = 8 << 20;
+    let moka = MokaBackend::builder().max_bytes(BOUND).build().expect("moka");
+    let value = |length| CacheValue::new(Bytes::from(vec![7; length]));
+    moka.set_one(&key(), value(100)).await.expect("a write");
+    let writer = fed(&moka, "grows", 6 << 20).await;
+    let receipt = moka.set_one(&key(), value(4 << 20)).await.expect("an answer");
+    assert!(matches!(receipt.leaves()[0].outcome, LeafOutcome::NotAdmitted), "{receipt:?}");
+    assert!(moka.get_one::<Bytes>(&key()).await.expect("an answer").is_none(), "it was overwritten");
+    assert!((6 << 20..=BOUND).contains(&held(&moka)), "{}", held(&moka));
+    writer.abort().await;
+    let receipt = moka.set_one(&key(), value(4 << 20)).await.expect("an answer");
+    assert_eq!(receipt.stored(), 1, "there is room: {receipt:?}");
+}
+
+/// Each shard of quick_cache has a small part of its bound, and reserves a part of that.
+#[tokio::test]
+async fn many_bodies_may_grow_at_once() {
+    const BOUND: u64 = 8 << 20;
+    let memories: [Arc<dyn Backend>; 2] = [
+        Arc::new(MokaBackend::builder().max_bytes(BOUND).build().expect("moka")),
+        Arc::new(QuickBackend::builder().max_bytes(BOUND).build().expect("quick_cache")),
+    ];
+    for memory in memories {
+        let mut writers = Vec::new();
+        for number in 0..40 {
+            writers.push(fed(&*memory, &format!("body {number}"), 100_000).await);
+        }
+        assert!((4_000_000..=BOUND).contains(&held(&*memory)), "{}", held(&*memory));
+        for writer in writers {
+            let receipt = writer.finish().await;
+            assert!(receipt.is_ok(), "{receipt:?}");
+        }
+        assert!(held(&*memory) <= BOUND);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_has_the_room_that_it_grew_in() {
+    const BOUND: u64 = 4 << 20;
+    let moka = MokaBackend::builder().max_bytes(BOUND).build().expect("moka");
+    for number in 0_u64..8_000 {
+        let key = CacheKey::builder("small").part("n", number).build();
+        moka.set_one(&key, CacheValue::new(Bytes::from(vec![7; 1_000]))).await.expect("a write");
+        for _ in 0..3 {
+            moka.get_one::<Bytes>(&key).await.expect("an answer");
+        }
+    }
+    let (first, second) = (fed(&moka, "first", 1_000_000).await, fed(&moka, "second", 1_000_000).await);
+    for (writer, name) in [(first, "first"), (second, "second")] {
+        assert!(writer.finish().await.is_ok());
+        moka.sweep(usize::MAX).await.expect("a sweep");
+        assert!(moka.open_body(&CacheKey::new(name)).await.expect("an answer").is_some(), "{name}");
+    }
+    assert!(held(&moka) <= BOUND);
+}
+
+#[tokio::test]
+async fn what_is_not_going_to_be_stored_takes_no_room() {
+    const BOUND: u64 = 8 << 20;
+    let memory = || MokaBackend::builder().max_bytes(BOUND).build().expect("moka");
+    let pool = OffloadPool::new();
+    let expressions: [Arc<dyn Backend>; 2] = [
+        Arc::new(memory().admission(AdmissionRule::UpTo(1 << 20))),
+        Arc::new(memory().compose(memory(), pool.shared()).admission(AdmissionRule::UpTo(1 << 20))),
+    ];
+    for memory in expressions {
+        let mut writer = fed(&*memory, "large", 1 << 20).await;
+        assert!(held(&*memory) >= 1 << 20);
+        writer.chunk(Bytes::from_static(b"more")).await.expect("a chunk");
+        assert_eq!(held(&*memory), 0);
+        assert_eq!(writer.finish().await.stored(), 0);
+    }
+    // Chunks take more than their bytes.
+    let memory = memory();
+    let mut writer = fed(&memory, "many chunks", 1).await;
+    for _ in 0..500 {
+        writer.chunk(Bytes::from(vec![7; 4096])).await.expect("a chunk");
+    }
+    let (growing, receipt) = (held(&memory), writer.finish().await);
+    let stored = held(&memory);
+    assert!(receipt.is_ok() && stored > 500 * 4096 && growing >= stored, "{growing}, {stored}, {receipt:?}");
+}
+
 /// Memory is asked before it has more than it may: by one body, and by several together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_refuses_bodies_that_outgrow_it() {
