@@ -26,6 +26,9 @@ struct Arguments {
     /// Rounds of each measurement; its result is the median
     #[arg(long, default_value_t = 9)]
     rounds: usize,
+    /// Measures only what has this in its name
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 #[derive(Subcommand)]
@@ -57,7 +60,7 @@ fn main() -> ExitCode {
         Some(Command::Serve { storage, address, origin, folder }) => {
             serve::run(storage, &address, &origin, &folder)
         }
-        None => load::compare(arguments.rounds),
+        None => load::compare(arguments.rounds, &arguments.only),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
