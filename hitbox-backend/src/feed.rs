@@ -182,15 +182,6 @@ impl BodyFeed {
         self.fail(took_nothing(self.patience));
     }
 
-    /// Nothing of the body is going to be stored. One that takes a chunk just now lets go when it ends.
-    pub fn let_go(&mut self) {
-        self.queue = VecDeque::new();
-        if let Feed::Idle(writer) = &mut self.feed {
-            self.behind = 0;
-            writer.let_go();
-        }
-    }
-
     fn fail(&mut self, error: BackendError) {
         self.feed = Feed::Failed(error);
         self.has_changed = true;

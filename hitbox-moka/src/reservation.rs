@@ -7,25 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hitbox_backend::core::CacheKey;
+use hitbox_backend::store::memory;
 
 #[derive(Debug)]
 pub(crate) struct Reservation {
     key: CacheKey,
     /// What the entry weighs when it is written next.
-    weight: AtomicU64,
-    changes: Mutex<()>,
-}
-
-/// What is reserved, while nobody else changes it.
-pub(crate) struct Reserved<'a> {
-    weight: &'a AtomicU64,
-    _changes: MutexGuard<'a, ()>,
+    entry_weight: AtomicU64,
+    /// What is reserved, for those who only look.
+    reserved: AtomicU64,
+    changes: Mutex<memory::Reservation>,
 }
 
 impl Default for Reservation {
     fn default() -> Self {
         let key = CacheKey::builder("reservation").reserved().build();
-        Self { key, weight: AtomicU64::new(0), changes: Mutex::default() }
+        Self { key, entry_weight: AtomicU64::new(0), reserved: AtomicU64::new(0), changes: Mutex::default() }
     }
 }
 
@@ -36,26 +33,26 @@ impl Reservation {
 
     /// What the entry of this key weighs if it stands for what is reserved.
     pub(crate) fn weight_of(&self, key: &CacheKey) -> Option<u64> {
-        (key.is_reserved() && *key == self.key).then(|| self.weight.load(Ordering::Relaxed))
+        (key.is_reserved() && *key == self.key).then(|| self.entry_weight.load(Ordering::Relaxed))
     }
 
     #[inline]
-    pub(crate) fn weight(&self) -> u64 {
-        self.weight.load(Ordering::Relaxed)
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn lock(&self) -> Reserved<'_> {
-        let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        Reserved { weight: &self.weight, _changes }
-    }
-}
-
-impl Reserved<'_> {
-    pub(crate) fn get(&self) -> u64 {
-        self.weight.load(Ordering::Relaxed)
+    /// Nobody else changes it meanwhile.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, memory::Reservation> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set(&mut self, weight: u64) {
-        self.weight.store(weight, Ordering::Relaxed);
+    /// The entry is about to be written with this weight. Only for who has the lock.
+    pub(crate) fn set_entry_weight(&self, weight: u64) -> u64 {
+        self.entry_weight.swap(weight, Ordering::Relaxed)
+    }
+
+    /// So much is reserved now. Only for who has the lock.
+    pub(crate) fn set_reserved(&self, weight: u64) {
+        self.reserved.store(weight, Ordering::Relaxed);
     }
 }

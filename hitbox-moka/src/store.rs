@@ -16,7 +16,7 @@ use moka::sync::Cache;
 use std::sync::Arc;
 
 use crate::priority::{Classes, Queues, Search};
-use crate::reservation::{Reservation, Reserved};
+use crate::reservation::Reservation;
 
 /// What a write may do for entries that are over.
 const DROPS_PER_WRITE: usize = 64;
@@ -148,25 +148,26 @@ impl MokaStore {
         }
     }
 
-    /// Writes the entry that stands for what is reserved, with the weight that it is to have.
-    fn write_reservation(&self, reserved: &mut Reserved<'_>, weight: u64) {
-        let key = self.reservation.key();
+    /// Writes the entry that stands for what is reserved, with the weight that it is to have. Only for who has the lock of the
+    /// reservation.
+    fn write_reservation(&self, weight: u64) {
+        let (reservation, key) = (&*self.reservation, self.reservation.key());
         let stand_in = || CacheValue::new(Raw::live(()));
         // Held until moka has settled: who makes room sees what moka weighs.
         let mut queues = self.classes.as_ref().map(Classes::lock);
         self.cache.run_pending_tasks();
         if weight > 0 && !self.cache.contains_key(key) {
             // What weighs nothing comes in, however full it is.
-            reserved.set(0);
+            reservation.set_entry_weight(0);
             self.cache.insert(key.clone(), stand_in());
             self.cache.run_pending_tasks();
         }
+        let before = reservation.set_entry_weight(weight);
         if let (Some(classes), Some(queues)) = (&self.classes, &mut queues) {
-            let more = weight.saturating_sub(reserved.get()).div_ceil(self.unit);
+            let more = weight.saturating_sub(before).div_ceil(self.unit);
             let left = (self.bound.max() / self.unit).saturating_sub(more);
             self.make_room(&mut classes.search(Priority::High), queues, key, left);
         }
-        reserved.set(weight);
         match weight {
             0 => self.cache.invalidate(key),
             _ => self.cache.insert(key.clone(), stand_in()),
@@ -180,10 +181,9 @@ impl MokaStore {
     fn keep_reservation(&self) {
         let key = self.reservation.key();
         if self.cache.get(key).is_none() {
-            let mut reserved = self.reservation.lock();
-            let weight = reserved.get();
-            if weight > 0 && !self.cache.contains_key(key) {
-                self.write_reservation(&mut reserved, weight);
+            let reservation = self.reservation.lock();
+            if reservation.reserved() > 0 && !self.cache.contains_key(key) {
+                self.write_reservation(reservation.reserved());
             }
         }
     }
@@ -262,10 +262,11 @@ impl MokaStore {
         let end = value.drop_at();
         // The dead go before the living.
         self.drop_some_due();
-        if self.reservation.weight() > 0 {
+        let reserved = self.reservation.reserved();
+        if reserved > 0 {
             self.keep_reservation();
             // moka would evict what is reserved for an entry that does not fit beside it, if that overwrites another.
-            if size > self.bound.max().saturating_sub(self.reservation.weight()) {
+            if size > self.bound.max().saturating_sub(reserved) {
                 self.take(key);
                 let message = "bodies that are being collected take all the room";
                 return Err(BackendError::new(ErrorKind::NotAdmitted, message));
@@ -359,10 +360,10 @@ impl Store for MokaStore {
             return Err(BackendError::too_large("bodies that are being collected", weight, max));
         }
         let _drops = DeferredDrops::begin();
-        let mut reserved = self.reservation.lock();
-        let (before, now) = (reserved.get(), self.bound.reservation(weight, reserved.get()));
-        if now != before {
-            self.write_reservation(&mut reserved, now);
+        let mut reservation = self.reservation.lock();
+        if reservation.change(&self.bound, weight) {
+            self.reservation.set_reserved(reservation.reserved());
+            self.write_reservation(reservation.reserved());
         }
         Ok(())
     }

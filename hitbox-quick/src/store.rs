@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use hitbox_backend::core::{
     BackendError, BackendResult, CacheKey, CacheValue, Clock, ErrorKind, KeyHasher, Timestamp,
 };
-use hitbox_backend::store::memory::{Bound, DeferredDrops, Expiries, page_of};
+use hitbox_backend::store::memory::{self, Bound, DeferredDrops, Expiries, page_of};
 use hitbox_backend::store::{Capabilities, DeleteStatus, Occupancy, Page, Peek, Raw, Store, Sweep};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
@@ -22,7 +22,7 @@ pub struct QuickStore {
     bound: Bound,
     /// The weight that a shard may have.
     shard_capacity: u64,
-    reservation: Reservation,
+    reserved: Reserved,
     clock: Arc<dyn Clock>,
     dropped: Arc<Dropped>,
     /// Raised when all entries that are there are invalidated.
@@ -34,11 +34,10 @@ pub struct QuickStore {
 /// Room that is reserved for bodies that are being collected. quick_cache forgets what it knows of evicted keys when its bound
 /// is changed. So a pinned entry in each shard stands for what is reserved, and is written again with each change.
 #[derive(Default)]
-struct Reservation {
+struct Reserved {
     /// A key of the framework's own for each shard.
     keys: OnceLock<Box<[CacheKey]>>,
-    /// What is reserved, in all shards.
-    weight: Mutex<u64>,
+    in_all: Mutex<memory::Reservation>,
     /// What is reserved in each shard.
     in_each_shard: AtomicU64,
 }
@@ -147,7 +146,7 @@ impl QuickStore {
             cache,
             bound,
             shard_capacity,
-            reservation: Reservation::default(),
+            reserved: Reserved::default(),
             clock,
             dropped,
             generation,
@@ -170,9 +169,9 @@ impl QuickStore {
 
     /// Writes the entries that stand for what is reserved.
     fn write_reservation(&self, weight: u64) {
-        let keys = self.reservation.keys.get_or_init(|| self.key_of_each_shard());
+        let keys = self.reserved.keys.get_or_init(|| self.key_of_each_shard());
         let in_each = weight.div_ceil(keys.len() as u64).min(self.shard_capacity);
-        self.reservation.in_each_shard.store(in_each, Ordering::Relaxed);
+        self.reserved.in_each_shard.store(in_each, Ordering::Relaxed);
         for key in keys {
             match in_each {
                 0 => drop(self.cache.remove(key)),
@@ -183,7 +182,7 @@ impl QuickStore {
 
     /// Entries, without those that stand for what is reserved.
     fn entries(&self) -> u64 {
-        let keys = self.reservation.keys.get().map_or(&[][..], |keys| keys);
+        let keys = self.reserved.keys.get().map_or(&[][..], |keys| keys);
         let reserved = keys.iter().filter(|key| self.cache.contains_key(*key)).count();
         self.cache.len().saturating_sub(reserved) as u64
     }
@@ -216,7 +215,7 @@ impl QuickStore {
         let _drops = DeferredDrops::begin();
         let weight = self.weight_of(key, &value)?;
         // What is reserved is not evicted: quick_cache would take what does not fit beside it.
-        let reserved = self.reservation.in_each_shard.load(Ordering::Relaxed);
+        let reserved = self.reserved.in_each_shard.load(Ordering::Relaxed);
         if weight > self.shard_capacity.saturating_sub(reserved) {
             self.take(key);
             let message = "bodies that are being collected take all the room";
@@ -293,11 +292,9 @@ impl Store for QuickStore {
             return Err(BackendError::too_large("bodies that are being collected", weight, max));
         }
         let _drops = DeferredDrops::begin();
-        let mut reserved = self.reservation.weight.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.bound.reservation(weight, *reserved);
-        if now != *reserved {
-            *reserved = now;
-            self.write_reservation(now);
+        let mut reservation = self.reserved.in_all.lock().unwrap_or_else(PoisonError::into_inner);
+        if reservation.change(&self.bound, weight) {
+            self.write_reservation(reservation.reserved());
         }
         Ok(())
     }
@@ -321,10 +318,10 @@ impl Store for QuickStore {
     async fn erase(&self) -> BackendResult<()> {
         let _drops = DeferredDrops::begin();
         self.dropped.expiries.clear();
-        let reserved = self.reservation.weight.lock().unwrap_or_else(PoisonError::into_inner);
+        let reservation = self.reserved.in_all.lock().unwrap_or_else(PoisonError::into_inner);
         self.cache.clear();
-        if *reserved > 0 {
-            self.write_reservation(*reserved);
+        if reservation.reserved() > 0 {
+            self.write_reservation(reservation.reserved());
         }
         Ok(())
     }

@@ -121,14 +121,14 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
 
     /// A call that has waited for so long is answered with an older copy, if there is one. The load goes on; a call that
     /// performs it by itself goes on with it until the hard timeout. A layer that
-    /// has not answered by then is not waited for: the load begins beside it. Default: it waits.
+    /// has not answered by then is not waited for: the load begins beside it. Default: no limit.
     pub fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.settings.soft_timeout = Some(timeout);
         self
     }
 
     /// A call that has waited for so long gets an error, unless something has been loaded by then. A layer that has not
-    /// answered in half of the time is not waited for: the load begins beside it. Default: it waits.
+    /// answered in half of the time is not waited for: the load begins beside it. Default: no limit.
     pub fn hard_timeout(mut self, timeout: Duration) -> Self {
         self.settings.hard_timeout = Some(timeout);
         self
@@ -165,7 +165,7 @@ impl<V: Cacheable, B: Backend> CacheBuilder<V, B> {
         self
     }
 
-    /// Is told of every event while it happens. It must not block. Default: nobody is.
+    /// Is told of every event while it happens. It must not block. Default: none.
     pub fn on_event(mut self, hook: impl Fn(&CacheEvent<'_>) + Send + Sync + 'static) -> Self {
         self.hook = Some(Arc::new(hook));
         self

@@ -19,6 +19,7 @@ use super::{Layer, Pair, Requirement, WriteAttempts, receipts};
 use crate::backend::Backend;
 use crate::coherence::WriteTicket;
 use crate::completion::{Batch, Completion};
+use crate::envelope::DeferredDrops;
 use crate::feed::{self, BodyFeed, PATIENCE, QUEUE};
 use crate::operation::{BodyOrigin, Write, WriteOptions};
 use crate::receipt::{LeafOutcome, Receipt};
@@ -44,6 +45,8 @@ struct WrittenParts(Mutex<Vec<Arc<dyn WrittenPart>>>);
 impl WrittenParts {
     /// Those that are of use: one that grows no more is of none when another has all of it.
     fn parts(&self) -> Vec<Arc<dyn WrittenPart>> {
+        // A part that goes gives its room back, and its store may drop what it has evicted.
+        let _drops = DeferredDrops::begin();
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let [first, second] = &parts[..] {
             let is_covered = |one: &Arc<dyn WrittenPart>, other: &Arc<dyn WrittenPart>| {
@@ -246,10 +249,6 @@ impl BodyWriter for Tee {
         let parts: Vec<_> =
             Layer::BOTH.into_iter().filter_map(|layer| self.layers[layer].written()).collect();
         (!parts.is_empty()).then(|| Arc::new(WrittenParts(Mutex::new(parts))) as Arc<dyn WrittenPart>)
-    }
-
-    fn let_go(&mut self) {
-        Layer::BOTH.into_iter().for_each(|layer| self.layers[layer].let_go());
     }
 
     async fn finish(mut self: Box<Self>) -> Receipt {

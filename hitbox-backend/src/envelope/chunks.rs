@@ -80,7 +80,8 @@ impl GrowingChunks {
 
     /// The same when this chunk has come, too.
     pub(crate) fn weight_with(&self, chunk: &Bytes) -> u64 {
-        self.weight() + chunk.len() as u64 + OVERHEAD
+        let ends_short = !self.short.is_empty() && chunk.len() >= SHORT;
+        self.weight() + chunk.len() as u64 + OVERHEAD * (1 + u64::from(ends_short))
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {

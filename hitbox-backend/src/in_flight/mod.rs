@@ -17,7 +17,7 @@ use hitbox_core::{BackendError, BackendLabel, CacheKey, CacheValue, Clock, KeyHa
 use tokio::sync::Notify;
 
 use crate::coherence::LoadPermit;
-use crate::envelope::GrowingChunks;
+use crate::envelope::{DeferredDrops, GrowingChunks};
 use crate::feed::{self, PATIENCE};
 use crate::layout::Layout;
 use crate::store::WrittenPart;
@@ -173,6 +173,8 @@ impl Followed {
 
     /// Changes it, and tells all who wait for a change.
     fn change(&self, change: impl FnOnce(&mut Progress)) {
+        // What a layer has of it may be let go of, and with it entries of others.
+        let _drops = DeferredDrops::begin();
         {
             let mut progress = self.lock();
             change(&mut progress);

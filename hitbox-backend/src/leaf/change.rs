@@ -131,6 +131,9 @@ impl<S: Store> Leaf<S> {
         } else {
             self.store.write(key, value).await
         };
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotAdmitted) {
+            return self.not_admitted();
+        }
         // The value is the one that was there. If an earlier write has not reached it, it stays out of date.
         match (result, event) {
             (result, Some(event)) => handle.written(event, bytes, result),

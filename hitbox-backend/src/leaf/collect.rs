@@ -23,12 +23,14 @@ pub(super) struct CollectingWriter<S: Store> {
     entry: CacheValue<()>,
     options: WriteOptions,
     origin: BodyOrigin,
-    body: Arc<Collected>,
-    growth: Growth<S>,
+    body: Arc<Collected<S>>,
 }
 
 /// What has been collected of a body.
-struct Collected(Mutex<Collecting>);
+struct Collected<S: Store> {
+    content: Mutex<Collecting>,
+    growth: Mutex<Growth<S>>,
+}
 
 enum Collecting {
     Growing(GrowingChunks),
@@ -37,9 +39,13 @@ enum Collecting {
     GivenUp(Chunks),
 }
 
-impl Collected {
+impl<S: Store> Collected<S> {
     fn lock(&self) -> MutexGuard<'_, Collecting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn growth(&self) -> MutexGuard<'_, Growth<S>> {
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends it for all who read it.
@@ -65,7 +71,7 @@ impl Collected {
 }
 
 #[async_trait]
-impl WrittenPart for Collected {
+impl<S: Store> WrittenPart for Collected<S> {
     fn readable(&self) -> u64 {
         match &*self.lock() {
             Collecting::Growing(growing) => growing.len(),
@@ -88,7 +94,8 @@ impl WrittenPart for Collected {
     }
 }
 
-/// What a body weighs in the sum of all that are being collected for its store.
+/// What a body weighs in the sum of all that are being collected for its store. It counts as long as somebody holds what has come,
+/// until its store has it.
 struct Growth<S: Store> {
     leaf: Leaf<S>,
     weight: u64,
@@ -111,7 +118,6 @@ impl<S: Store> Growth<S> {
         Ok(())
     }
 
-    /// It is about to be given to the store, or is not going to be stored.
     fn end(&mut self) {
         // Less than before is not refused.
         self.set(0).ok();
@@ -136,9 +142,10 @@ impl<S: Store> CollectingWriter<S> {
         mut options: WriteOptions,
     ) -> BackendResult<Box<dyn BodyWriter>> {
         let origin = stream::claim(&leaf.layout, key, &mut options);
-        let body = Arc::new(Collected(Mutex::new(Collecting::Growing(GrowingChunks::default()))));
-        let growth = Growth { leaf: leaf.clone(), weight: 0 };
-        let writer = Self { leaf, key: key.clone(), entry, options, origin, body, growth };
+        let growth = Mutex::new(Growth { leaf: leaf.clone(), weight: 0 });
+        let content = Mutex::new(Collecting::Growing(GrowingChunks::default()));
+        let body = Arc::new(Collected { content, growth });
+        let writer = Self { leaf, key: key.clone(), entry, options, origin, body };
         if let Some(len) = writer.refilled_len() {
             writer.check_size(len)?;
             writer.weigh(len)?;
@@ -173,14 +180,14 @@ impl<S: Store> CollectingWriter<S> {
     }
 
     /// Takes a chunk, if there is room for it. All bodies that are collected together get no more than there is for one.
-    fn take(&mut self, chunk: Bytes) -> BackendResult<()> {
+    fn take(&self, chunk: Bytes) -> BackendResult<()> {
         let (size, bytes) = match &*self.body.lock() {
             Collecting::Growing(growing) => (growing.len() + chunk.len() as u64, growing.weight_with(&chunk)),
             Collecting::Complete(_) | Collecting::GivenUp(_) => return Err(feed::given_up()),
         };
         self.check_size(size)?;
         let weight = self.weigh(bytes)?;
-        self.growth.set(weight).map_err(|error| error.during(Operation::WriteBody))?;
+        self.body.growth().set(weight).map_err(|error| error.during(Operation::WriteBody))?;
         // Nobody else pushes.
         if let Collecting::Growing(growing) = &mut *self.body.lock() {
             growing.push(chunk);
@@ -188,16 +195,8 @@ impl<S: Store> CollectingWriter<S> {
         Ok(())
     }
 
-    /// It is not stored. Who follows it may still hold what has come; the store gets its room back.
-    fn give_up(&mut self) {
-        self.body.give_up();
-        self.growth.end();
-    }
-
     async fn end(self, content: Content) -> Receipt {
-        let Self { leaf, key, entry, mut options, origin, growth, .. } = self;
-        // Its store counts it when it has it; until then there is room for it.
-        drop(growth);
+        let Self { leaf, key, entry, mut options, origin, .. } = self;
         let layout = &leaf.layout;
         let condition = match origin {
             BodyOrigin::Refill(refill) => Condition::Refill(refill.permit.clone()),
@@ -220,7 +219,7 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         let taken = self.take(chunk);
         if taken.is_err() {
-            self.give_up();
+            self.body.give_up();
         }
         taken
     }
@@ -229,25 +228,23 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
         Some(self.body.clone())
     }
 
-    fn let_go(&mut self) {
-        self.give_up();
-    }
-
     async fn finish(self: Box<Self>) -> Receipt {
         let Some(body) = self.body.complete() else {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
+        // The store is about to count it.
+        self.body.growth().end();
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
         let (generation, size) = (self.origin.generation(), stream::size_of(body.len(), &self.entry));
         self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await.of_size(Some(size))
     }
 
-    async fn abort(mut self: Box<Self>) {
-        self.give_up();
+    async fn abort(self: Box<Self>) {
+        self.body.give_up();
     }
 
-    async fn leave_out(mut self: Box<Self>) -> Receipt {
-        self.give_up();
+    async fn leave_out(self: Box<Self>) -> Receipt {
+        self.body.give_up();
         self.end(Content::NotAdmitted { version: None }).await
     }
 }
