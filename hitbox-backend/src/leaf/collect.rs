@@ -44,8 +44,12 @@ impl<S: Store> Collected<S> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn growth(&self) -> MutexGuard<'_, Growth<S>> {
-        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It weighs so much now.
+    fn weighs(&self, weight: u64) -> BackendResult<()> {
+        // Entries may be evicted, and their values are the user's, who may come back here when they are dropped.
+        let _drops = DeferredDrops::begin();
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        growth.set(weight)
     }
 
     /// Ends it for all who read it.
@@ -107,7 +111,6 @@ impl<S: Store> Growth<S> {
         if weight == self.weight {
             return Ok(());
         }
-        // Entries may be evicted, and their values are the user's, who may come back here when they are dropped.
         let _drops = DeferredDrops::begin();
         let mut all = self.leaf.handle.coherence().collected();
         let others = *all - self.weight;
@@ -117,16 +120,12 @@ impl<S: Store> Growth<S> {
         (*all, self.weight) = (sum, weight);
         Ok(())
     }
-
-    fn end(&mut self) {
-        // Less than before is not refused.
-        self.set(0).ok();
-    }
 }
 
 impl<S: Store> Drop for Growth<S> {
     fn drop(&mut self) {
-        self.end();
+        // Less than before is not refused.
+        self.set(0).ok();
     }
 }
 
@@ -187,7 +186,7 @@ impl<S: Store> CollectingWriter<S> {
         };
         self.check_size(size)?;
         let weight = self.weigh(bytes)?;
-        self.body.growth().set(weight).map_err(|error| error.during(Operation::WriteBody))?;
+        self.body.weighs(weight).map_err(|error| error.during(Operation::WriteBody))?;
         // Nobody else pushes.
         if let Collecting::Growing(growing) = &mut *self.body.lock() {
             growing.push(chunk);
@@ -232,8 +231,8 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
         let Some(body) = self.body.complete() else {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
-        // The store is about to count it.
-        self.body.growth().end();
+        // The store is about to count it. Less than before is not refused.
+        self.body.weighs(0).ok();
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
         let (generation, size) = (self.origin.generation(), stream::size_of(body.len(), &self.entry));
         self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await.of_size(Some(size))
