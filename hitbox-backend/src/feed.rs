@@ -182,6 +182,30 @@ impl BodyFeed {
         self.fail(took_nothing(self.patience));
     }
 
+    /// Nothing of the body is going to be stored. What it takes, or is opened for, just now it still holds.
+    pub fn let_go(&mut self) {
+        self.queue = VecDeque::new();
+        if let Feed::Idle(writer) = &mut self.feed {
+            self.behind = 0;
+            let let_go = || {
+                writer.let_go();
+                Ok(())
+            };
+            if let Err(error) = unpanicked(ErrorKind::Io, LAYER, let_go) {
+                self.fail(error);
+            }
+        }
+        self.hold_nothing_that_ended();
+    }
+
+    /// What has been written and grows no more is held by those alone who read it.
+    fn hold_nothing_that_ended(&mut self) {
+        if self.written.opened().is_some_and(|part| part.has_ended()) {
+            self.written =
+                Arc::new(FedPart { part: OnceLock::from(None), has_failed: AtomicBool::new(true) });
+        }
+    }
+
     fn fail(&mut self, error: BackendError) {
         self.feed = Feed::Failed(error);
         self.has_changed = true;
@@ -222,6 +246,7 @@ impl BodyFeed {
                     Poll::Ready(Ok((writer, Ok(())))) => {
                         (self.behind, self.taken) = (self.behind - *len, self.taken + *len as u64);
                         (self.feed, self.has_changed) = (Feed::Idle(writer), true);
+                        self.hold_nothing_that_ended();
                     }
                     Poll::Ready(Ok((_, Err(error))) | Err(error)) => self.fail(error),
                 },

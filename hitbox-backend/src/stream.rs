@@ -42,6 +42,10 @@ pub trait BodyWriter: Send {
     /// first chunk.
     fn written(&self) -> Option<Arc<dyn WrittenPart>>;
 
+    /// Holds no more of a body that is not going to be stored than those need who read it. It takes no more chunks from here on, and
+    /// ends with [`leave_out`](Self::leave_out) or [`abort`](Self::abort).
+    fn let_go(&mut self);
+
     /// Ends the body and makes the entry visible, unless its key was written or something that it carries was
     /// invalidated since the writer was opened. The receipt has a line per leaf.
     async fn finish(self: Box<Self>) -> Receipt;
@@ -205,6 +209,10 @@ impl BodyWriter for LeftOut {
 
     fn written(&self) -> Option<Arc<dyn WrittenPart>> {
         None
+    }
+
+    fn let_go(&mut self) {
+        self.0.let_go();
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -51,6 +51,8 @@ impl BodyWriter for Writer {
         Some(self.part.clone())
     }
 
+    fn let_go(&mut self) {}
+
     async fn finish(self: Box<Self>) -> Receipt {
         Receipt::default()
     }
@@ -156,6 +158,8 @@ impl BodyWriter for Panics {
     fn written(&self) -> Option<Arc<dyn WrittenPart>> {
         None
     }
+
+    fn let_go(&mut self) {}
 
     async fn finish(self: Box<Self>) -> Receipt {
         Receipt::default()

@@ -278,6 +278,10 @@ impl MokaStore {
             return Err(BackendError::new(ErrorKind::NotAdmitted, message));
         }
         self.settle(size);
+        if self.reservation.reserved() > reserved {
+            // It was reserved meanwhile.
+            self.keep_reservation();
+        }
         self.expiries.schedule(key, end);
         if end.is_some() {
             // Ends of entries that moka has put out do not pile up.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -264,7 +265,8 @@ impl Storage for BackendStorage {
         if let Some(body) = self.backend.follow_body(&key) {
             return Ok(self.found(&key, BodyHit::on_its_way(body)));
         }
-        let opening = Box::pin(open_reader(&*self.backend, &key, &ReadOptions::NORMAL));
+        let options = ReadOptions::NORMAL;
+        let opening = pin!(open_reader(&*self.backend, &key, &options));
         match self.soon(opening).await {
             Ok(Some(reader)) => Ok(self.found(&key, BodyHit::stored(reader.into()))),
             Ok(None) => Ok(None),

@@ -214,13 +214,7 @@ impl QuickStore {
         // Others may be put out for it.
         let _drops = DeferredDrops::begin();
         let weight = self.weight_of(key, &value)?;
-        // What is reserved is not evicted: quick_cache would take what does not fit beside it.
-        let reserved = self.reserved.in_each_shard.load(Ordering::Relaxed);
-        if weight > self.shard_capacity.saturating_sub(reserved) {
-            self.take(key);
-            let message = "bodies that are being collected take all the room";
-            return Err(BackendError::new(ErrorKind::NotAdmitted, message));
-        }
+        self.check_room(key, weight)?;
         let end = value.drop_at();
         // The dead go before the living.
         if self.dropped.expiries.is_any() && self.clock.is_real() {
@@ -232,7 +226,19 @@ impl QuickStore {
         let generation = self.generation.load(Ordering::Relaxed);
         self.cache.insert(key.clone(), Weighed::new(value, weight, generation));
         self.dropped.expiries.schedule(key, end);
-        Ok(())
+        // More may have been reserved meanwhile.
+        self.check_room(key, weight)
+    }
+
+    /// Whether an entry fits beside what is reserved. That is not evicted: quick_cache would take both.
+    fn check_room(&self, key: &CacheKey, weight: u64) -> BackendResult<()> {
+        let reserved = self.reserved.in_each_shard.load(Ordering::Relaxed);
+        if weight <= self.shard_capacity.saturating_sub(reserved) {
+            return Ok(());
+        }
+        self.take(key);
+        let message = "bodies that are being collected take all the room";
+        Err(BackendError::new(ErrorKind::NotAdmitted, message))
     }
 
     fn take(&self, key: &CacheKey) -> DeleteStatus {

@@ -331,6 +331,10 @@ impl BodyWriter for FaultyWriter {
         self.writer.written()
     }
 
+    fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         let Self { writer, inner, gate } = *self;
         gate.pass(Operation::Write, writer.finish(), |kind| receipt(&*inner, kind)).await

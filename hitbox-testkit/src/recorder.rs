@@ -165,6 +165,10 @@ impl BodyWriter for RecordedWriter {
         self.writer.written()
     }
 
+    fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         self.recording.push(Call::Write(self.key));
         self.writer.finish().await

@@ -111,6 +111,10 @@ impl BodyWriter for TroubledWriter {
         self.writer.written()
     }
 
+    fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         if let Trouble::Commits(gate) = &self.trouble {
             // A gate that was closed lets all through.

@@ -273,6 +273,10 @@ impl<V: Cacheable, B: Backend + ?Sized> BodyWriter for RecordedWriter<V, B> {
         self.writer.written()
     }
 
+    fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         let Self { shared, key, permit, writer } = *self;
         // The layers are given the same ticket.

@@ -251,6 +251,10 @@ impl BodyWriter for Tee {
         (!parts.is_empty()).then(|| Arc::new(WrittenParts(Mutex::new(parts))) as Arc<dyn WrittenPart>)
     }
 
+    fn let_go(&mut self) {
+        Layer::BOTH.into_iter().for_each(|layer| self.layers[layer].let_go());
+    }
+
     async fn finish(mut self: Box<Self>) -> Receipt {
         let fed = self.feed(0).await;
         let paths = || self.composition.layout.paths();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hitbox_core::{BackendError, BackendLabel, BackendResult, CacheValue, ErrorKind, Freshness, Operation};
 
 use super::{Followed, HELD, Leader, State};
+use crate::envelope::DeferredDrops;
 use crate::feed;
 use crate::store::WrittenPart;
 use crate::stream::{self, BodyReader};
@@ -95,6 +96,8 @@ impl Follower {
     }
 
     fn next(&self) -> BackendResult<Next> {
+        // What a layer has of it may be let go of here, and with it entries of others.
+        let _drops = DeferredDrops::begin();
         let progress = self.followed.lock();
         let (len, at) = (progress.held.len(), self.at.start);
         if let State::Complete { .. } = progress.state {

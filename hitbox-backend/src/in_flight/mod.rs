@@ -44,6 +44,8 @@ impl Layout {
     /// Follows the last body that was begun under a key, of those since whose beginning the key was not written, and nothing that they
     /// carry was invalidated. One whose beginning is neither held any more nor in a layer is left out.
     pub(crate) fn follow(&self, key: &CacheKey) -> Option<Follower> {
+        // What a layer has of a body may be let go of here, and with it entries of others.
+        let _drops = DeferredDrops::begin();
         let bodies = self.in_flight().lock().get(key)?.clone();
         let is_current = |followed: &Arc<Followed>| {
             let scopes = followed.entry.details().map_or(&[][..], |details| &details.scopes);
@@ -116,6 +118,11 @@ impl Progress {
         !is_aborted && (self.held.start() <= self.readable() || self.is_being_written())
     }
 
+    /// Whether layers have no more than a beginning after which something is missing: nobody comes past it.
+    fn has_a_gap(&self) -> bool {
+        !self.is_being_written() && self.readable() < self.held.start()
+    }
+
     /// Whether nothing changes any more.
     const fn is_settled(&self) -> bool {
         matches!(self.state, State::Complete { is_settled: true } | State::Aborted(_))
@@ -179,6 +186,9 @@ impl Followed {
             let mut progress = self.lock();
             change(&mut progress);
             progress.trim();
+            if progress.has_a_gap() {
+                progress.written = None;
+            }
         }
         self.changed.notify_waiters();
     }

@@ -52,6 +52,13 @@ impl<S: Store> Collected<S> {
         growth.set(weight)
     }
 
+    /// The store is about to count it.
+    fn counts_no_more(&self) {
+        let _drops = DeferredDrops::begin();
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        growth.end();
+    }
+
     /// Ends it for all who read it.
     fn end(&self, end: fn(Chunks) -> Collecting) {
         let mut collecting = self.lock();
@@ -101,31 +108,40 @@ impl<S: Store> WrittenPart for Collected<S> {
 /// What a body weighs in the sum of all that are being collected for its store. It counts as long as somebody holds what has come,
 /// until its store has it.
 struct Growth<S: Store> {
-    leaf: Leaf<S>,
+    /// Taken when it has ended: who still reads the body needs no store.
+    leaf: Option<Leaf<S>>,
     weight: u64,
 }
 
 impl<S: Store> Growth<S> {
     /// It weighs so much now.
     fn set(&mut self, weight: u64) -> BackendResult<()> {
-        if weight == self.weight {
-            return Ok(());
-        }
+        let Some(leaf) = self.leaf.as_ref().filter(|_| weight != self.weight) else { return Ok(()) };
         let _drops = DeferredDrops::begin();
-        let mut all = self.leaf.handle.coherence().collected();
-        let others = *all - self.weight;
+        let mut all = leaf.handle.coherence().collected();
+        let sum = (*all - self.weight).saturating_add(weight);
+        if weight < self.weight {
+            // It is true, whatever the store makes of it.
+            (*all, self.weight) = (sum, weight);
+            return leaf.store.reserve(sum);
+        }
         // What is refused counts for nobody.
-        let sum = others.saturating_add(weight);
-        self.leaf.store.reserve(sum)?;
+        leaf.store.reserve(sum)?;
         (*all, self.weight) = (sum, weight);
         Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Err(error) = self.set(0) {
+            tracing::debug!(%error, "a store keeps room for a body that has ended");
+        }
+        self.leaf = None;
     }
 }
 
 impl<S: Store> Drop for Growth<S> {
     fn drop(&mut self) {
-        // Less than before is not refused.
-        self.set(0).ok();
+        self.end();
     }
 }
 
@@ -141,7 +157,7 @@ impl<S: Store> CollectingWriter<S> {
         mut options: WriteOptions,
     ) -> BackendResult<Box<dyn BodyWriter>> {
         let origin = stream::claim(&leaf.layout, key, &mut options);
-        let growth = Mutex::new(Growth { leaf: leaf.clone(), weight: 0 });
+        let growth = Mutex::new(Growth { leaf: Some(leaf.clone()), weight: 0 });
         let content = Mutex::new(Collecting::Growing(GrowingChunks::default()));
         let body = Arc::new(Collected { content, growth });
         let writer = Self { leaf, key: key.clone(), entry, options, origin, body };
@@ -195,7 +211,7 @@ impl<S: Store> CollectingWriter<S> {
     }
 
     async fn end(self, content: Content) -> Receipt {
-        let Self { leaf, key, entry, mut options, origin, .. } = self;
+        let Self { leaf, key, entry, mut options, origin, body } = self;
         let layout = &leaf.layout;
         let condition = match origin {
             BodyOrigin::Refill(refill) => Condition::Refill(refill.permit.clone()),
@@ -207,6 +223,7 @@ impl<S: Store> CollectingWriter<S> {
                 Condition::Always
             }
         };
+        body.counts_no_more();
         let mut write = Write::not_admitted(key, options).with_condition(condition);
         write.content = content;
         leaf.write(Batch::one(write)).await.into_one().unwrap_or_default()
@@ -227,12 +244,17 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
         Some(self.body.clone())
     }
 
+    fn let_go(&mut self) {
+        self.body.give_up();
+        let growth = Mutex::new(Growth { leaf: None, weight: 0 });
+        let content = Mutex::new(Collecting::GivenUp(Chunks::default()));
+        self.body = Arc::new(Collected { content, growth });
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         let Some(body) = self.body.complete() else {
             return self.leaf.handle.line(LeafOutcome::Failed(feed::given_up()));
         };
-        // The store is about to count it. Less than before is not refused.
-        self.body.weighs(0).ok();
         let entry = stream::ended(self.entry.clone(), &self.origin, &**self.leaf.handle.clock());
         let (generation, size) = (self.origin.generation(), stream::size_of(body.len(), &self.entry));
         self.end(Content::Entry(entry.map(|()| Raw::chunks(body, generation)))).await.of_size(Some(size))

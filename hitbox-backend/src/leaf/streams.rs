@@ -329,6 +329,9 @@ impl<S: Store> BodyWriter for LeafWriter<S> {
         self.body.written()
     }
 
+    /// What has come is in the store, and goes when the body ends.
+    fn let_go(&mut self) {}
+
     async fn finish(self: Box<Self>) -> Receipt {
         let size = stream::size_of(self.written, &self.entry);
         self.end().await.of_size(Some(size))

@@ -129,7 +129,9 @@ impl BodyWriter for UpTo {
     async fn chunk(&mut self, chunk: Bytes) -> BackendResult<()> {
         self.size += chunk.len() as u64;
         if self.size > self.limit {
-            self.is_over.store(true, Ordering::Release);
+            if !self.is_over.swap(true, Ordering::AcqRel) {
+                self.writer.let_go();
+            }
             return Ok(());
         }
         self.writer.chunk(chunk).await
@@ -138,6 +140,10 @@ impl BodyWriter for UpTo {
     fn written(&self) -> Option<Arc<dyn WrittenPart>> {
         let (part, is_over) = (self.writer.written()?, self.is_over.clone());
         Some(Arc::new(WrittenUpTo { part, is_over }))
+    }
+
+    fn let_go(&mut self) {
+        self.writer.let_go();
     }
 
     async fn finish(self: Box<Self>) -> Receipt {

@@ -152,6 +152,10 @@ impl BodyWriter for CutWriter {
         self.writer.written()
     }
 
+    fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         Self::end(self.limit, self.inner, self.writer.finish()).await
     }

@@ -217,7 +217,7 @@ enum Measure {
     Hits { path: &'static str, len: usize, requests: usize },
 }
 
-const SUBJECTS: [Subject; 5] = [
+const SUBJECTS: [Subject; 6] = [
     Subject {
         what: "first byte of a cold response of 100 MiB ÷ uncached",
         ours: Kind::Tiers,
@@ -240,8 +240,15 @@ const SUBJECTS: [Subject; 5] = [
         target: None,
     },
     Subject {
-        what: "hits of 1 KiB in memory ÷ Pingora's memory cache",
+        what: "hits of 1 KiB in memory, moka ÷ Pingora's memory cache",
         ours: Kind::Memory,
+        reference: Kind::PingoraMemory,
+        measure: Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS },
+        target: Some(1.0 / 0.95),
+    },
+    Subject {
+        what: "hits of 1 KiB in memory, quick_cache ÷ Pingora's memory cache",
+        ours: Kind::Quick,
         reference: Kind::PingoraMemory,
         measure: Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS },
         target: Some(1.0 / 0.95),

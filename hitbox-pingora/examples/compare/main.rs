@@ -46,8 +46,10 @@ enum Kind {
     PingoraMemory,
     /// A file for each response, and nothing else
     Files,
-    /// Memory of hitbox
+    /// Memory of hitbox, moka
     Memory,
+    /// Memory of hitbox, quick_cache
+    Quick,
     /// Memory over disk of hitbox; what is read here is too large for memory
     Tiers,
 }

@@ -9,6 +9,7 @@ use hitbox_backend::{Compose, OffloadPool, Wrap};
 use hitbox_disk::DiskBackend;
 use hitbox_moka::MokaBackend;
 use hitbox_pingora::BackendStorage;
+use hitbox_quick::QuickBackend;
 use pingora_cache::cache_control::CacheControl;
 use pingora_cache::filters::resp_cacheable;
 use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
@@ -75,6 +76,10 @@ pub(crate) fn run(kind: Kind, address: &str, origin: &str, folder: &Path) -> Res
         Kind::PingoraMemory => Some(Box::leak(Box::new(MemCache::new()))),
         Kind::Files => Some(Box::leak(Box::new(Files::new(folder)))),
         Kind::Memory => Some(BackendStorage::builder(memory()?).offload(pool.shared()).build().leak()),
+        Kind::Quick => {
+            let quick = QuickBackend::builder().max_bytes(512 << 20).build()?;
+            Some(BackendStorage::builder(quick).offload(pool.shared()).build().leak())
+        }
         Kind::Tiers => {
             let disk = runtime.block_on(DiskBackend::builder(folder).max_bytes(10 << 30).open())?;
             let small = memory()?.admission(AdmissionRule::UpTo(512 * 1024));

@@ -188,6 +188,10 @@ impl BodyWriter for DefectiveWriter {
         }
     }
 
+    fn let_go(&mut self) {
+        self.writer.let_go();
+    }
+
     async fn finish(self: Box<Self>) -> Receipt {
         if self.defect == BodyDefect::FailsWithALayer {
             let receipt = self.writer.finish().await;

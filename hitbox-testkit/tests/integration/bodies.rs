@@ -246,6 +246,21 @@ async fn a_body_counts_as_long_as_it_is_held() {
     assert!(held(&moka) >= 1 << 20, "{}", held(&moka));
     drop(follower);
     assert_eq!(held(&moka), 0);
+    let pool = OffloadPool::new();
+    let expressions: [Arc<dyn Backend>; 3] = [
+        Arc::new(memory().admission(AdmissionRule::UpTo(1 << 20))),
+        Arc::new(memory().compose(memory(), pool.shared()).admission(AdmissionRule::UpTo(1 << 20))),
+        Arc::new(memory().admission(AdmissionRule::UpTo(1 << 20)).compose(memory(), pool.shared())),
+    ];
+    for expression in expressions {
+        let mut writer = fed(&*expression, "large", 1 << 20).await;
+        assert!(held(&*expression) >= 1 << 20);
+        for _ in 0..2 {
+            writer.chunk(Bytes::from_static(b"more")).await.expect("a chunk");
+        }
+        assert_eq!(held(&*expression), 0, "nobody follows it");
+        writer.abort().await;
+    }
     // Chunks take more than their bytes.
     let memory = memory();
     let mut writer = fed(&memory, "many chunks", 1).await;

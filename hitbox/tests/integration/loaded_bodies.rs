@@ -361,6 +361,28 @@ async fn a_body_that_no_layer_takes_is_passed_on() {
     assert!(films.open_body("metropolis").await.expect("an answer").is_none());
 }
 
+/// Memory that has given a body up has its room back when the one who asked for it is past what it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_memory_gave_up_takes_no_room_when_it_has_been_read() {
+    let moka = MokaBackend::builder().max_bytes(8 << 20).build().expect("moka");
+    let films = films_over(Arc::new(moka.clone()));
+    let held = || moka.layout().leaves()[0].statistics().occupancy.expect("memory says what it holds").bytes;
+    let load = films.get_or_load_stream("metropolis", || async { Ok::<_, io::Error>(source(400)) });
+    let mut leader = load.await.expect("a body");
+    let mut most = 0;
+    for count in 0..200 {
+        assert!(leader.chunk().await.expect("a chunk").expect("it goes on") == chunk(count), "chunk {count}");
+        most = held().max(most);
+    }
+    assert!(most > 4 << 20, "{most}");
+    until("it has its room back", async || held() == 0).await;
+    assert_eq!(films.statistics().loading, 1, "the load goes on");
+    for count in 200..400 {
+        assert!(leader.chunk().await.expect("a chunk").expect("it goes on") == chunk(count), "chunk {count}");
+    }
+    assert!(leader.chunk().await.expect("the end").is_none());
+}
+
 /// A layer in trouble costs those who read nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_in_trouble_delays_no_reader() {
