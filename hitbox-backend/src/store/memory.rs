@@ -191,7 +191,7 @@ mod tests {
         let mut changes = |weights: &mut dyn Iterator<Item = u64>| {
             weights.filter(|weight| reservation.change(&bound, *weight)).count()
         };
-        assert_eq!(changes(&mut (0..1000).map(|part| part * 1024)), 15);
+        assert_eq!(changes(&mut (0..1000).map(|part| part * 1024)), 16);
         assert_eq!(changes(&mut [900_000, 900_000, 900_001].into_iter()), 2);
         assert_eq!(reservation.reserved(), 14 * 64 * 1024);
     }
