@@ -42,8 +42,9 @@ pub trait BodyWriter: Send {
     /// first chunk.
     fn written(&self) -> Option<Arc<dyn WrittenPart>>;
 
-    /// Holds no more of a body that is not going to be stored than those need who read it. It takes no more chunks from here on, and
-    /// ends with [`leave_out`](Self::leave_out) or [`abort`](Self::abort).
+    /// The body is not going to be stored: frees what is kept of it, but for what readers of [`written`](Self::written) still need. No
+    /// chunk comes after it, and the writer ends with [`leave_out`](Self::leave_out) or [`abort`](Self::abort). A wrapper calls it on
+    /// the writer that it wraps, and frees what it holds itself.
     fn let_go(&mut self);
 
     /// Ends the body and makes the entry visible, unless its key was written or something that it carries was

@@ -182,14 +182,13 @@ impl Followed {
     fn change(&self, change: impl FnOnce(&mut Progress)) {
         // What a layer has of it may be let go of, and with it entries of others.
         let _drops = DeferredDrops::begin();
-        {
+        let useless = {
             let mut progress = self.lock();
             change(&mut progress);
             progress.trim();
-            if progress.has_a_gap() {
-                progress.written = None;
-            }
-        }
+            if progress.has_a_gap() { progress.written.take() } else { None }
+        };
+        drop(useless);
         self.changed.notify_waiters();
     }
 }

@@ -264,8 +264,8 @@ impl<S: Store> BodyWriter for CollectingWriter<S> {
         self.body.give_up();
     }
 
-    async fn leave_out(self: Box<Self>) -> Receipt {
-        self.body.give_up();
+    async fn leave_out(mut self: Box<Self>) -> Receipt {
+        self.let_go();
         self.end(Content::NotAdmitted { version: None }).await
     }
 }

@@ -183,8 +183,9 @@ pub trait Store: Send + Sync + 'static {
         Ok(came)
     }
 
-    /// What an entry weighs where the store is bound by weight, and 0 where it is not. Asked while a body is collected for it, with
-    /// an entry that has as many bytes as have come, and no value. By default 0.
+    /// What an entry would weigh in the bound of the store, by the same measure as in [`write`](Self::write); 0 if the store is not
+    /// bound by weight, as by default. Asked again and again while a body is collected for the store, with an entry without content
+    /// whose [`Raw::weight`] is that of what has come so far.
     ///
     /// # Errors
     /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if the store could not take it, whatever else it has.
@@ -193,13 +194,14 @@ pub trait Store: Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Bodies of this weight, in all, are being collected for the store. A store that is bound by weight keeps so much less
-    /// meanwhile, and evicts entries for them as it would for entries of its own. The last call counts; calls come one after the
-    /// other. By default nothing is done.
+    /// The weight of all bodies that are being collected for the store now; it replaces that of the call before. A store that is bound
+    /// by weight evicts entries until they and `weight` are within the bound together. The weight of a body is taken out just before
+    /// the body is written, or when it is given up and nobody reads it any more. Calls come one after the other. By default nothing
+    /// is done.
     ///
     /// # Errors
-    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if it cannot have so much, and then what was reserved before still is. Less
-    /// than before is never refused.
+    /// [`TooLarge`](hitbox_core::ErrorKind::TooLarge) if it cannot have so much: the body that has grown is given up, and what was
+    /// reserved before still is. Less than before is never refused.
     fn reserve(&self, weight: u64) -> BackendResult<()> {
         let _ = weight;
         Ok(())

@@ -218,41 +218,21 @@ enum Measure {
 }
 
 const SUBJECTS: [Subject; 6] = [
-    Subject {
-        what: "first byte of a cold response of 100 MiB ÷ uncached",
-        ours: Kind::Tiers,
-        reference: Kind::Uncached,
-        measure: Measure::FirstByte,
-        target: Some(1.1),
-    },
-    Subject {
-        what: "the same of Pingora's memory cache",
-        ours: Kind::PingoraMemory,
-        reference: Kind::Uncached,
-        measure: Measure::FirstByte,
-        target: None,
-    },
-    Subject {
-        what: "the same of our memory over disk ÷ Pingora's memory cache",
-        ours: Kind::Tiers,
-        reference: Kind::PingoraMemory,
-        measure: Measure::FirstByte,
-        target: None,
-    },
-    Subject {
-        what: "hits of 1 KiB in memory, moka ÷ Pingora's memory cache",
-        ours: Kind::Memory,
-        reference: Kind::PingoraMemory,
-        measure: Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS },
-        target: Some(1.0 / 0.95),
-    },
-    Subject {
-        what: "hits of 1 KiB in memory, quick_cache ÷ Pingora's memory cache",
-        ours: Kind::Quick,
-        reference: Kind::PingoraMemory,
-        measure: Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS },
-        target: Some(1.0 / 0.95),
-    },
+    first_bytes(
+        "first byte of a cold response of 100 MiB ÷ uncached",
+        Kind::Tiers,
+        Kind::Uncached,
+        Some(1.1),
+    ),
+    first_bytes("the same of Pingora's memory cache", Kind::PingoraMemory, Kind::Uncached, None),
+    first_bytes(
+        "the same of our memory over disk ÷ Pingora's memory cache",
+        Kind::Tiers,
+        Kind::PingoraMemory,
+        None,
+    ),
+    small_hits("hits of 1 KiB in memory, moka ÷ Pingora's memory cache", Kind::Memory),
+    small_hits("hits of 1 KiB in memory, quick_cache ÷ Pingora's memory cache", Kind::Quick),
     Subject {
         what: "hits of 1 MiB on disk ÷ plain files",
         ours: Kind::Tiers,
@@ -261,6 +241,15 @@ const SUBJECTS: [Subject; 6] = [
         target: Some(1.0 / 0.8),
     },
 ];
+
+const fn first_bytes(what: &'static str, ours: Kind, reference: Kind, target: Option<f64>) -> Subject {
+    Subject { what, ours, reference, measure: Measure::FirstByte, target }
+}
+
+const fn small_hits(what: &'static str, ours: Kind) -> Subject {
+    let measure = Measure::Hits { path: "/small/1", len: SMALL, requests: SMALL_REQUESTS };
+    Subject { what, ours, reference: Kind::PingoraMemory, measure, target: Some(1.0 / 0.95) }
+}
 
 impl Measure {
     /// Seconds that it takes.
