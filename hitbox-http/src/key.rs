@@ -95,21 +95,16 @@ impl KeyRules {
         request: &HeaderMap,
         parts: &[(&str, Option<String>)],
     ) -> CacheKey {
-        let mut key = of_uri(prefix, uri, request, &self.query);
+        let mut key = CacheKey::builder(prefix);
+        push_uri(&mut key, uri, request, &self.query);
         if !self.headers.is_empty() {
-            for (name, value) in Vary::new(self.headers.iter().cloned()).key(request).fields() {
-                key = field(key, "header:", name, value);
-            }
+            push_fields(&mut key, "header:", &Vary::new(self.headers.iter().cloned()).key(request));
         }
         for cookie in &self.cookies {
-            let name = format!("cookie:{cookie}");
-            key = match cookie_of(request, cookie) {
-                Some(value) => key.part_bytes(&name, value),
-                None => key.flag(&name),
-            };
+            key.push(&format!("cookie:{cookie}"), cookie_of(request, cookie));
         }
         for (name, value) in parts {
-            key = key.part_option(&format!("part:{name}"), value.as_deref());
+            key.push(&format!("part:{name}"), value.as_deref().map(str::as_bytes));
         }
         key.build()
     }
@@ -121,31 +116,24 @@ impl VaryKey {
     pub fn of_variant(&self, primary: &CacheKey, edition: u64) -> CacheKey {
         let mut key = CacheKey::builder(primary.prefix()).version(primary.version());
         for part in primary.parts() {
-            key = match part.value {
-                Some(value) => key.part_bytes(part.name, value),
-                None => key.flag(part.name),
-            };
+            key.push(part.name, part.value);
         }
-        key = key.part("edition", format_args!("{edition:016x}"));
-        for (name, value) in self.fields() {
-            key = field(key, "vary:", name, value);
-        }
+        key.push("edition", Some(format!("{edition:016x}").as_bytes()));
+        push_fields(&mut key, "vary:", self);
         key.build()
     }
 }
 
-fn field(key: CacheKeyBuilder, kind: &str, name: &HeaderName, value: Option<&[u8]>) -> CacheKeyBuilder {
-    let name = format!("{kind}{name}");
-    match value {
-        Some(value) => key.part_bytes(&name, value),
-        None => key.flag(&name),
+fn push_fields(key: &mut CacheKeyBuilder, kind: &str, fields: &VaryKey) {
+    for (name, value) in fields.fields() {
+        key.push(&format!("{kind}{name}"), value);
     }
 }
 
 /// The part that is the URL, put together of these. Keys are matched by parts between colons, and a URL has colons of its own: each is written
 /// as a space, which no URL has.
-fn with_url(key: CacheKeyBuilder, pieces: &[&str]) -> CacheKeyBuilder {
-    key.part_in_pieces("url", pieces, (b':', b' '))
+fn push_url(key: &mut CacheKeyBuilder, pieces: &[&str]) {
+    key.push_in_pieces("url", pieces, (b':', b' '));
 }
 
 /// The pattern of keys whose URL is like this one: `*` is any text, and all else itself.
@@ -164,31 +152,29 @@ pub fn url_pattern(url: &str) -> String {
 }
 
 /// Scheme and authority in one form, path, and query.
-fn of_uri(prefix: &str, uri: &Uri, request: &HeaderMap, rules: &Query) -> CacheKeyBuilder {
+fn push_uri(key: &mut CacheKeyBuilder, uri: &Uri, request: &HeaderMap, rules: &Query) {
     let (scheme, authority) = origin_of(uri, request);
-    let mut key = CacheKey::builder(prefix);
     if authority.is_none() {
         // Whatever is said of the host, it is no part of a text in which it could be taken for a path.
         for line in request.get_all(header::HOST) {
-            key = key.part_bytes("host", line.as_bytes());
+            key.push("host", Some(line.as_bytes()));
         }
     }
     let authority = authority.unwrap_or_default();
     let path = if uri.path().is_empty() { "/" } else { uri.path() };
     match (rules, uri.query()) {
-        (Query::All, Some(query)) => with_url(key, &[&scheme, "://", &authority, path, "?", query]),
-        (Query::All, None) => with_url(key, &[&scheme, "://", &authority, path]),
+        (Query::All, Some(query)) => push_url(key, &[&scheme, "://", &authority, path, "?", query]),
+        (Query::All, None) => push_url(key, &[&scheme, "://", &authority, path]),
         (rules, query) => {
-            let mut key = with_url(key, &[&scheme, "://", &authority, path]);
+            push_url(key, &[&scheme, "://", &authority, path]);
             let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
             let pairs = pairs.map(|pair| pair.split_once('=').map_or((pair, None), |(n, v)| (n, Some(v))));
             let mut pairs: Vec<(&str, Option<&str>)> = pairs.filter(|(name, _)| rules.takes(name)).collect();
             // A stable order: what is there more than once stays in its own.
             pairs.sort_by_key(|(name, _)| *name);
             for (name, value) in pairs {
-                key = key.part_option(&format!("query:{name}"), value);
+                key.push(&format!("query:{name}"), value.map(str::as_bytes));
             }
-            key
         }
     }
 }

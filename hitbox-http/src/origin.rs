@@ -9,8 +9,8 @@ use http::{HeaderMap, Uri, header};
 /// nothing if none is said, or what is said is none.
 pub(crate) fn origin_of<'r>(uri: &'r Uri, request: &'r HeaderMap) -> (Cow<'r, str>, Option<Cow<'r, str>>) {
     let scheme = lower(uri.scheme_str().unwrap_or("http"));
-    let said = uri.authority().map(Authority::as_str).or_else(|| authority_of(request));
-    let authority = said.map(|said| plain(&scheme, said));
+    let of_uri = uri.authority().map(|said| without_user(said.as_str()));
+    let authority = of_uri.or_else(|| authority_of(request)).map(|said| plain(&scheme, said));
     (scheme, authority)
 }
 
@@ -40,8 +40,11 @@ pub(crate) fn host_of(request: &HeaderMap) -> Option<&[u8]> {
     more.is_none().then_some(first.as_bytes())
 }
 
-fn plain<'r>(scheme: &str, authority: &'r str) -> Cow<'r, str> {
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+fn plain<'r>(scheme: &str, host: &'r str) -> Cow<'r, str> {
     let usual = if scheme == "https" { ":443" } else { ":80" };
     lower(host.strip_suffix(usual).or_else(|| host.strip_suffix(':')).unwrap_or(host))
 }

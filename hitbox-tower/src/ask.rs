@@ -156,7 +156,7 @@ impl Load {
         let tags = rules.tags_of(&arrived.headers, &self.asked.uri, &self.asked.headers);
         let vary = Vary::of(&arrived.headers).unwrap_or_default();
         tell_length(&mut arrived, known);
-        let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::default() };
+        let arrived = Arrived { head: arrived, extensions: parts.extensions, trailers: Trailers::to_come() };
         let storable = Storable { arrived, head, vary, tags, body };
         let is_of_use = storable.head.is_of_use(&rules.settings.policy);
         let has_room = storable.head.headers.len() <= MOST_FIELDS && storable.tags.len() <= MOST_TAGS;

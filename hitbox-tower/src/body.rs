@@ -32,17 +32,24 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// The trailers of a body that is being stored, for the one whose request brought it.
+/// The trailers of a body that is being stored, for the one whose request brought it. By default there are none to come.
 #[derive(Clone, Default)]
-pub(crate) struct Trailers(Arc<Mutex<Option<HeaderMap>>>);
+pub(crate) struct Trailers(Option<Arc<Mutex<Option<HeaderMap>>>>);
 
 impl Trailers {
+    /// Of a body that comes from the service now.
+    pub(crate) fn to_come() -> Self {
+        Self(Some(Arc::default()))
+    }
+
     fn set(&self, trailers: HeaderMap) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(trailers);
+        if let Some(place) = &self.0 {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(trailers);
+        }
     }
 
     fn take(&self) -> Option<HeaderMap> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

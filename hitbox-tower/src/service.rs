@@ -95,18 +95,35 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
+        // In its place: an answer is large.
+        let mut future = ResponseFuture(Answering::AtOnce(None));
         // Users' code panics in the future, as it did if it had to wait: what called may serve others.
-        let at_once = match catch_unwind(AssertUnwindSafe(|| self.0.rules.at_once(&request))) {
-            Ok(at_once) => at_once,
-            Err(panic) => return ResponseFuture(Answering::Panicked(Some(panic))),
-        };
-        if let AtOnce::Hit(response) = at_once {
-            return ResponseFuture(Answering::AtOnce(Some(response)));
+        let answer = AssertUnwindSafe(|| self.0.answer(request, &mut future.0));
+        if let Err(panic) = catch_unwind(answer) {
+            future.0 = Answering::Panicked(Some(panic));
         }
-        let Shared { inner, rules } = &*self.0;
-        let inner = inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let exchange = Exchange { rules: rules.clone(), inner };
-        ResponseFuture(Answering::Later(match at_once {
+        future
+    }
+}
+
+impl<S> Shared<S> {
+    /// Begins to answer, and leaves there how.
+    #[inline]
+    fn answer<Q>(&self, request: Request<Q>, answering: &mut Answering<S::Answer, S::Fault>)
+    where
+        S: HttpService<Q>,
+        Q: Body + Send + 'static,
+    {
+        let at_once = match self.rules.at_once(&request) {
+            AtOnce::Hit(response) => {
+                *answering = Answering::AtOnce(Some(response));
+                return;
+            }
+            at_once => at_once,
+        };
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let exchange = Exchange { rules: self.rules.clone(), inner };
+        *answering = Answering::Later(match at_once {
             AtOnce::Found(key, lookup, watch) => Box::pin(exchange.decide(request, key, lookup, watch)),
             AtOnce::Begun(key, begun, watch) => Box::pin(async move {
                 let lookup = begun.end(&exchange.rules, &key, request.headers()).await;
@@ -114,7 +131,7 @@ where
             }),
             AtOnce::Passes => Box::pin(exchange.pass(request, false)),
             AtOnce::Hit(_) | AtOnce::Nothing => Box::pin(exchange.run(request)),
-        }))
+        });
     }
 }
 

@@ -9,16 +9,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
-use smallvec::SmallVec;
-
 use super::CacheKey;
+use super::buffer::Buffer;
 
 const USER: u8 = 0;
 pub(super) const RESERVED: u8 = 1;
 const NAME_ONLY: u8 = 1;
 const NAME_AND_VALUE: u8 = 2;
-
-type Buffer = SmallVec<[u8; 192]>;
 
 /// Builds a [`CacheKey`]: one allocation for a key of up to 192 bytes.
 #[derive(Debug)]
@@ -28,14 +25,16 @@ pub struct CacheKeyBuilder {
 }
 
 impl CacheKeyBuilder {
+    #[inline]
     pub(super) fn new(namespace: &str, prefix: &str) -> Self {
-        let mut encoded = Buffer::new();
-        encoded.push(USER);
-        field(&mut encoded, namespace.as_bytes());
-        field(&mut encoded, prefix.as_bytes());
-        let version_at = encoded.len();
-        encoded.extend_from_slice(&[0; 4]);
-        Self { encoded, version_at }
+        // In the place where it stays.
+        let mut key = Self { encoded: Buffer::new(), version_at: 0 };
+        key.encoded.append(&[USER]);
+        field(&mut key.encoded, namespace.as_bytes());
+        field(&mut key.encoded, prefix.as_bytes());
+        key.version_at = key.encoded.len();
+        key.encoded.append(&[0; 4]);
+        key
     }
 
     /// The version of the key's shape: raise it when parts change their meaning.
@@ -46,10 +45,10 @@ impl CacheKeyBuilder {
 
     /// A named part with a value, rendered as text.
     pub fn part(mut self, name: &str, value: impl Display) -> Self {
-        self.encoded.push(NAME_AND_VALUE);
+        self.encoded.append(&[NAME_AND_VALUE]);
         field(&mut self.encoded, name.as_bytes());
         let length_at = self.encoded.len();
-        self.encoded.extend_from_slice(&[0; 4]);
+        self.encoded.append(&[0; 4]);
         // Writing to a buffer in memory does not fail; a `Display` that reports an error has written
         // what it could, and its length is what counts.
         let _ = write!(Text(&mut self.encoded), "{value}");
@@ -59,31 +58,38 @@ impl CacheKeyBuilder {
     }
 
     /// A named part with a value of any bytes.
+    #[inline]
     pub fn part_bytes(mut self, name: &str, value: &[u8]) -> Self {
-        self.encoded.push(NAME_AND_VALUE);
-        field(&mut self.encoded, name.as_bytes());
-        field(&mut self.encoded, value);
+        self.push(name, Some(value));
         self
     }
 
-    /// A named part whose value is these pieces, one after the other, with one byte in the place of another.
+    /// A named part with these bytes for its value, if it has one. In place: a builder is large, and whoever moves it for each part pays for it.
+    #[inline]
     #[doc(hidden)]
-    pub fn part_in_pieces(mut self, name: &str, pieces: &[&str], (replaced, by): (u8, u8)) -> Self {
-        self.encoded.push(NAME_AND_VALUE);
+    pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
+        self.encoded.append(&[if value.is_some() { NAME_AND_VALUE } else { NAME_ONLY }]);
+        field(&mut self.encoded, name.as_bytes());
+        if let Some(value) = value {
+            field(&mut self.encoded, value);
+        }
+    }
+
+    /// The same with a value that is these pieces, one after the other, with one byte in the place of another.
+    #[doc(hidden)]
+    pub fn push_in_pieces(&mut self, name: &str, pieces: &[&str], (replaced, by): (u8, u8)) {
+        self.encoded.append(&[NAME_AND_VALUE]);
         field(&mut self.encoded, name.as_bytes());
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        self.encoded.extend_from_slice(&(length as u32).to_le_bytes());
+        self.encoded.append(&(length as u32).to_le_bytes());
         let start = self.encoded.len();
-        self.encoded.reserve(length);
-        pieces.iter().for_each(|piece| self.encoded.extend_from_slice(piece.as_bytes()));
+        pieces.iter().for_each(|piece| self.encoded.append(piece.as_bytes()));
         self.encoded[start..].iter_mut().filter(|byte| **byte == replaced).for_each(|byte| *byte = by);
-        self
     }
 
     /// A named part without a value, which differs from one with an empty value.
     pub fn flag(mut self, name: &str) -> Self {
-        self.encoded.push(NAME_ONLY);
-        field(&mut self.encoded, name.as_bytes());
+        self.push(name, None);
         self
     }
 
@@ -103,6 +109,7 @@ impl CacheKeyBuilder {
     }
 
     /// The key.
+    #[inline]
     pub fn build(self) -> CacheKey {
         CacheKey::from_valid(&self.encoded)
     }
@@ -112,14 +119,15 @@ struct Text<'a>(&'a mut Buffer);
 
 impl Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
+        self.0.append(text.as_bytes());
         Ok(())
     }
 }
 
+#[inline]
 fn field(into: &mut Buffer, bytes: &[u8]) {
-    into.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    into.extend_from_slice(bytes);
+    into.append(&(bytes.len() as u32).to_le_bytes());
+    into.append(bytes);
 }
 
 pub(super) fn in_namespace(key: &CacheKey, namespace: &str) -> CacheKey {
@@ -129,14 +137,14 @@ pub(super) fn in_namespace(key: &CacheKey, namespace: &str) -> CacheKey {
     let (outer, inner) = (escaped(namespace), head(&key.encoded).namespace);
     let separator: &[u8] = if inner.is_empty() { b"" } else { b"/" };
     let mut encoded = Buffer::new();
-    encoded.push(key.encoded[0]);
+    encoded.append(&key.encoded[..1]);
     let length = outer.len() + separator.len() + inner.len();
-    encoded.extend_from_slice(&(length as u32).to_le_bytes());
+    encoded.append(&(length as u32).to_le_bytes());
     for part in [outer.as_bytes(), separator, inner.as_bytes()] {
-        encoded.extend_from_slice(part);
+        encoded.append(part);
     }
     // What stands behind the namespace stays.
-    encoded.extend_from_slice(&key.encoded[1 + 4 + inner.len()..]);
+    encoded.append(&key.encoded[1 + 4 + inner.len()..]);
     CacheKey::from_valid(&encoded)
 }
 
@@ -167,7 +175,7 @@ pub(super) fn with_namespace(key: &CacheKey, path: &str) -> CacheKey {
     let inner = head(&key.encoded);
     let mut builder = CacheKeyBuilder::new(path, inner.prefix).version(inner.version);
     builder.encoded[0] = key.encoded[0];
-    builder.encoded.extend_from_slice(inner.rest);
+    builder.encoded.append(inner.rest);
     builder.build()
 }
 
@@ -205,14 +213,15 @@ pub(super) struct Head<'a> {
     pub(super) rest: &'a [u8],
 }
 
-/// The fixed fields of an encoding that is known to be valid.
 pub(super) fn with_version(key: &CacheKey, version: u32) -> CacheKey {
-    let mut encoded = Buffer::from_slice(key.as_encoded());
+    let mut encoded = Buffer::new();
+    encoded.append(key.as_encoded());
     let version_at = encoded.len() - head(&encoded).rest.len() - 4;
     encoded[version_at..version_at + 4].copy_from_slice(&version.to_le_bytes());
     CacheKey::from_valid(&encoded)
 }
 
+/// The fixed fields of an encoding that is known to be valid.
 pub(super) fn head(encoded: &[u8]) -> Head<'_> {
     parse_head(encoded).unwrap_or(Head { namespace: "", prefix: "", version: 0, rest: &[] })
 }

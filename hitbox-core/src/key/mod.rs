@@ -4,6 +4,7 @@
 //! nobody outside can choose keys that collide. Two keys are equal exactly if their encodings are.
 //! Reserved keys differ from every user's key in the first byte, which no text reaches.
 
+mod buffer;
 mod encode;
 mod pattern;
 mod text;
@@ -32,6 +33,7 @@ static HASH_SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl CacheKey {
     /// Starts a key with this prefix, version 0 and no parts.
+    #[inline]
     pub fn builder(prefix: &str) -> CacheKeyBuilder {
         CacheKeyBuilder::new("", prefix)
     }
