@@ -16,7 +16,7 @@ use tower::util::MapResponseLayer;
 use tower_layer::{Identity, Layer};
 use tower_service::Service;
 
-use super::http::{BYTES, service};
+use super::http::{BYTES, as_served, service};
 use super::memory;
 use crate::measure::{Measure, Repeat, Subject};
 
@@ -28,18 +28,22 @@ pub(super) fn subject() -> Subject {
     let title =
         "A response of 1 KiB through sockets, 32 connections, one thread for the server and one for the load";
     Subject::new("http_sockets", title, Measure::Time)
-        .operation("a constant", |_| requests(Server::start(service())))
+        .operation("a constant", |_| requests(Server::start(as_served(service()))))
         // What axum takes for any layer within a router.
         .operation("a constant, behind an empty layer", |_| {
-            requests(Server::start(service().layer(Identity::new())))
+            requests(Server::start(as_served(service().layer(Identity::new()))))
         })
         // An answer as long as that of a hit, which says its age and what became of the request.
         .operation("a constant, with the fields of a hit", |_| {
-            requests(Server::start(with_fields_of_a_hit()))
+            requests(Server::start(as_served(with_fields_of_a_hit())))
         })
-        .operation("hit in memory", |_| requests(Server::start(service().layer(CacheLayer::new(memory())))))
+        .operation("hit in memory", |_| {
+            requests(Server::start(as_served(service().layer(CacheLayer::new(memory())))))
+        })
         // A hit does not come through the router.
-        .operation("hit in memory, around the router", |_| requests(Server::start(around(service()))))
+        .operation("hit in memory, around the router", |_| {
+            requests(Server::start(around(as_served(service()))))
+        })
         // Nine tenths of the requests per second.
         .target("hit in memory", "a constant", 1.0 / 0.9)
         .target("hit in memory, around the router", "a constant", 1.0 / 0.9)
