@@ -11,6 +11,7 @@ mod codec;
 mod coherence;
 mod completion;
 mod composition;
+mod decoded_metadata;
 #[doc(hidden)]
 pub mod doc;
 pub mod envelope;
@@ -66,6 +67,7 @@ pub use wrap::Wrap;
 pub mod internal {
     pub use crate::body::source_failed;
     pub use crate::coherence::{LoadPermit, RefillPermit, WriteTicket};
+    pub use crate::decoded_metadata::DecodedMetadata;
     pub use crate::feed::{BodyFeed, PATIENCE, QUEUE, patience_with, took_nothing};
     pub use crate::in_flight::{Follower, InFlightBody};
     pub use crate::layout::Notes;

@@ -1,11 +1,11 @@
 //! What is stored, told to an eviction manager of Pingora's after a restart.
 
 use hitbox_backend::operation::ReadOptions;
-use hitbox_backend::{Backend, CacheBackend};
+use hitbox_backend::{Backend, Body, CacheBackend};
 use hitbox_core::BackendResult;
 use pingora_cache::eviction::{CacheEntryId, CacheEntryKey, EvictionManager};
 
-use crate::entry::{compact_key, meta_of};
+use crate::entry::compact_key;
 use crate::storage::BackendStorage;
 
 /// Keys that are listed at a time.
@@ -39,9 +39,11 @@ impl BackendStorage {
             let page = self.backend.list_keys(cursor, PAGE).await?;
             for key in &page.keys {
                 let options = ReadOptions::NORMAL.without_reconcile().in_background();
-                let Ok(Some(body)) = self.backend.open_reader(key, &options).await else { continue };
+                let Ok(Some(reader)) = self.backend.open_reader(key, &options).await else { continue };
+                let body = Body::from(reader);
                 let Some(compact) = compact_key(&self.name, key, body.entry()) else { continue };
-                let (Ok(Some(meta)), Some(size)) = (meta_of(&*body), body.size()) else { continue };
+                let meta = self.metas.of(key, &body, self.backend.layout());
+                let (Ok(Some(meta)), Some(size)) = (meta, body.size()) else { continue };
                 let entry = CacheEntryKey::identified(compact, CacheEntryId::new(body.generation()));
                 if manager.peek(&entry) {
                     continue;

@@ -1,14 +1,18 @@
 //! What a response of Pingora is in a backend: a body whose entry carries the metadata.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hitbox_backend::operation::BodyReader;
+use hitbox_backend::Body;
+use hitbox_backend::internal::DecodedMetadata;
+use hitbox_backend::wrap::Layout;
 use hitbox_core::{BackendLabel, CacheKey, CacheValue, Details, Lifetime, Scope, Timestamp};
 use pingora_cache::CacheMeta;
 use pingora_cache::key::{CacheHashKey, CompactCacheKey, HashBinary, str2hex};
 use pingora_error::Result;
+use pingora_http::ResponseHeader;
 
 use crate::purges::Moment;
 
@@ -43,11 +47,12 @@ pub struct Tags(pub Vec<String>);
 
 /// The key of a backend for one of Pingora's.
 pub(crate) fn key_of(name: &str, key: &impl CacheHashKey) -> CacheKey {
-    let builder = CacheKey::builder(name).part_bytes(PRIMARY, &in_hex(&key.primary_bin()));
-    match key.variance_bin() {
-        None => builder.build(),
-        Some(variance) => builder.part_bytes(VARIANCE, &in_hex(&variance)).build(),
+    let mut builder = CacheKey::builder(name);
+    builder.push(PRIMARY, Some(&in_hex(&key.primary_bin())));
+    if let Some(variance) = key.variance_bin() {
+        builder.push(VARIANCE, Some(&in_hex(&variance)));
     }
+    builder.build()
 }
 
 /// As [`CacheHashKey::primary`] has it, without the cost of formatting, which is a twentieth of a hit in memory.
@@ -115,29 +120,136 @@ pub(crate) fn entry_of(
         .with_details(details))
 }
 
-/// The metadata of a response that was found; nothing if it has none of Pingora's.
-pub(crate) fn meta_of(body: &dyn BodyReader) -> Result<Option<CacheMeta>> {
-    let entry = body.entry();
-    let Some(details) = entry.details() else { return Ok(None) };
-    let (Some(internal), Some(header)) = (details.metadata.get(INTERNAL), details.metadata.get(HEADER))
-    else {
-        return Ok(None);
-    };
-    let mut meta = CacheMeta::deserialize(internal, header)?;
-    // Whoever expires it changes its times, and not its metadata.
-    if let Some(fresh_until) = entry.lifetime().fresh_until()
-        && fresh_until < Timestamp::from(meta.fresh_until())
-    {
-        meta.expire_at(system_time(fresh_until));
+/// Metadata that were decoded lately. To decode a header takes a tenth of a hit in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Metas(DecodedMetadata<NewMeta, 2>);
+
+impl Metas {
+    /// The metadata of a response that was found under a key; nothing if it has none of Pingora's.
+    pub(crate) fn of(&self, key: &CacheKey, body: &Body, layout: &Layout) -> Result<Option<CacheMeta>> {
+        let (Some(internal), Some(header)) = (body.metadata(INTERNAL), body.metadata(HEADER)) else {
+            return Ok(None);
+        };
+        let stored = [internal, header];
+        let mut meta = match self.0.of(key, stored) {
+            Some(known) => known.make(),
+            None => {
+                let meta = CacheMeta::deserialize(internal, header)?;
+                if let Some(new) = NewMeta::of(&meta) {
+                    self.0.remember(key, body, layout, stored, &Arc::new(new));
+                }
+                meta
+            }
+        };
+        let fresh_until = body.entry().lifetime().fresh_until();
+        // Whoever expires it changes its times, and not its metadata.
+        if let Some(fresh_until) = fresh_until
+            && fresh_until < Timestamp::from(meta.fresh_until())
+        {
+            meta.expire_at(system_time(fresh_until));
+        }
+        let stored = Stored { layer: body.label(), generation: body.generation(), fresh_until };
+        meta.extensions_mut().insert(stored);
+        Ok(Some(meta))
     }
-    meta.extensions_mut().insert(Stored {
-        layer: body.label(),
-        generation: body.generation(),
-        fresh_until: entry.lifetime().fresh_until(),
-    });
-    Ok(Some(meta))
+}
+
+/// What makes the metadata of a response that has not been validated yet: Pingora makes others by decoding alone.
+#[derive(Debug)]
+struct NewMeta {
+    fresh_until: SystemTime,
+    created: SystemTime,
+    stale_while_revalidate: u32,
+    stale_if_error: u32,
+    variance: Option<HashBinary>,
+    epoch: Option<SystemTime>,
+    header: ResponseHeader,
+}
+
+impl NewMeta {
+    fn of(meta: &CacheMeta) -> Option<Self> {
+        let created = meta.created();
+        let is_new = meta.updated() == created && meta.provenance() == created;
+        is_new.then(|| Self {
+            fresh_until: meta.fresh_until(),
+            created,
+            stale_while_revalidate: meta.stale_while_revalidate_sec(),
+            stale_if_error: meta.stale_if_error_sec(),
+            variance: meta.variance(),
+            epoch: meta.epoch_override(),
+            header: meta.response_header_copy(),
+        })
+    }
+
+    fn make(&self) -> CacheMeta {
+        let header = self.header.clone();
+        let windows = (self.stale_while_revalidate, self.stale_if_error);
+        let mut meta = CacheMeta::new(self.fresh_until, self.created, windows.0, windows.1, header);
+        if let Some(variance) = self.variance {
+            meta.set_variance(variance);
+        }
+        if let Some(epoch) = self.epoch {
+            meta.set_epoch_override(epoch);
+        }
+        meta
+    }
 }
 
 fn system_time(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(at.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    use pingora_cache::CacheMeta;
+    use pingora_http::ResponseHeader;
+
+    use super::NewMeta;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::new(1_790_000_000, 123_456_789)
+    }
+
+    fn stored(change: impl FnOnce(&mut CacheMeta)) -> CacheMeta {
+        let mut header = ResponseHeader::build(203, None).expect("a header");
+        for (name, value) in [("ETag", "a"), ("x-Odd-Case", "1"), ("Set", "one"), ("Set", "two")] {
+            header.append_header(name, value).expect("a field");
+        }
+        let mut meta = CacheMeta::new(now() + Duration::from_millis(3_600_250), now(), 10, 20, header);
+        change(&mut meta);
+        let (internal, header) = meta.serialize().expect("it is written");
+        CacheMeta::deserialize(&internal, &header).expect("it is read")
+    }
+
+    #[test]
+    fn what_is_made_again_is_what_was_decoded() {
+        let changes: [fn(&mut CacheMeta); 6] = [
+            |_| (),
+            |meta| meta.set_variance([7; 16]),
+            |meta| meta.set_epoch_override(now() - Duration::from_secs(9)),
+            |meta| meta.disable_serve_stale(),
+            |meta| meta.expire_at(now() - Duration::from_secs(5)),
+            |meta| {
+                meta.set_variance([1; 16]);
+                meta.set_epoch_override(now());
+            },
+        ];
+        for change in changes {
+            let meta = stored(change);
+            let made = NewMeta::of(&meta).expect("it has not been validated").make();
+            assert_eq!(made.serialize().expect("it is written"), meta.serialize().expect("it is written"));
+            assert_eq!(made.headers(), meta.headers());
+        }
+    }
+
+    #[test]
+    fn what_has_been_validated_is_decoded_each_time() {
+        let validated = stored(|meta| {
+            // Pingora asks its own clock when that is.
+            meta.update_freshness(now(), 1, 2);
+        });
+        assert!(NewMeta::of(&validated).is_none());
+    }
 }

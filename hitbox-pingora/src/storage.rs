@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use hitbox_backend::internal::{open_reader, patience_with, took_nothing};
+use hitbox_backend::internal::{TryOpen, open_tried, patience_with, took_nothing, try_open_reader};
 use hitbox_backend::operation::{
     Batch, Maintenance, ReadOptions, Removal, Renewal, TimeChange, Write, WriteOptions,
 };
@@ -26,7 +26,7 @@ use pingora_cache::{CacheKey as PingoraKey, CacheMeta};
 use pingora_error::Result;
 use tokio::sync::oneshot;
 
-use crate::entry::{Asked, Stored, Tags, entry_of, key_of, lifetime_of, meta_of, metadata_of};
+use crate::entry::{Asked, Metas, Stored, Tags, entry_of, key_of, lifetime_of, metadata_of};
 use crate::hit::{BodyHit, failed};
 use crate::miss::{BodyMiss, Writers};
 use crate::purges::Purges;
@@ -51,6 +51,7 @@ pub struct BackendStorage {
     offload: Arc<dyn Offload>,
     writers: Arc<Writers>,
     purges: Purges,
+    pub(crate) metas: Metas,
 }
 
 impl fmt::Debug for BackendStorage {
@@ -109,6 +110,7 @@ impl BackendStorageBuilder {
             offload,
             writers: Arc::default(),
             purges: Purges::default(),
+            metas: Metas::default(),
         }
     }
 }
@@ -243,7 +245,7 @@ impl BackendStorage {
 
     /// A response with its metadata; nothing if it has none that can be read.
     fn found(&self, key: &CacheKey, hit: BodyHit) -> Option<(CacheMeta, HitHandler)> {
-        match hit.ask(|body| meta_of(&**body)) {
+        match hit.ask(|body| self.metas.of(key, body, self.backend.layout())) {
             Ok(meta) => Some((meta?, Box::new(hit))),
             Err(error) => {
                 tracing::debug!(%key, %error, "the metadata of a response cannot be read");
@@ -266,8 +268,11 @@ impl Storage for BackendStorage {
             return Ok(self.found(&key, BodyHit::on_its_way(body)));
         }
         let options = ReadOptions::NORMAL;
-        let opening = pin!(open_reader(&*self.backend, &key, &options));
-        match self.soon(opening).await {
+        let opened = match try_open_reader(&*self.backend, &key, &options) {
+            TryOpen::Answered(reader) => Ok(reader),
+            opening => self.soon(pin!(open_tried(&*self.backend, &key, &options, opening))).await,
+        };
+        match opened {
             Ok(Some(reader)) => Ok(self.found(&key, BodyHit::stored(reader.into()))),
             Ok(None) => Ok(None),
             Err(error) => {

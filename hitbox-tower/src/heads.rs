@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use hitbox::Body;
+use hitbox::backend::internal::DecodedMetadata;
 use hitbox::backend::wrap::Layout;
 use hitbox::core::CacheKey;
 use hitbox_http::{CacheStatusField, Policy, StoredHead, Terms};
@@ -11,11 +11,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::lookup::HEAD;
 use crate::respond::CACHE_STATUS;
-
-/// Heads that are remembered, at most: a key has one place.
-const PLACES: usize = 1024;
-/// Bytes of a head that is remembered, at most.
-const MOST_BYTES: usize = 4096;
 
 /// The head of a stored response, and what it says of its use.
 #[derive(Debug)]
@@ -71,17 +66,11 @@ pub(crate) fn tell(fields: &mut HeaderMap, cache: &str, age: u64, status: &Cache
     }
 }
 
-/// The last head that was read in each place, with the bytes that it was read from. What is in memory has the same bytes each time, and is
-/// read once.
-pub(crate) struct Heads(Box<[Mutex<Place>]>);
-
-type Place = Option<(Bytes, Arc<Head>)>;
+/// Heads that were decoded lately.
+#[derive(Debug, Default)]
+pub(crate) struct Heads(DecodedMetadata<Head, 1>);
 
 impl Heads {
-    pub(crate) fn new() -> Self {
-        Self((0..PLACES).map(|_| Mutex::new(None)).collect())
-    }
-
     /// The head of the entry of this key, if it has one.
     pub(crate) fn of(
         &self,
@@ -91,26 +80,11 @@ impl Heads {
         policy: &Policy,
     ) -> Option<Arc<Head>> {
         let stored = body.metadata(HEAD)?;
-        let mut place =
-            self.0[key.process_hash() as usize % PLACES].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, head)) = &*place
-            // They are held, so that nothing else can be where they are.
-            && (known.as_ptr(), known.len()) == (stored.as_ptr(), stored.len())
-        {
-            return Some(head.clone());
+        if let Some(known) = self.0.of(key, [stored]) {
+            return Some(known);
         }
-        let head = StoredHead::decode(stored).ok()?;
-        // What is not in memory has other bytes each time.
-        let is_kept = stored.len() <= MOST_BYTES && is_in_memory(body, layout);
-        let head = Arc::new(Head::new(head, body.len(), policy));
-        if is_kept {
-            *place = Some((stored.clone(), head.clone()));
-        }
+        let head = Arc::new(Head::new(StoredHead::decode(stored).ok()?, body.len(), policy));
+        self.0.remember(key, body, layout, [stored], &head);
         Some(head)
     }
-}
-
-fn is_in_memory(body: &Body, layout: &Layout) -> bool {
-    let mut leaves = layout.leaves().iter();
-    leaves.any(|leaf| leaf.capabilities().keeps_live_values && leaf.path() == body.label())
 }

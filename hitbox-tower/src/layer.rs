@@ -341,7 +341,7 @@ impl<B: Backend> CacheLayerBuilder<B> {
         let builder =
             Cache::builder(backend).name(&settings.name).clock(clock.clone()).offload(offload.clone());
         let cache = builder.build()?;
-        let (not_shared, heads) = (NotShared::new(), Heads::new());
+        let (not_shared, heads) = (NotShared::new(), Heads::default());
         let rules = Rules {
             cache,
             settings,

@@ -19,6 +19,8 @@ const LARGE: usize = 1024 * 1024;
 const COLD: usize = 100 * 1024 * 1024;
 /// Connections of a load, each with one request under way.
 const CONNECTIONS: usize = 16;
+/// Then new ones are started: how fast a process is depends on where the kernel happens to have put it, for as long as it runs.
+const ROUNDS_OF_A_PROXY: usize = 8;
 /// Requests of a round, over all connections.
 const SMALL_REQUESTS: usize = 16_000;
 const LARGE_REQUESTS: usize = 320;
@@ -270,10 +272,16 @@ pub(crate) fn compare(rounds: usize, only: &str) -> Result<(), Failure> {
         table.set_header(["measured", "ms", "reference, ms", "ratio of times", "target"]);
         let mut missed = Vec::new();
         for subject in SUBJECTS.into_iter().filter(|subject| subject.what.contains(only)) {
-            let (ours, reference) =
-                (start(subject.ours, origin).await?, start(subject.reference, origin).await?);
             let (mut times, mut others, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut ours, mut reference) =
+                (start(subject.ours, origin).await?, start(subject.reference, origin).await?);
+            let mut is_first = true;
             for round in 0..rounds {
+                if round > 0 && round % ROUNDS_OF_A_PROXY == 0 {
+                    ours = start(subject.ours, origin).await?;
+                    reference = start(subject.reference, origin).await?;
+                    is_first = true;
+                }
                 // In turns, so that what disturbs the machine, and being the second, disturbs both.
                 let mut took = [0.0; 2];
                 let turns = if round % 2 == 0 { [0, 1] } else { [1, 0] };
@@ -284,8 +292,8 @@ pub(crate) fn compare(rounds: usize, only: &str) -> Result<(), Failure> {
                     proxy.becomes_idle().await?;
                 }
                 let [time, other] = took;
-                // The first round stores.
-                if round > 0 || rounds == 1 {
+                // The first round of a proxy stores.
+                if !std::mem::take(&mut is_first) || rounds == 1 {
                     times.push(time * 1000.0);
                     others.push(other * 1000.0);
                     ratios.push(time / other);

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hitbox_pingora::{BodyHit, Stored, Tags};
-use pingora_cache::Storage;
 use pingora_cache::storage::{PurgeOutcome, PurgeTarget, PurgeType};
+use pingora_cache::{CacheMeta, Storage};
 
 use crate::common::{bytes, case, cases, etag, key, meta, read, span, variant};
 
@@ -102,6 +102,40 @@ async fn metadata_are_updated_where_they_are() {
             case.pool.wait_all().await;
             let (found, _) = case.find(&key).await.expect(case.name);
             assert_eq!(etag(&found), "b", "{}: after it was promoted", case.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_found_again_and_again_has_the_metadata_of_now() {
+    for case in cases().await {
+        let key = key("/film");
+        // What is decoded once is remembered.
+        let found_as = async |expected: &CacheMeta, what: &str| {
+            for _ in 0..3 {
+                let (found, _) = case.find(&key).await.expect(case.name);
+                let expected = expected.serialize().expect("it is written");
+                assert_eq!(found.serialize().expect("it is written"), expected, "{}: {what}", case.name);
+                case.pool.wait_all().await;
+            }
+        };
+        let mut first = meta("a");
+        case.store(&key, &first, b"two reels").await;
+        found_as(&first, "stored").await;
+        let mut renewed = meta("b");
+        renewed.set_variance([7; 16]);
+        renewed.update_freshness(SystemTime::now() + Duration::from_secs(7200), 7, 8);
+        assert!(case.storage.update_meta(&key, &renewed, &span()).await.expect("an update"), "{}", case.name);
+        found_as(&renewed, "renewed").await;
+        case.store(&key, &first, b"three").await;
+        found_as(&first, "stored anew").await;
+        let target = key.to_compact();
+        case.storage.expire(PurgeTarget::Active(&target), &span()).await.expect("it expires");
+        for _ in 0..3 {
+            let (found, _) = case.find(&key).await.expect(case.name);
+            assert!(!found.is_fresh(SystemTime::now() + Duration::from_millis(5)), "{}", case.name);
+            first.expire_at(found.fresh_until());
+            found_as(&first, "expired").await;
         }
     }
 }
