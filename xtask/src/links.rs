@@ -8,16 +8,22 @@ use crate::run::root;
 /// Complains of links that lead nowhere.
 pub(crate) fn check(complaints: &mut Vec<String>) -> Result<(), String> {
     let book = root().join("docs/src");
-    for path in documents()? {
-        let text = read(&path)?;
-        let shown = path.strip_prefix(root()).unwrap_or(&path).display();
-        for target in links(&text) {
-            if let Some(why) = dead(&path, &target, &book)? {
-                complaints.push(format!("  {shown}: {target}: {why}"));
-            }
+    for (path, target) in all()? {
+        if let Some(why) = dead(&path, &target, &book)? {
+            complaints
+                .push(format!("  {}: {target}: {why}", path.strip_prefix(root()).unwrap_or(&path).display()));
         }
     }
     Ok(())
+}
+
+/// Every link, with the page that has it.
+pub(crate) fn all() -> Result<Vec<(PathBuf, String)>, String> {
+    let mut found = Vec::new();
+    for path in documents()? {
+        found.extend(links(&read(&path)?).into_iter().map(|target| (path.clone(), target)));
+    }
+    Ok(found)
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -1,6 +1,6 @@
 //! The project's own commands: `cargo xtask install`, `test`, `tidy`, `deny`, `features`, `api`, `package`, `behaviours`,
 //! `http-conformance`, `instructions`, `bench`, `heap`, `weight`,
-//! `commands`, `book`, `fuzz`, `soak`.
+//! `commands`, `links`, `book`, `fuzz`, `soak`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command line program")]
@@ -19,6 +19,7 @@ mod install;
 mod links;
 mod options;
 mod package;
+mod published_links;
 mod run;
 mod soak;
 mod test;
@@ -89,6 +90,12 @@ enum Command {
     },
     /// Runs every command that the README and the book tell to run, apart from the rest of the machine; needs root and Linux.
     Commands,
+    /// Checks the links that lead to what others have published, in their packages.
+    Links {
+        /// Asks the web for all others, too.
+        #[arg(long)]
+        web: bool,
+    },
     /// Builds the book, and takes a picture of each page in both colour schemes.
     Book,
     /// Fuzzes everything that parses, from the seeds that are checked in.
@@ -124,6 +131,7 @@ fn main() -> ExitCode {
         Command::Heap => heap::run(),
         Command::Weight { json } => weight::run(json.as_deref()),
         Command::Commands => commands::run(),
+        Command::Links { web } => published_links::run(web),
         Command::Book => book::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
