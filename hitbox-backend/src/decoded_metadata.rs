@@ -8,13 +8,16 @@ use hitbox_core::CacheKey;
 use crate::Body;
 use crate::layout::Layout;
 
-/// Entries of which it is remembered, at most: a key has one place.
+/// The most entries that are remembered. A key has one place, and shares it with others.
 const PLACES: usize = 1024;
-/// Bytes of metadata of an entry of which it is remembered, at most.
-const MOST_BYTES: usize = 4096;
+/// The most bytes that may be remembered of one entry: 16 MiB of all.
+const MOST_BYTES: usize = 16 * 1024;
+/// What a field takes in a map of fields beside its bytes, about.
+const FIELD: usize = 128;
 
-/// What was last decoded of `N` metadata of an entry, in each place, with the bytes that it was decoded from. What is in memory has the same
-/// bytes each time, and is decoded once. What is remembered is held beside the bound of memory, and is little: hence the limits.
+/// A table of what was decoded lately of the metadata of entries in memory, with the bytes that it was decoded from: `N` metadata of each
+/// entry. An entry in memory has the same bytes at each hit, so each hit but the first finds it decoded. The table is held beside the bound of
+/// memory. That is why it is small.
 pub struct DecodedMetadata<T, const N: usize>(Box<[Mutex<Place<T, N>>]>);
 
 type Place<T, const N: usize> = Option<([Bytes; N], Arc<T>)>;
@@ -41,28 +44,26 @@ impl<T, const N: usize> DecodedMetadata<T, N> {
     pub fn of(&self, key: &CacheKey, stored: [&Bytes; N]) -> Option<Arc<T>> {
         let place = self.place(key).lock().unwrap_or_else(PoisonError::into_inner);
         let (known, decoded) = place.as_ref()?;
-        // They are held, so that nothing else can be where they are.
+        // The known bytes are held, so no others can have their address.
         let is_same = |(known, stored): (&Bytes, &Bytes)| {
             (known.as_ptr(), known.len()) == (stored.as_ptr(), stored.len())
         };
         known.iter().zip(stored).all(is_same).then(|| decoded.clone())
     }
 
-    /// Remembers it, if it is of a body that is read from memory. What is not has other bytes each time.
-    pub fn remember(
-        &self,
-        key: &CacheKey,
-        body: &Body,
-        layout: &Layout,
-        stored: [&Bytes; N],
-        decoded: &Arc<T>,
-    ) {
-        if stored.iter().map(|bytes| bytes.len()).sum::<usize>() <= MOST_BYTES && is_in_memory(body, layout) {
-            let new = Some((stored.map(Bytes::clone), decoded.clone()));
-            let replaced =
-                std::mem::replace(&mut *self.place(key).lock().unwrap_or_else(PoisonError::into_inner), new);
-            drop(replaced);
-        }
+    /// Whether to remember what is decoded to so many bytes of text and fields: it is small, and of a complete body in memory. An entry that is
+    /// not in memory has other bytes at each hit.
+    pub fn takes(body: &Body, layout: &Layout, text: usize, fields: usize) -> bool {
+        text + FIELD * fields <= MOST_BYTES && body.len().is_some() && is_in_memory(body, layout)
+    }
+
+    /// Remembers what was decoded of these bytes of this key, instead of what was in its place.
+    pub fn remember(&self, key: &CacheKey, stored: [&Bytes; N], decoded: Arc<T>) {
+        let new = Some((stored.map(Bytes::clone), decoded));
+        let mut place = self.place(key).lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = std::mem::replace(&mut *place, new);
+        drop(place);
+        drop(replaced);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a response of Pingora is in a backend: a body whose entry carries the metadata.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -87,8 +87,9 @@ pub(crate) fn metadata_of(meta: &CacheMeta, user_tag: &str) -> Result<BTreeMap<S
     let (internal, header) = meta.serialize()?;
     // It takes more than it can read.
     CacheMeta::deserialize(&internal, &header)?;
-    let mut metadata =
-        BTreeMap::from([(INTERNAL.to_owned(), internal.into()), (HEADER.to_owned(), header.into())]);
+    // Without the room that compressing needed: what is counted is what it holds.
+    let [internal, header] = [internal, header].map(|bytes| Bytes::from(bytes.into_boxed_slice()));
+    let mut metadata = BTreeMap::from([(INTERNAL.to_owned(), internal), (HEADER.to_owned(), header)]);
     if !user_tag.is_empty() {
         metadata.insert(USER_TAG.to_owned(), Bytes::copy_from_slice(user_tag.as_bytes()));
     }
@@ -120,9 +121,13 @@ pub(crate) fn entry_of(
         .with_details(details))
 }
 
-/// Metadata that were decoded lately. To decode a header takes a tenth of a hit in memory.
+/// Headers that were decoded lately. To decode one takes a tenth of a hit in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Metas(DecodedMetadata<NewMeta, 2>);
+pub(crate) struct Metas {
+    headers: DecodedMetadata<ResponseHeader, 2>,
+    /// A header without fields, as it is stored. Pingora decodes nothing without a header.
+    blank: OnceLock<Vec<u8>>,
+}
 
 impl Metas {
     /// The metadata of a response that was found under a key; nothing if it has none of Pingora's.
@@ -131,12 +136,18 @@ impl Metas {
             return Ok(None);
         };
         let stored = [internal, header];
-        let mut meta = match self.0.of(key, stored) {
-            Some(known) => known.make(),
+        let mut meta = match self.headers.of(key, stored) {
+            Some(known) => {
+                let mut meta = CacheMeta::deserialize(internal, self.blank()?)?;
+                *meta.response_header_mut() = (*known).clone();
+                meta
+            }
             None => {
                 let meta = CacheMeta::deserialize(internal, header)?;
-                if let Some(new) = NewMeta::of(&meta) {
-                    self.0.remember(key, body, layout, stored, &Arc::new(new));
+                // They are stored compressed.
+                let text = meta.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+                if DecodedMetadata::<ResponseHeader, 2>::takes(body, layout, text, meta.headers().len()) {
+                    self.headers.remember(key, stored, Arc::new(meta.response_header_copy()));
                 }
                 meta
             }
@@ -152,46 +163,14 @@ impl Metas {
         meta.extensions_mut().insert(stored);
         Ok(Some(meta))
     }
-}
 
-/// What makes the metadata of a response that has not been validated yet: Pingora makes others by decoding alone.
-#[derive(Debug)]
-struct NewMeta {
-    fresh_until: SystemTime,
-    created: SystemTime,
-    stale_while_revalidate: u32,
-    stale_if_error: u32,
-    variance: Option<HashBinary>,
-    epoch: Option<SystemTime>,
-    header: ResponseHeader,
-}
-
-impl NewMeta {
-    fn of(meta: &CacheMeta) -> Option<Self> {
-        let created = meta.created();
-        let is_new = meta.updated() == created && meta.provenance() == created;
-        is_new.then(|| Self {
-            fresh_until: meta.fresh_until(),
-            created,
-            stale_while_revalidate: meta.stale_while_revalidate_sec(),
-            stale_if_error: meta.stale_if_error_sec(),
-            variance: meta.variance(),
-            epoch: meta.epoch_override(),
-            header: meta.response_header_copy(),
-        })
-    }
-
-    fn make(&self) -> CacheMeta {
-        let header = self.header.clone();
-        let windows = (self.stale_while_revalidate, self.stale_if_error);
-        let mut meta = CacheMeta::new(self.fresh_until, self.created, windows.0, windows.1, header);
-        if let Some(variance) = self.variance {
-            meta.set_variance(variance);
+    fn blank(&self) -> Result<&[u8]> {
+        if let Some(blank) = self.blank.get() {
+            return Ok(blank);
         }
-        if let Some(epoch) = self.epoch {
-            meta.set_epoch_override(epoch);
-        }
-        meta
+        let header = ResponseHeader::build(200, Some(0))?;
+        let (_, blank) = CacheMeta::new(UNIX_EPOCH, UNIX_EPOCH, 0, 0, header).serialize()?;
+        Ok(self.blank.get_or_init(|| blank))
     }
 }
 
@@ -201,55 +180,21 @@ fn system_time(at: Timestamp) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use pingora_cache::CacheMeta;
     use pingora_http::ResponseHeader;
 
-    use super::NewMeta;
-
-    fn now() -> SystemTime {
-        UNIX_EPOCH + Duration::new(1_790_000_000, 123_456_789)
-    }
-
-    fn stored(change: impl FnOnce(&mut CacheMeta)) -> CacheMeta {
-        let mut header = ResponseHeader::build(203, None).expect("a header");
-        for (name, value) in [("ETag", "a"), ("x-Odd-Case", "1"), ("Set", "one"), ("Set", "two")] {
-            header.append_header(name, value).expect("a field");
-        }
-        let mut meta = CacheMeta::new(now() + Duration::from_millis(3_600_250), now(), 10, 20, header);
-        change(&mut meta);
-        let (internal, header) = meta.serialize().expect("it is written");
-        CacheMeta::deserialize(&internal, &header).expect("it is read")
-    }
+    use super::metadata_of;
 
     #[test]
-    fn what_is_made_again_is_what_was_decoded() {
-        let changes: [fn(&mut CacheMeta); 6] = [
-            |_| (),
-            |meta| meta.set_variance([7; 16]),
-            |meta| meta.set_epoch_override(now() - Duration::from_secs(9)),
-            |meta| meta.disable_serve_stale(),
-            |meta| meta.expire_at(now() - Duration::from_secs(5)),
-            |meta| {
-                meta.set_variance([1; 16]);
-                meta.set_epoch_override(now());
-            },
-        ];
-        for change in changes {
-            let meta = stored(change);
-            let made = NewMeta::of(&meta).expect("it has not been validated").make();
-            assert_eq!(made.serialize().expect("it is written"), meta.serialize().expect("it is written"));
-            assert_eq!(made.headers(), meta.headers());
+    fn metadata_hold_what_they_are_counted_as() {
+        let mut header = ResponseHeader::build(200, None).expect("a header");
+        header.append_header("link", "abcd".repeat(1000)).expect("a field");
+        let meta = CacheMeta::new(UNIX_EPOCH, UNIX_EPOCH, 0, 0, header);
+        for (name, bytes) in metadata_of(&meta, "somebody").expect("they are written") {
+            let counted = bytes.len();
+            assert_eq!(Vec::from(bytes).capacity(), counted, "{name}");
         }
-    }
-
-    #[test]
-    fn what_has_been_validated_is_decoded_each_time() {
-        let validated = stored(|meta| {
-            // Pingora asks its own clock when that is.
-            meta.update_freshness(now(), 1, 2);
-        });
-        assert!(NewMeta::of(&validated).is_none());
     }
 }

@@ -84,7 +84,10 @@ impl Heads {
             return Some(known);
         }
         let head = Arc::new(Head::new(StoredHead::decode(stored).ok()?, body.len(), policy));
-        self.0.remember(key, body, layout, [stored], &head);
+        // Its fields are there three times: as they are stored, with the length, and as they were last answered.
+        if DecodedMetadata::<Head, 1>::takes(body, layout, stored.len(), 3 * head.head.headers.len()) {
+            self.0.remember(key, [stored], head.clone());
+        }
         Some(head)
     }
 }

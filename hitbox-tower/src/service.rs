@@ -95,7 +95,7 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        // In its place: an answer is large.
+        // An answer is large: it is written to its place, not moved there.
         let mut future = ResponseFuture(Answering::AtOnce(None));
         // Users' code panics in the future, as it did if it had to wait: what called may serve others.
         let answer = AssertUnwindSafe(|| self.0.answer(request, &mut future.0));

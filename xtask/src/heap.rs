@@ -11,8 +11,8 @@ This page compares the heap that a memory takes with the bound that you give it 
 entries of four times the bound are written, divided by the bound. The bound is 16 MiB. `cargo xtask heap` measures it and writes this page. A test allows 1.25 at most
 (`case_f13_the_bound_holds_for_the_heap`).
 
-| memory | bytes of a value | TTL | tags | heap ÷ bound |
-|---|---:|---|---|---:|
+| bytes of a value | TTL | tags | moka | quick_cache |
+|---:|---|---|---:|---:|
 ";
 
 /// Measures, and writes the page.

@@ -74,6 +74,16 @@ fn links(text: &str) -> Vec<String> {
         if is_code {
             continue;
         }
+        // A definition of a link; one with a caret is that of a footnote.
+        if let Some((name, target)) = line.strip_prefix('[').and_then(|line| line.split_once("]: "))
+            && !name.starts_with('^')
+            && !name.contains("](")
+        {
+            found.extend(
+                target.split_whitespace().next().map(|target| target.trim_matches(['<', '>']).to_owned()),
+            );
+            continue;
+        }
         // Every other part of a line is within ticks; the text of a link may have some.
         for (index, part) in line.split("](").enumerate() {
             let before = line.split("](").take(index).map(|part| part.matches('`').count()).sum::<usize>();
@@ -109,8 +119,8 @@ mod tests {
 
     #[test]
     fn links_are_found_outside_of_code() {
-        let text = "[a](b.md) and `[c](d)` and [`e`](f#g)\n```\n[h](i)\n```\n![j](<k l.svg>)";
-        assert_eq!(links(text), ["b.md", "f#g", "k l.svg"]);
+        let text = "[a](b.md) and `[c](d)` and [`e`](f#g)\n```\n[h](i)\n```\n![j](<k l.svg>)\n[`m`]: n.md\n[^o]: [p](q)";
+        assert_eq!(links(text), ["b.md", "f#g", "k l.svg", "n.md", "q"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! Links of the documentation to what others have published: what docs.rs shows of a package is looked up in the package, and is there
-//! whether or not the web can be reached from here. All else is asked of the web, if that is wanted.
+//! Links of the documentation to what others have published. What docs.rs shows of a package is looked up in the package, which cargo fetches
+//! from the registry; the web is not needed for that. All other pages are asked for in the web, if that is wanted.
+//!
+//! An item counts as there if its package declares one of its name and kind anywhere. Anchors within a page are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +11,13 @@ use std::process::{Command, Stdio};
 use crate::links;
 use crate::run::{self, Outcome, root};
 
-/// Checks all links that lead out of the workspace.
+/// Why a link leads nowhere, if it does not.
+type Checked = Result<(), String>;
+
+/// Checks the links that lead out of the workspace.
+///
+/// # Errors
+/// Links that lead nowhere, and that something could not be asked.
 pub(crate) fn run(web: bool) -> Outcome {
     let mut pages: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for (page, target) in links::all()? {
@@ -20,9 +28,11 @@ pub(crate) fn run(web: bool) -> Outcome {
     let mut packages = Packages::new()?;
     let (mut dead, mut looked_up, mut left) = (Vec::new(), 0, BTreeSet::new());
     for target in pages.keys() {
+        let about = |error: String| format!("{target} could not be checked: {error}");
         let checked = match Shown::of(target) {
-            Some(shown) => packages.check(&shown)?,
-            None if web => ask(target)?,
+            Some(Ok(shown)) => packages.check(&shown).map_err(about)?,
+            Some(Err(why)) => Err(why.to_owned()),
+            None if web => ask(target).map_err(about)?,
             None => {
                 left.insert(target.as_str());
                 continue;
@@ -50,47 +60,60 @@ fn shown(pages: &[PathBuf]) -> String {
 #[derive(Debug, PartialEq, Eq)]
 struct Shown<'a> {
     package: &'a str,
-    /// That of now if none is named.
+    /// The latest if none is named.
     version: Option<&'a str>,
     what: What<'a>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum What<'a> {
-    /// The package, or a list of what it has.
+    /// The package.
     Package,
     /// A file, by its path within the package.
     File(&'a str),
-    /// An item, by its kind and name: `struct`, `Cache`.
-    Item(&'a str, &'a str),
-    /// A module, by its name.
-    Module(&'a str),
+    /// A module of the crate, by the names on the way to it.
+    Module(Vec<&'a str>),
+    /// An item in a module, by its kind and name: `struct`, `Cache`.
+    Item(Vec<&'a str>, &'a str, &'a str),
 }
 
 impl<'a> Shown<'a> {
-    /// Nothing for addresses of others.
-    fn of(target: &'a str) -> Option<Self> {
+    /// Nothing for addresses of others; an error if docs.rs has no such pages.
+    fn of(target: &'a str) -> Option<Result<Self, &'static str>> {
         let path = target.strip_prefix("https://docs.rs/")?;
         let path = path.split_once('#').map_or(path, |(path, _)| path).trim_end_matches('/');
+        Some(Self::of_path(path).ok_or("docs.rs has no such pages"))
+    }
+
+    fn of_path(path: &'a str) -> Option<Self> {
         let (is_crate_page, path) = path.strip_prefix("crate/").map_or((false, path), |path| (true, path));
         let mut parts = path.splitn(3, '/');
         let (package, version, rest) = (parts.next()?, parts.next(), parts.next().unwrap_or_default());
-        let what = match rest.strip_prefix("source/") {
-            Some(file) if is_crate_page => What::File(file),
-            // Besides its files: the list of its features.
-            _ if is_crate_page => What::Package,
-            _ => {
-                let rest = rest.strip_suffix("/index.html").unwrap_or(rest);
-                let (within, last) = rest.rsplit_once('/').unwrap_or(("", rest));
-                match last.strip_suffix(".html").and_then(|page| page.split_once('.')) {
-                    Some((kind, name)) => What::Item(kind, name),
-                    // The first is the crate itself.
-                    None if within.is_empty() => What::Package,
-                    None => What::Module(last),
+        let version = version.filter(|version| *version != "latest");
+        let what = if is_crate_page {
+            match rest {
+                "" | "features" | "builds" => What::Package,
+                rest => What::File(rest.strip_prefix("source/")?),
+            }
+        } else if rest.is_empty() {
+            What::Package
+        } else {
+            let mut names: Vec<&str> = rest.split('/').filter(|name| *name != "index.html").collect();
+            // The first is the crate, which is named as its package.
+            let is_named_so = |name: &str| name == package.replace('-', "_");
+            if names.is_empty() || !is_named_so(names.remove(0)) {
+                return None;
+            }
+            match names.last().and_then(|last| last.strip_suffix(".html")) {
+                None => What::Module(names),
+                Some(page) => {
+                    let (kind, name) = page.split_once('.')?;
+                    names.pop();
+                    What::Item(names, kind, name)
                 }
             }
         };
-        Some(Self { package, version: version.filter(|version| *version != "latest"), what })
+        Some(Self { package, version, what })
     }
 }
 
@@ -104,7 +127,7 @@ struct Packages {
 
 impl Packages {
     fn new() -> Result<Self, String> {
-        let folder = root().join("target/links");
+        let folder = run::target().join("links");
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(folder.join("src")).map_err(failed)?;
         let manifest = "[package]\nname = \"links\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
@@ -116,8 +139,7 @@ impl Packages {
         Ok(Self { folder, sources, found: BTreeMap::new() })
     }
 
-    /// Why there is no such page, if there is none.
-    fn check(&mut self, shown: &Shown<'_>) -> Result<Result<(), String>, String> {
+    fn check(&mut self, shown: &Shown<'_>) -> Result<Checked, String> {
         let asked = (shown.package.to_owned(), shown.version.map(str::to_owned));
         let package = match self.found.get(&asked) {
             Some(package) => package.clone(),
@@ -126,49 +148,63 @@ impl Packages {
                 Err(why) => return Ok(Err(why)),
             },
         };
-        let is_there = match shown.what {
-            What::Package => true,
-            What::File(path) => package.join(path).is_file(),
-            What::Item(kind, name) => declares(&package.join("src"), kind, name)?,
-            What::Module(name) => declares(&package.join("src"), "mod", name)?,
+        let declared = |kind: &str, name: &str| -> Result<Checked, String> {
+            let is_there = declares(&package.join("src"), kind, name)?;
+            Ok(if is_there { Ok(()) } else { Err(format!("the package has no {kind} {name}")) })
         };
-        Ok(if is_there { Ok(()) } else { Err("the package has no such thing".to_owned()) })
+        let (modules, item) = match &shown.what {
+            What::Package => return Ok(Ok(())),
+            What::File(path) if package.join(path).is_file() => return Ok(Ok(())),
+            What::File(path) => return Ok(Err(format!("the package has no file {path}"))),
+            What::Module(modules) => (modules, None),
+            What::Item(modules, kind, name) => (modules, Some((*kind, *name))),
+        };
+        let modules = modules.iter().map(|module| ("mod", *module));
+        for (kind, name) in modules.chain(item) {
+            if let Err(why) = declared(kind, name)? {
+                return Ok(Err(why));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// The folder of a package.
     fn fetch(&self, name: &str, version: Option<&str>) -> Result<Result<PathBuf, String>, String> {
-        let Some(version) = version else {
-            // What is here is what will be there.
-            let own = root().join(name);
-            if own.join("Cargo.toml").is_file() {
-                return Ok(Ok(own));
-            }
-            return Ok(self.info(name)?.map(|()| PathBuf::new()));
-        };
-        if let Err(why) = self.info(&format!("{name}@{version}"))? {
-            return Ok(Err(why));
+        // What is here is what will be the latest.
+        let own = root().join(name);
+        if version.is_none() && name.starts_with("hitbox") && own.join("Cargo.toml").is_file() {
+            return Ok(Ok(own));
         }
+        let package = version.map_or_else(|| name.to_owned(), |version| format!("{name}@{version}"));
+        let mut cargo = run::command("cargo");
+        cargo.args(["info", &package]).current_dir(&self.folder).stdin(Stdio::null());
+        let output = cargo.output().map_err(|error| format!("cargo: {error}"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            // Anything else than that is no fault of the link.
+            return if said.contains("could not find") { Ok(Err(said)) } else { Err(said) };
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let found = said.lines().find_map(|line| line.strip_prefix("version: ")?.split(' ').next());
+        let found = found.ok_or("cargo does not say which version it has found")?;
         let registries = fs::read_dir(&self.sources);
         let registries = registries.map_err(|error| format!("{}: {error}", self.sources.display()))?;
-        let mut packages = registries.flatten().map(|entry| entry.path().join(format!("{name}-{version}")));
-        Ok(packages.find(|package| package.is_dir()).ok_or_else(|| "cargo has not unpacked it".to_owned()))
-    }
-
-    /// Has cargo fetch a package, if there is one of that name.
-    fn info(&self, package: &str) -> Result<Result<(), String>, String> {
-        let mut cargo = run::command("cargo");
-        cargo.args(["info", package]).current_dir(&self.folder).stdin(Stdio::null());
-        let output = cargo.output().map_err(|error| format!("cargo: {error}"))?;
-        let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Ok(if output.status.success() { Ok(()) } else { Err(said()) })
+        let mut packages = registries.flatten().map(|entry| entry.path().join(format!("{name}-{found}")));
+        packages
+            .find(|package| package.is_dir())
+            .map(Ok)
+            .ok_or_else(|| "cargo has not unpacked it".to_owned())
     }
 }
 
-/// Whether some source says that there is such an item. Names that are the same elsewhere in the package count too.
+/// Whether some source declares such an item, anywhere.
 fn declares(folder: &Path, kind: &str, name: &str) -> Result<bool, String> {
-    // Of a macro there is more than one kind.
+    // What rustdoc calls by other words than the language.
     let declarations = match kind {
-        "macro" | "attr" | "derive" => vec![format!("macro_rules! {name}"), format!("fn {name}")],
+        "macro" => vec![format!("macro_rules! {name}"), format!("fn {name}")],
+        "attr" => vec![format!("fn {name}")],
+        "derive" => vec![format!("proc_macro_derive({name}")],
+        "constant" => vec![format!("const {name}")],
         kind => vec![format!("{kind} {name}")],
     };
     let is_whole = |text: &str, at: usize, declared: &str| {
@@ -182,12 +218,15 @@ fn declares(folder: &Path, kind: &str, name: &str) -> Result<bool, String> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text =
-                    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-                let is_declared = |declared: &String| {
-                    text.match_indices(declared.as_str()).any(|(at, _)| is_whole(&text, at, declared))
+                let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                let text = String::from_utf8_lossy(&bytes);
+                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                let is_declared = |line: &str| {
+                    declarations.iter().any(|declared| {
+                        line.match_indices(declared.as_str()).any(|(at, _)| is_whole(line, at, declared))
+                    })
                 };
-                if declarations.iter().any(is_declared) {
+                if code.into_iter().any(is_declared) {
                     return Ok(true);
                 }
             }
@@ -197,7 +236,9 @@ fn declares(folder: &Path, kind: &str, name: &str) -> Result<bool, String> {
 }
 
 /// Asks the web for a page.
-fn ask(target: &str) -> Result<Result<(), String>, String> {
+fn ask(target: &str) -> Result<Checked, String> {
+    // It ends with this code if there is an answer which says that there is no page.
+    const NO_PAGE: i32 = 22;
     let curl = Command::new("curl")
         .args(["--silent", "--show-error", "--fail", "--location", "--max-time", "30", "--retry", "2"])
         .args(["--output", "/dev/null", target])
@@ -205,7 +246,11 @@ fn ask(target: &str) -> Result<Result<(), String>, String> {
         .output()
         .map_err(|error| format!("curl cannot be run: {error}"))?;
     let said = || String::from_utf8_lossy(&curl.stderr).trim().to_owned();
-    Ok(if curl.status.success() { Ok(()) } else { Err(said()) })
+    match curl.status.code() {
+        Some(0) => Ok(Ok(())),
+        Some(NO_PAGE) => Ok(Err(said())),
+        _ => Err(said()),
+    }
 }
 
 #[cfg(test)]
@@ -214,24 +259,25 @@ mod tests {
 
     #[test]
     fn pages_of_docs_rs_are_told_apart() {
-        let of = |target| Shown::of(target).map(|shown| (shown.package, shown.version, shown.what));
+        let of = |path| Shown::of_path(path).map(|shown| (shown.package, shown.version, shown.what));
+        let some = Some("0.1.2");
         let cases = [
-            ("https://docs.rs/moka", ("moka", None, What::Package)),
-            ("https://docs.rs/moka/0.12.16/moka/", ("moka", Some("0.12.16"), What::Package)),
-            ("https://docs.rs/moka/latest/moka/sync/index.html", ("moka", None, What::Module("sync"))),
+            ("moka", ("moka", None, What::Package)),
+            ("moka/0.1.2/moka", ("moka", some, What::Module(vec![]))),
+            ("moka/latest/moka/sync/index.html", ("moka", None, What::Module(vec!["sync"]))),
             (
-                "https://docs.rs/moka/0.12.16/moka/sync/struct.Cache.html#method.get",
-                ("moka", Some("0.12.16"), What::Item("struct", "Cache")),
+                "hitbox-core/0.1.2/hitbox_core/a/struct.Cache.html",
+                ("hitbox-core", some, What::Item(vec!["a"], "struct", "Cache")),
             ),
-            ("https://docs.rs/crate/cached/4.1.0/features", ("cached", Some("4.1.0"), What::Package)),
-            (
-                "https://docs.rs/crate/cached/4.1.0/source/src/lib.rs",
-                ("cached", Some("4.1.0"), What::File("src/lib.rs")),
-            ),
+            ("crate/cached/0.1.2/features", ("cached", some, What::Package)),
+            ("crate/cached/0.1.2/source/src/lib.rs", ("cached", some, What::File("src/lib.rs"))),
         ];
-        for (target, expected) in cases {
-            assert_eq!(of(target), Some(expected), "{target}");
+        for (path, expected) in cases {
+            assert_eq!(of(path), Some(expected), "{path}");
         }
-        assert_eq!(of("https://example.org/moka"), None);
+        for path in ["crate/cached/0.1.2/nothing", "moka/0.1.2/mokka", "moka/0.1.2/moka/all.html"] {
+            assert_eq!(of(path), None, "{path}");
+        }
+        assert!(Shown::of("https://example.org/moka").is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes that are put together one after the other.
 
+use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
 
 /// So many bytes need no allocation.
@@ -8,7 +9,6 @@ const INLINE: usize = 192;
 /// Bytes, in place as long as they are few.
 ///
 /// Keys are put together of many short pieces. What a vector spends on each of them would be most of what a key costs.
-#[derive(Clone, Debug)]
 pub(super) struct Buffer {
     inline: [u8; INLINE],
     len: usize,
@@ -38,6 +38,12 @@ impl Buffer {
             self.spilled.extend_from_slice(&self.inline[..self.len]);
         }
         self.spilled.extend_from_slice(bytes);
+    }
+}
+
+impl Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Debug::fmt(&**self, f)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct CacheKeyBuilder {
 impl CacheKeyBuilder {
     #[inline]
     pub(super) fn new(namespace: &str, prefix: &str) -> Self {
-        // In the place where it stays.
+        // Built in place, not moved.
         let mut key = Self { encoded: Buffer::new(), version_at: 0 };
         key.encoded.append(&[USER]);
         field(&mut key.encoded, namespace.as_bytes());

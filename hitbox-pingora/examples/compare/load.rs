@@ -19,7 +19,7 @@ const LARGE: usize = 1024 * 1024;
 const COLD: usize = 100 * 1024 * 1024;
 /// Connections of a load, each with one request under way.
 const CONNECTIONS: usize = 16;
-/// Then new ones are started: how fast a process is depends on where the kernel happens to have put it, for as long as it runs.
+/// After so many rounds new proxies are started: how fast a process is depends, for as long as it runs, on where the kernel has put it.
 const ROUNDS_OF_A_PROXY: usize = 8;
 /// Requests of a round, over all connections.
 const SMALL_REQUESTS: usize = 16_000;

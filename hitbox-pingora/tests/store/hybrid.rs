@@ -124,6 +124,7 @@ async fn what_is_found_again_and_again_has_the_metadata_of_now() {
         found_as(&first, "stored").await;
         let mut renewed = meta("b");
         renewed.set_variance([7; 16]);
+        renewed.set_epoch_override(SystemTime::now() - Duration::from_secs(9));
         renewed.update_freshness(SystemTime::now() + Duration::from_secs(7200), 7, 8);
         assert!(case.storage.update_meta(&key, &renewed, &span()).await.expect("an update"), "{}", case.name);
         found_as(&renewed, "renewed").await;

@@ -84,14 +84,12 @@ fn case_f13_the_bound_holds_for_the_heap() {
             let filling = Filling { bytes, ttl, tags };
             let moka = MokaBackend::builder().max_bytes(BOUND).build().expect("moka");
             let quick = QuickBackend::builder().max_bytes(BOUND).build().expect("quick");
-            for (name, backend) in [("moka", moka.shared()), ("quick", quick.shared())] {
-                let heap = filled(&*backend, filling, BOUND);
-                let yes = |is: bool| if is { "yes" } else { "no" };
-                println!("| {name} | {bytes} | {} | {} | {:.2} |", yes(ttl), yes(tags), heap as f64 / 100.0);
-                if heap > 125 {
-                    over.push((name, filling, heap));
-                }
-            }
+            let heaps = [("moka", moka.shared()), ("quick", quick.shared())]
+                .map(|(name, backend)| (name, filled(&*backend, filling, BOUND)));
+            let yes = |is: bool| if is { "yes" } else { "no" };
+            let [moka, quick] = heaps.map(|(_, heap)| heap as f64 / 100.0);
+            println!("| {bytes} | {} | {} | {moka:.2} | {quick:.2} |", yes(ttl), yes(tags));
+            over.extend(heaps.into_iter().filter(|(_, heap)| *heap > 125).map(|heap| (filling, heap)));
         }
     }
     assert!(over.is_empty(), "{over:?}");

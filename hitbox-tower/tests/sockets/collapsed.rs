@@ -119,6 +119,9 @@ async fn a_client_that_leaves_in_the_middle_harms_nobody() {
     assert_eq!(stayed.text(), "one two");
     assert_eq!(stayed.field("cache-status"), Some("http;fwd=uri-miss;ttl=60;collapsed"));
     assert!(served.get("/a", &[]).await.is_hit());
+    // What was read while it came is as long as is known now.
+    let head = served.send(Method::HEAD, "/a", &[]).await;
+    assert_eq!(head.field("content-length"), Some("7"), "{head:?}");
     assert_eq!(served.seen.count(), 1);
 }
 
