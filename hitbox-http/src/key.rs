@@ -2,6 +2,7 @@
 
 use hitbox_core::{CacheKey, CacheKeyBuilder};
 use http::{HeaderMap, HeaderName, Uri, header};
+use percent_encoding::percent_decode_str;
 
 use crate::origin::origin_of;
 use crate::vary::{Vary, VaryKey};
@@ -33,11 +34,15 @@ enum Query {
 }
 
 impl Query {
-    fn takes(&self, name: &str) -> bool {
+    /// Whether a parameter counts, by its name as it is written.
+    fn takes(&self, written: &str) -> bool {
+        // As those who read it decode it: what is another name to them is not to be left out, and the other way round.
+        let spaced = written.replace('+', " ");
+        let name = percent_decode_str(&spaced).decode_utf8_lossy();
         match self {
             Self::All => true,
-            Self::Only(names) => names.iter().any(|known| known == name),
-            Self::AllBut(names) => !names.iter().any(|known| known == name),
+            Self::Only(names) => names.iter().any(|known| *known == name),
+            Self::AllBut(names) => !names.iter().any(|known| *known == name),
         }
     }
 }
@@ -101,7 +106,12 @@ impl KeyRules {
             push_fields(&mut key, "header:", &Vary::new(self.headers.iter().cloned()).key(request));
         }
         for cookie in &self.cookies {
-            key.push(&format!("cookie:{cookie}"), cookie_of(request, cookie));
+            let (name, mut values) = (format!("cookie:{cookie}"), cookies_of(request, cookie).peekable());
+            if values.peek().is_none() {
+                key.push(&name, None);
+            }
+            // Of several some services take the first, and others the last.
+            values.for_each(|value| key.push(&name, Some(value)));
         }
         for (name, value) in parts {
             key.push(&format!("part:{name}"), value.as_deref().map(str::as_bytes));
@@ -179,8 +189,15 @@ fn push_uri(key: &mut CacheKeyBuilder, uri: &Uri, request: &HeaderMap, rules: &Q
     }
 }
 
-fn cookie_of<'h>(request: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+/// The values of a cookie, in their order. A cookie without an equals sign has an empty one.
+fn cookies_of<'h>(request: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let lines = request.get_all(header::COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-    pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let (found, value) = match pair.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &pair[pair.len()..]),
+        };
+        (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
+    })
 }

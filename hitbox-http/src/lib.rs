@@ -28,7 +28,7 @@ pub use groups::{groups_of, invalidated_groups};
 pub use head::{HeadError, StoredHead};
 pub use invalidation::{invalidated_uris, is_unsafe};
 pub use key::{KeyRules, url_pattern};
-pub use origin::with_scheme;
+pub use origin::{says_two_hosts, with_scheme};
 pub use policy::Policy;
 pub use range::{ByteRange, Requested, requested_range};
 pub use storable::{NotStorable, may_store};

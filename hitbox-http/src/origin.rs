@@ -33,6 +33,16 @@ fn authority_of(request: &HeaderMap) -> Option<&str> {
     std::str::from_utf8(host).ok().filter(|_| is_authority)
 }
 
+/// Whether a request says in its field `Host` another host than in its URI. Nobody knows then which of them its service goes by, so that its answer
+/// is none for others (RFC 9112, 3.2.2, has proxies replace the field; RFC 9113, 8.3.1, takes such a request for malformed).
+pub fn says_two_hosts(uri: &Uri, request: &HeaderMap) -> bool {
+    let Some(authority) = uri.authority() else { return false };
+    let scheme = lower(uri.scheme_str().unwrap_or("http"));
+    let said = plain(&scheme, without_user(authority.as_str()));
+    let mut lines = request.get_all(header::HOST).into_iter();
+    lines.any(|line| line.to_str().map_or(true, |line| plain(&scheme, line) != said))
+}
+
 /// What a request says of its host, if it says it once.
 pub(crate) fn host_of(request: &HeaderMap) -> Option<&[u8]> {
     let mut lines = request.get_all(header::HOST).into_iter();

@@ -4,6 +4,9 @@ use http::{HeaderMap, HeaderName, header};
 
 /// Fields whose values mean the same in any case.
 const ANY_CASE: [HeaderName; 3] = [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
+/// Fields that are lists, in which members without text mean nothing (RFC 9110, 5.6.1).
+const LISTS: [HeaderName; 5] =
+    [header::ACCEPT, header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET, header::TE];
 
 /// The fields of requests that a response depends on, in one order whatever `Vary` has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -71,17 +74,19 @@ impl VaryKey {
 fn normalized(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let mut lines = request.get_all(name).into_iter().peekable();
     lines.peek()?;
-    let mut joined: Vec<u8> = Vec::new();
+    let (mut joined, mut is_first) = (Vec::new(), true);
+    let is_list = LISTS.contains(name);
     // Cookies may come in one line or several (RFC 9113, 8.2.3), and commas are nothing in them.
     let is_cookie = name == header::COOKIE;
     for line in lines {
         let members: Box<dyn Iterator<Item = &[u8]>> = if is_cookie {
             Box::new(line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii))
         } else {
-            Box::new(split(line.as_bytes()))
+            // Of any other field nobody knows here what a comma means in it.
+            Box::new(split(line.as_bytes()).filter(|member| !is_list || !member.is_empty()))
         };
         for member in members {
-            if !joined.is_empty() {
+            if !std::mem::take(&mut is_first) {
                 joined.push(if is_cookie { b';' } else { b',' });
             }
             joined.extend_from_slice(member);
@@ -106,5 +111,5 @@ fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         false
     });
-    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+    members.map(<[u8]>::trim_ascii)
 }

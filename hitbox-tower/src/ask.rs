@@ -6,7 +6,8 @@ use hitbox::backend::Backend;
 use hitbox::backend::internal::LoadPermit;
 use hitbox::core::{CacheKey, Scope, Timestamp};
 use hitbox_http::{
-    NotStorable, StoredHead, Vary, add_validators, may_store, remove_preconditions, storable_fields,
+    NotStorable, StoredHead, Terms, Vary, Verdict, add_validators, may_store, remove_preconditions,
+    storable_fields,
 };
 use http::header::Entry;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -19,6 +20,15 @@ use crate::layer::Rules;
 use crate::lookup::Variants;
 use crate::respond::length_of;
 use crate::service::HttpService;
+
+impl Rules {
+    /// Whether a response that the origin has just brought for one request may answer another one, which has waited for it: if it may once it is
+    /// stored (RFC 9111, 4). A request that wants it validated has that.
+    pub(crate) fn may_share(&self, terms: &Terms, request: &HeaderMap) -> bool {
+        let verdict = terms.verdict(request, self.now(), &self.settings.policy);
+        !matches!(verdict, Verdict::Validate { by_request: false, .. })
+    }
+}
 
 /// A response with more fields, or more tags, is not stored.
 const MOST_FIELDS: usize = 512;
@@ -141,6 +151,10 @@ impl Load {
         {
             return Err(self.validated(head.freshened(response.headers(), asked, came), by_client));
         }
+        // What is stored is better than an error, even than one that could be stored.
+        if response.status().is_server_error() && self.may_serve_on_error() {
+            return Err(Unstored::Own(response, None));
+        }
         let (parts, body) = response.into_parts();
         let known = body.size_hint().exact();
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(length_of).or(known);
@@ -167,6 +181,15 @@ impl Load {
         };
         let Storable { arrived, body, .. } = storable;
         Err(Unstored::Own(arrived.into_response(body), Some(why)))
+    }
+
+    /// Whether what is stored may be served in the place of an error (RFC 5861).
+    fn may_serve_on_error(&self) -> bool {
+        let (rules, policy) = (&self.rules, &self.rules.settings.policy);
+        self.stored.as_ref().is_some_and(|(head, _)| {
+            let verdict = head.verdict(&self.asked.headers, rules.now(), policy);
+            matches!(verdict, Verdict::Validate { on_error: true, .. })
+        })
     }
 
     /// Why a response is not stored: by the rules, for a reason that the client has, or since the user does not want it.

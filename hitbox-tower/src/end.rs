@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hitbox::Body as StoredBody;
 use hitbox::backend::Backend;
 use hitbox::core::{BoxFuture, CacheKey};
-use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, Verdict};
+use hitbox_http::{CacheStatusField, Forwarded, NotStorable, RequestDirectives, Verdict};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
@@ -42,8 +42,19 @@ impl<S> Exchange<S> {
     {
         let (rules, headers) = (&self.rules, request.headers());
         let is_part = lookup.stored.is_none() && headers.contains_key(header::RANGE);
-        if is_part || request.method() == Method::HEAD {
-            return self.pass_on(request, if is_part { Forwarded::Partial } else { why }).await;
+        if is_part {
+            return self.pass_on(request, Forwarded::Partial).await;
+        }
+        if request.method() == Method::HEAD {
+            let asked = Kept::of(&request, rules);
+            let answer = self.clone().pass_on(request, why).await;
+            let failed_with = match &answer {
+                Ok(response) if response.status().is_server_error() => Some(response.status()),
+                Ok(_) => return answer,
+                Err(_) => None,
+            };
+            let stale = End { exchange: self, asked, primary, lookup, why }.stale(failed_with);
+            return stale.map_or(answer, Ok);
         }
         let is_own = rules.settings.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
             || rules.settings.policy.heeds_requests() && RequestDirectives::of(headers).no_store;
@@ -144,19 +155,22 @@ impl<S> End<S> {
     async fn unstored<A, E>(mut self, unstored: Unstored<A, E>, body: Option<StoredBody>) -> Answer<A, E> {
         let rules = self.exchange.rules.clone();
         match unstored {
-            Unstored::Failed(error) => match self.stale(false, None) {
+            Unstored::Failed(error) => match self.stale(None) {
                 Some(stale) => Ok(stale),
                 None => Err(error),
             },
             Unstored::Own(response, _) if response.status().is_server_error() => {
-                match self.stale(true, Some(response.status())) {
+                match self.stale(Some(response.status())) {
                     Some(stale) => Ok(stale),
                     None => Ok(self.own(response, None)),
                 }
             }
             Unstored::Own(response, why) => {
                 // What is so because of the request says nothing of the response to others.
-                if why.is_some_and(|why| !why.is_of_request()) {
+                // An error of the client's, as a limit that it is over, says nothing either, unless it says for how long.
+                let is_of_client =
+                    response.status().is_client_error() && why == Some(NotStorable::Unspecified);
+                if why.is_some_and(|why| !why.is_of_request()) && !is_of_client {
                     rules.not_shared.remember(&self.primary, rules.monotonic());
                     if self.lookup.stored.is_some() {
                         rules.remove_in_background(self.lookup.key.clone());
@@ -203,12 +217,12 @@ impl<S> End<S> {
         response.map(CacheBody::passed)
     }
 
-    /// What is stored, if it may be served although the service has failed, or has answered with an error.
-    fn stale<A>(&mut self, is_answer: bool, code: Option<StatusCode>) -> Option<Response<CacheBody<A>>> {
+    /// What is stored, if it may be served although the service has failed, or has answered with an error of this status.
+    fn stale<A>(&mut self, code: Option<StatusCode>) -> Option<Response<CacheBody<A>>> {
         let Stored { head, body } = self.lookup.stored.take()?;
         let rules = &self.exchange.rules;
         let may_serve = match head.terms.verdict(&self.asked.headers, rules.now(), &rules.settings.policy) {
-            Verdict::Validate { on_error, .. } if is_answer => on_error,
+            Verdict::Validate { on_error, .. } if code.is_some() => on_error,
             Verdict::Validate { when_disconnected, .. } => when_disconnected,
             _ => true,
         };
@@ -232,12 +246,18 @@ impl<S> End<S> {
         Q: Body + Send + 'static,
     {
         let rules = &self.exchange.rules;
-        if let Some(head) = rules.head_of(&self.lookup.key, &body) {
+        let head = rules.head_of(&self.lookup.key, &body);
+        let may_share = head.as_ref().map(|head| rules.may_share(&head.terms, &self.asked.headers));
+        if let (Some(head), Some(true)) = (head, may_share) {
             let mut status = self.status();
             status.collapsed = true;
             return Ok(self.respond(&head, body, Trailers::default(), false, status));
         }
         let Some(request) = slot.take_request() else { return Ok(self.lost()) };
+        if may_share == Some(false) {
+            rules.not_shared.remember(&self.primary, rules.monotonic());
+            return self.again(request, false).await;
+        }
         let Some(variants) = variants_of(&body) else { return self.again(request, false).await };
         // The response has variants. This request may wait for the one that it is for.
         let Some(key) = variants.keys(&self.primary, &self.asked.headers).next() else {
@@ -246,6 +266,9 @@ impl<S> End<S> {
         let end = body.entry().lifetime().expire();
         let lookup = lookup::look_for_variant(&self.exchange.rules, key, variants, end).await;
         if let Some(Stored { head, body }) = lookup.stored {
+            if !self.exchange.rules.may_share(&head.terms, &self.asked.headers) {
+                return self.again(request, false).await;
+            }
             // It was small, and is stored already.
             let mut status = self.status();
             status.collapsed = true;
@@ -266,7 +289,7 @@ impl<S> End<S> {
 
     /// The request has gone on, and nothing came of it.
     fn lost<A>(mut self) -> Response<CacheBody<A>> {
-        let stale = self.stale(false, None);
+        let stale = self.stale(None);
         stale.unwrap_or_else(|| {
             self.exchange.rules.refuse(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time\n")
         })

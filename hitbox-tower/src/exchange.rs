@@ -8,7 +8,7 @@ use futures_util::future::{Either, select};
 use hitbox::core::{CacheKey, Timestamp};
 use hitbox_http::{
     CacheStatusField, Forwarded, RequestDirectives, Verdict, invalidated_groups, invalidated_uris,
-    is_conditional, is_unsafe,
+    is_conditional, is_unsafe, remove_preconditions, says_two_hosts,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
@@ -61,6 +61,7 @@ fn is_cacheable<Q: Body>(request: &Request<Q>, rules: &Rules) -> bool {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !has_body;
     (is_read || rules.settings.choice.is_by_body(request.extensions()))
         && !is_conditional(request.headers())
+        && !says_two_hosts(request.uri(), request.headers())
         && !request.headers().contains_key(header::UPGRADE)
 }
 
@@ -193,6 +194,9 @@ impl<S> Exchange<S> {
         if *request.method() == Method::HEAD {
             *request.method_mut() = Method::GET;
         }
+        // It is stored as all of it is read, and an answer to a condition or of a range is not all.
+        remove_preconditions(request.headers_mut());
+        request.headers_mut().remove(header::RANGE);
         rules.clone().once_in_background(found, async move {
             let lookup = lookup::look(&rules, &key, request.headers()).await;
             // Another may have done it while this waited for its turn.

@@ -118,7 +118,10 @@ impl Load {
         let rules = self.rules.clone();
         match self.ask(inner, request).await {
             Ok(storable) => {
-                rules.not_shared.forget(&self.primary);
+                let terms = storable.head.terms(&rules.settings.policy);
+                if rules.may_share(&terms, &self.asked.headers) {
+                    rules.not_shared.forget(&self.primary);
+                }
                 slot.put(match self.place(&storable.vary) {
                     Place::Here => self.store_apart(self.key.clone(), storable).await,
                     Place::Elsewhere(key) => self.store_apart(key, storable).await,

@@ -56,6 +56,10 @@ impl Rules {
         };
         let (code, headers, body) = match Precondition::of(asked.headers, head) {
             Precondition::NotModified => {
+                if !is_stored {
+                    // It comes now, the client has it already, and it is stored as it is read.
+                    self.in_background(async move { while let Ok(Some(_)) = body.chunk().await {} });
+                }
                 (StatusCode::NOT_MODIFIED, told(head.not_modified()), CacheBody::empty())
             }
             _ => {
@@ -134,7 +138,10 @@ fn select(
     };
     match requested_range(asked, head, length) {
         Requested::Unsatisfiable => {
-            headers.remove(header::CONTENT_LENGTH);
+            // It is no representation of the resource: what is said of that, as for how long it is fresh, does not hold for it.
+            let kept = [header::DATE, header::VARY, CACHE_STATUS].map(|name| (headers.remove(&name), name));
+            let kept = kept.into_iter().filter_map(|(value, name)| Some((name, value?)));
+            let mut headers: HeaderMap = kept.collect();
             if let Ok(range) = HeaderValue::from_str(&format!("bytes */{length}")) {
                 headers.insert(header::CONTENT_RANGE, range);
             }
@@ -142,6 +149,10 @@ fn select(
         }
         Requested::Part(part) if body.seek(part.bytes.clone()).is_ok() => {
             let left = part.bytes.end - part.bytes.start;
+            // They are of the whole content (RFC 9530, 2).
+            for digest in ["content-digest", "content-md5"] {
+                headers.remove(digest);
+            }
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
             headers.extend(part.content_range().map(|range| (header::CONTENT_RANGE, range)));
             (StatusCode::PARTIAL_CONTENT, headers, Left::Bytes(Some(left)))

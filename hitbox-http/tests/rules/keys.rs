@@ -98,6 +98,8 @@ fn of_parts_of_queries() {
             ("docs: once or twice", "http://h/?a=1&a=1", "http://h/?a=1", false),
             ("docs: names have a case", "http://h/?A=1", "http://h/?A=2", true),
             ("docs: what a value is made of", "http://h/?a=1%26b=2", "http://h/?a=1&b=2", false),
+            ("docs: names as they are decoded", "http://h/?%61=1", "http://h/", false),
+            ("docs: others as they are decoded", "http://h/?%61b=1", "http://h/", true),
             ("docs: an equals sign in a value", "http://h/?a=b=1", "http://h/?a&b=1", false),
         ],
     );
@@ -109,6 +111,7 @@ fn of_parts_of_queries() {
             ("docs: alone", "http://h/?utm=x", "http://h/", true),
             ("docs: others do", "http://h/?a=1&utm=x", "http://h/?a=2&utm=x", false),
             ("docs: in any order", "http://h/?a=1&b=2", "http://h/?b=2&a=1", true),
+            ("docs: as it is decoded", "http://h/?%75tm=x", "http://h/", true),
             ("docs: a longer name is another", "http://h/?utms=1", "http://h/", false),
         ],
     );
@@ -137,6 +140,9 @@ fn of_fields_and_cookies() {
                 true,
             ),
             ("docs: the cookie or none", (at, "cookie: a=1"), (at, "cookie: a=1; c=1"), false),
+            ("6265 5.2 spaces around names and values", (at, "cookie: c =1"), (at, "cookie: c= 1"), true),
+            ("docs: all of several", (at, "cookie: c=1; c=2"), (at, "cookie: c=1"), false),
+            ("docs: which is the last", (at, "cookie: c=1; c=2"), (at, "cookie: c=2; c=1"), false),
             ("docs: the cookie is empty or not there", (at, "cookie: c="), (at, "cookie: a=1"), false),
             ("6265 4.1.1 names have a case", (at, "cookie: C=1"), (at, "cookie: C=2"), true),
             ("docs: the end of another name", (at, "cookie: xc=1"), (at, "cookie: xc=2"), true),

@@ -54,6 +54,9 @@ fn which_requests_are_alike() {
         ("9111 4.1 all that are named", "x-a, x-b", "x-a: 1 | x-b: 1", "x-a: 1 | x-b: 2", false),
         ("9111 4.1 lines joined", "x-a", "x-a: 1 | x-a: 2", "x-a: 1, 2", true),
         ("9111 4.1 spaces at commas", "x-a", "x-a: 1 ,2", "x-a: 1,   2", true),
+        ("9111 4.1 a comma at the end", "origin", "origin: https://a,", "origin: https://a", false),
+        ("9111 4.1 a comma at the beginning", "x-a", "x-a: ,a", "x-a: a", false),
+        ("9110 5.6.1 empty members of a list", "accept", "accept: a/b,,", "accept: ,a/b", true),
         (
             "9111 4.1 order counts",
             "accept-language",

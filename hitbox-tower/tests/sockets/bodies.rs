@@ -1,6 +1,7 @@
 //! Bodies: in parts, cut off, with trailers, large.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -8,8 +9,9 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::mpsc;
 
-use crate::common::{answer, client, fields, serve};
+use crate::common::{answer, client, fields, serve, until};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("etag", "\"one\"")];
 
@@ -194,4 +196,52 @@ async fn the_length_of_a_body_that_is_known_is_told() {
     for _ in 0..2 {
         assert_eq!(served.get("/a", &[]).await.field("content-length"), Some("8"));
     }
+}
+
+/// A client that has what the origin sends anew is told so, and it is stored all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_client_has_already_is_stored() {
+    let (feed, chunks) = mpsc::unbounded_channel::<Result<Bytes, Infallible>>();
+    let chunks = Arc::new(Mutex::new(Some(chunks)));
+    let served = serve(Arc::new(move |_, _| {
+        let mut chunks = chunks.lock().expect("a lock").take().expect("one request");
+        let chunks = stream::poll_fn(move |cx| chunks.poll_recv(cx));
+        Box::pin(async move { answer(FRESH, Body::from_stream(chunks)) })
+    }))
+    .await;
+    let got = served.get("/a", &[("if-none-match", "\"one\"")]).await;
+    assert_eq!(got.status, StatusCode::NOT_MODIFIED, "{got:?}");
+    feed.send(Ok(Bytes::from_static(b"all of it"))).expect("it is read");
+    drop(feed);
+    until("it is stored", async || served.get("/a", &[]).await.is_hit()).await;
+    assert_eq!(served.seen.count(), 1);
+}
+
+/// What is said of all bytes is not said of some of them.
+#[tokio::test]
+async fn a_part_has_not_the_digest_of_the_whole() {
+    let lines = &[
+        ("cache-control", "max-age=60"),
+        ("content-digest", "sha-256=:YQ==:"),
+        ("repr-digest", "sha-256=:YQ==:"),
+    ];
+    let served = serve(fields(lines)).await;
+    served.get("/a", &[]).await;
+    assert!(served.get("/a", &[]).await.field("content-digest").is_some());
+    let part = served.get("/a", &[("range", "bytes=0-2")]).await;
+    assert_eq!((part.field("content-digest"), part.field("repr-digest")), (None, Some("sha-256=:YQ==:")));
+}
+
+/// An answer that there is no such range says nothing of the representation.
+#[tokio::test]
+async fn a_range_that_is_not_there_has_no_freshness() {
+    let served = serve(fields(FRESH)).await;
+    served.get("/a", &[]).await;
+    let got = served.get("/a", &[("range", "bytes=99-")]).await;
+    assert_eq!(got.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    for name in ["cache-control", "etag", "content-type", "age"] {
+        assert_eq!(got.field(name), None, "{got:?}");
+    }
+    assert_eq!(got.field("content-range"), Some("bytes */8"));
+    assert!(got.is_hit(), "{got:?}");
 }

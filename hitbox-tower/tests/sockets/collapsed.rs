@@ -197,3 +197,48 @@ async fn one_requests_validation_is_not_that_of_others() {
     }
     assert_eq!(served.seen.count(), 3);
 }
+
+/// What is stored to be validated is not for those who wait for it: who asks later would not get it either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_to_be_validated_is_asked_for_by_each() {
+    for lines in [
+        &[("etag", "\"a\"")][..],
+        &[("etag", "\"a\""), ("cache-control", "no-cache")],
+        &[("etag", "\"a\""), ("cache-control", "max-age=0, must-revalidate")],
+    ] {
+        let gate = Arc::new(Semaphore::new(0));
+        let held = gate.clone();
+        let served = serve(Arc::new(move |request, _| {
+            let held = held.clone();
+            Box::pin(async move {
+                held.acquire().await.expect("a gate").forget();
+                let who = request.headers()["cookie"].to_str().expect("a text").to_owned();
+                answer(lines, format!("page of {who}"))
+            })
+        }))
+        .await;
+        for round in 0..2 {
+            let users = ["alice", "bob", "carol"];
+            let before = served.seen.count();
+            let (got, ()) = tokio::join!(
+                join_all(users.map(|user| {
+                    let served = &served;
+                    async move { served.get("/me", &[("cookie", user)]).await }
+                })),
+                async {
+                    served.until_asked(before + 1).await;
+                    if round == 0 {
+                        let waiting = async || served.layer.cache().statistics().coalesced >= 2;
+                        until("two wait", waiting).await;
+                    }
+                    gate.add_permits(10);
+                }
+            );
+            for (user, got) in users.iter().zip(got) {
+                assert_eq!(got.text(), format!("page of {user}"), "{lines:?}, round {round}: {got:?}");
+            }
+            let left = gate.available_permits();
+            gate.acquire_many(left as u32).await.expect("permits").forget();
+        }
+    }
+}

@@ -230,3 +230,25 @@ async fn nested_routers_share_nothing() {
         }
     }
 }
+
+/// A request that says two hosts is answered for nobody else: its service may go by either.
+#[tokio::test]
+async fn a_request_with_two_hosts_is_for_itself() {
+    let service = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+        let host = request.headers().get("host").map(|host| host.to_str().expect("a text").to_owned());
+        Ok::<_, Infallible>(fresh(format!("links to {}", host.unwrap_or_default())))
+    });
+    let cached = CacheLayer::new(memory()).layer(service);
+    let ask = async |host: &str| {
+        let request = Request::get("http://shop/a").header("host", host).body(Full::default());
+        let response = cached.clone().oneshot(request.expect("a request")).await.expect("an answer");
+        let is_hit = response.headers()["cache-status"].to_str().expect("a text").contains("hit");
+        (text(response).await, is_hit)
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("evil").await, ("links to evil".to_owned(), false));
+    }
+    assert_eq!(ask("SHOP:80").await, ("links to SHOP:80".to_owned(), false));
+    assert_eq!(ask("shop").await, ("links to SHOP:80".to_owned(), true));
+    assert_eq!(ask("evil").await, ("links to evil".to_owned(), false));
+}

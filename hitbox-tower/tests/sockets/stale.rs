@@ -1,14 +1,15 @@
 //! What is stale: served while it is validated, or since the origin fails, or not at all.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use http::StatusCode;
+use http::{Method, StatusCode};
+use tokio::sync::mpsc;
 
 use crate::common::{answer, fields, serve, until};
 
@@ -56,7 +57,10 @@ async fn an_error_is_answered_with_what_is_stale_if_the_response_says_so() {
     assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"));
     let status = "http;fwd=stale;fwd-status=503;ttl=-10;detail=\"served since the origin failed\"";
     assert_eq!(stale.field("cache-status"), Some(status));
+    let head = served.send(Method::HEAD, "/a", &[]).await;
+    assert_eq!((head.status, head.field("cache-status")), (StatusCode::OK, Some(status)), "{head:?}");
     served.advance(60);
+    assert_eq!(served.send(Method::HEAD, "/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
@@ -171,4 +175,82 @@ async fn an_answer_without_an_end_keeps_nobody() {
     let limit = Duration::from_secs(20);
     let end = tokio::time::timeout(limit, served.layer.cache().shutdown(limit)).await.expect("it ends");
     assert!(end.is_clean(), "{end:?}");
+}
+
+/// An error that says how long it is fresh is an error all the same.
+#[tokio::test]
+async fn an_error_that_could_be_stored_replaces_nothing_that_may_be_served() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = fails.clone();
+    let served = serve(Arc::new(move |_, count| {
+        let fails = failing.load(Ordering::SeqCst);
+        Box::pin(async move {
+            if fails {
+                let mut response = answer(&[("cache-control", "max-age=5")], format!("error {count}"));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return response;
+            }
+            answer(&[("cache-control", "max-age=10, stale-if-error=60")], format!("answer {count}"))
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    fails.store(true, Ordering::SeqCst);
+    served.advance(20);
+    for _ in 0..2 {
+        let stale = served.get("/a", &[]).await;
+        assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"), "{stale:?}");
+    }
+    served.advance(60);
+    assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// A client that is over its limit takes nothing from the others.
+#[tokio::test]
+async fn an_error_of_one_client_leaves_what_is_stored() {
+    let served = serve(Arc::new(|request, count| {
+        Box::pin(async move {
+            if request.headers().contains_key("x-over") {
+                let mut response = answer(&[], format!("too many {count}"));
+                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+                return response;
+            }
+            answer(&[("cache-control", "max-age=60")], format!("answer {count}"))
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    let over = served.get("/a", &[("cache-control", "no-cache"), ("x-over", "1")]).await;
+    assert_eq!(over.status, StatusCode::TOO_MANY_REQUESTS, "{over:?}");
+    let hit = served.get("/a", &[]).await;
+    assert!(hit.is_hit(), "{hit:?}");
+    assert_eq!(served.seen.count(), 2);
+}
+
+/// A client that has what is stale does not keep it from being validated.
+#[tokio::test]
+async fn what_a_client_has_is_validated_all_the_same() {
+    let (feed, chunks) = mpsc::unbounded_channel::<Result<Bytes, Infallible>>();
+    let chunks = Arc::new(Mutex::new(Some(chunks)));
+    let served = serve(Arc::new(move |_, count| {
+        let lines = &[("cache-control", "max-age=10, stale-while-revalidate=30"), ("etag", "\"a\"")];
+        let body = match count {
+            1 => Body::from("answer 1"),
+            _ => {
+                let mut chunks = chunks.lock().expect("a lock").take().expect("one more request");
+                Body::from_stream(stream::poll_fn(move |cx| chunks.poll_recv(cx)))
+            }
+        };
+        Box::pin(async move { answer(lines, body) })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    served.advance(20);
+    let stale = served.get("/a", &[("if-none-match", "\"a\"")]).await;
+    assert_eq!(stale.status, StatusCode::NOT_MODIFIED, "{stale:?}");
+    served.until_asked(2).await;
+    feed.send(Ok(Bytes::from_static(b"answer 2"))).expect("it is read");
+    drop(feed);
+    until("the new one is stored", async || served.get("/a", &[]).await.text() == "answer 2").await;
+    assert_eq!(served.seen.count(), 2);
 }
