@@ -17,8 +17,8 @@ pub struct Limits {
     pub tags: u64,
     /// Namespaces that a store tells apart, each of nested ones counted, as far as this process has written to them. An entry
     /// of one more is refused. One is given back when its entries are over by their times or have been invalidated, and
-    /// when they were removed or put out, if the store can list its keys: it is listed beside writes that would be refused.
-    /// Default 65,536.
+    /// when they were removed or put out, if the store can list its keys: before it refuses a write, it lists them to find
+    /// namespaces that nothing uses. Default 65,536.
     pub namespaces: u64,
 }
 

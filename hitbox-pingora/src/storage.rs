@@ -84,7 +84,7 @@ impl BackendStorageBuilder {
     }
 
     /// How long a response is kept when it is no longer fresh and its windows of serving stale are over. Default: a day. So long
-    /// it can be validated. A layer that has no room puts it out earlier.
+    /// it can be validated. A layer that has no room evicts it earlier.
     #[must_use]
     pub fn keep_stale(mut self, keep: Duration) -> Self {
         self.keep_stale = keep;
