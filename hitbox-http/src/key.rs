@@ -24,6 +24,12 @@ pub struct KeyRules {
     cookies: Vec<String>,
 }
 
+/// The name of a parameter as those who read it have it.
+fn decoded(written: &str) -> String {
+    let spaced = written.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}
+
 /// Which parameters of a query count.
 #[derive(Clone, Debug, Default)]
 enum Query {
@@ -36,19 +42,17 @@ enum Query {
 impl Query {
     /// Whether a parameter counts, by its name as it is written.
     fn takes(&self, written: &str) -> bool {
-        // As those who read it decode it: what is another name to them is not to be left out, and the other way round.
-        let spaced = written.replace('+', " ");
-        let name = percent_decode_str(&spaced).decode_utf8_lossy();
+        let name = decoded(written);
         match self {
             Self::All => true,
-            Self::Only(names) => names.iter().any(|known| *known == name),
-            Self::AllBut(names) => !names.iter().any(|known| *known == name),
+            Self::Only(names) => names.contains(&name),
+            Self::AllBut(names) => !names.contains(&name),
         }
     }
 }
 
 impl KeyRules {
-    /// Of the query these parameters alone, as they are written. Their order counts no more, unless one is there more than once. Default: all of it.
+    /// Of the query these parameters alone, by their names as they are decoded, and with values as they are written. Their order counts no more, unless one is there more than once. Default: all of it.
     #[must_use]
     pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.query = Query::Only(names.into_iter().map(Into::into).collect());
@@ -181,7 +185,7 @@ fn push_uri(key: &mut CacheKeyBuilder, uri: &Uri, request: &HeaderMap, rules: &Q
             let pairs = pairs.map(|pair| pair.split_once('=').map_or((pair, None), |(n, v)| (n, Some(v))));
             let mut pairs: Vec<(&str, Option<&str>)> = pairs.filter(|(name, _)| rules.takes(name)).collect();
             // A stable order: what is there more than once stays in its own.
-            pairs.sort_by_key(|(name, _)| *name);
+            pairs.sort_by_cached_key(|(name, _)| decoded(name));
             for (name, value) in pairs {
                 key.push(&format!("query:{name}"), value.map(str::as_bytes));
             }
@@ -189,15 +193,12 @@ fn push_uri(key: &mut CacheKeyBuilder, uri: &Uri, request: &HeaderMap, rules: &Q
     }
 }
 
-/// The values of a cookie, in their order. A cookie without an equals sign has an empty one.
+/// The values of a cookie, in their order.
 fn cookies_of<'h>(request: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let lines = request.get_all(header::COOKIE).into_iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     pairs.filter_map(move |pair| {
-        let (found, value) = match pair.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &pair[pair.len()..]),
-        };
-        (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
+        let (found, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
+        (found.trim_ascii() == name.as_bytes()).then(|| value[1..].trim_ascii())
     })
 }

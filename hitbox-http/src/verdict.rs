@@ -60,13 +60,21 @@ impl Terms {
         self.freshness.initial_age.saturating_add(now.since(self.came))
     }
 
+    /// Whether the response is one that is fresh for some time, and not to be validated each time.
+    pub fn is_ever_fresh(&self, policy: &Policy) -> bool {
+        !self.freshness.lifetime.is_zero() && !self.is_validated_always(policy)
+    }
+
+    fn is_validated_always(&self, policy: &Policy) -> bool {
+        self.directives.no_cache && policy.fixed_ttl.is_none()
+    }
+
     /// Whether the response may answer a request with these fields now.
     pub fn verdict(&self, request: &HeaderMap, now: Timestamp, policy: &Policy) -> Verdict {
         let asked = if policy.heeds_requests { RequestDirectives::of(request) } else { Default::default() };
         let (freshness, said) = (&self.freshness, &self.directives);
         let age = self.age(now);
-        let no_cache = said.no_cache && policy.fixed_ttl.is_none();
-        let is_fresh = age < freshness.lifetime && !no_cache;
+        let is_fresh = age < freshness.lifetime && !self.is_validated_always(policy);
 
         let is_young = asked.max_age.is_none_or(|most| age <= most)
             && asked

@@ -22,11 +22,12 @@ use crate::respond::length_of;
 use crate::service::HttpService;
 
 impl Rules {
-    /// Whether a response that the origin has just brought for one request may answer another one, which has waited for it: if it may once it is
-    /// stored (RFC 9111, 4). A request that wants it validated has that.
+    /// Whether a response that the origin has just brought for one request may answer another one, which has waited for it: if it is for others at
+    /// all without being validated (RFC 9111, 4). It may have become stale on its way; a request that wants it validated has that.
     pub(crate) fn may_share(&self, terms: &Terms, request: &HeaderMap) -> bool {
-        let verdict = terms.verdict(request, self.now(), &self.settings.policy);
-        !matches!(verdict, Verdict::Validate { by_request: false, .. })
+        let policy = &self.settings.policy;
+        let takes_stale = || !matches!(terms.verdict(request, self.now(), policy), Verdict::Validate { .. });
+        terms.is_ever_fresh(policy) || takes_stale()
     }
 }
 
@@ -188,7 +189,7 @@ impl Load {
         let (rules, policy) = (&self.rules, &self.rules.settings.policy);
         self.stored.as_ref().is_some_and(|(head, _)| {
             let verdict = head.verdict(&self.asked.headers, rules.now(), policy);
-            matches!(verdict, Verdict::Validate { on_error: true, .. })
+            !matches!(verdict, Verdict::Validate { on_error: false, .. })
         })
     }
 

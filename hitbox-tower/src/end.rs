@@ -17,6 +17,17 @@ use crate::load::{Outcome, Slot};
 use crate::lookup::{self, Lookup, Stored, variants_of};
 use crate::service::HttpService;
 
+/// Errors of a client, as a limit that it is over: they say nothing of the resource, unless they say for how long.
+const OF_CLIENT: [StatusCode; 7] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::EXPECTATION_FAILED,
+    StatusCode::TOO_EARLY,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+
 /// A request that has gone on, or waited for another that has.
 struct End<S> {
     exchange: Exchange<S>,
@@ -167,9 +178,8 @@ impl<S> End<S> {
             }
             Unstored::Own(response, why) => {
                 // What is so because of the request says nothing of the response to others.
-                // An error of the client's, as a limit that it is over, says nothing either, unless it says for how long.
                 let is_of_client =
-                    response.status().is_client_error() && why == Some(NotStorable::Unspecified);
+                    OF_CLIENT.contains(&response.status()) && why == Some(NotStorable::Unspecified);
                 if why.is_some_and(|why| !why.is_of_request()) && !is_of_client {
                     rules.not_shared.remember(&self.primary, rules.monotonic());
                     if self.lookup.stored.is_some() {
@@ -265,16 +275,19 @@ impl<S> End<S> {
         };
         let end = body.entry().lifetime().expire();
         let lookup = lookup::look_for_variant(&self.exchange.rules, key, variants, end).await;
-        if let Some(Stored { head, body }) = lookup.stored {
-            if !self.exchange.rules.may_share(&head.terms, &self.asked.headers) {
-                return self.again(request, false).await;
-            }
-            // It was small, and is stored already.
-            let mut status = self.status();
-            status.collapsed = true;
-            return Ok(self.respond(&head, body, Trailers::default(), true, status));
+        let found = lookup.stored.as_ref();
+        let may_share = found.map(|stored| rules.may_share(&stored.head.terms, &self.asked.headers));
+        if may_share == Some(false) {
+            rules.not_shared.remember(&self.primary, rules.monotonic());
+            return Self { lookup, ..self }.again(request, false).await;
         }
-        Self { lookup, ..self }.again(request, true).await
+        let Some(Stored { head, body }) = lookup.stored else {
+            return Self { lookup, ..self }.again(request, true).await;
+        };
+        // It was small, and is stored already.
+        let mut status = self.status();
+        status.collapsed = true;
+        Ok(self.respond(&head, body, Trailers::default(), true, status))
     }
 
     /// Goes on once more.

@@ -61,7 +61,7 @@ fn is_cacheable<Q: Body>(request: &Request<Q>, rules: &Rules) -> bool {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !has_body;
     (is_read || rules.settings.choice.is_by_body(request.extensions()))
         && !is_conditional(request.headers())
-        && !says_two_hosts(request.uri(), request.headers())
+        && !says_two_hosts(&rules.settings.said_uri(request), request.headers())
         && !request.headers().contains_key(header::UPGRADE)
 }
 

@@ -1,8 +1,10 @@
 //! Answers that are made of stored responses.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future;
 use hitbox::Body;
 use hitbox_http::{CacheStatusField, Precondition, Requested, StoredHead, requested_range};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -12,6 +14,30 @@ use crate::heads::{Head, tell};
 use crate::layer::Rules;
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// What is said of a representation, and of how long it may be used.
+const OF_REPRESENTATION: [&str; 17] = [
+    "age",
+    "cache-control",
+    "cache-groups",
+    "cdn-cache-control",
+    "content-digest",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-md5",
+    "content-type",
+    "etag",
+    "expires",
+    "last-modified",
+    "pragma",
+    "repr-digest",
+    "surrogate-control",
+];
+
+/// So long the rest of a body is read that its client does not need.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// What a request asks of a stored response.
 pub(crate) struct Asked<'r> {
@@ -56,9 +82,11 @@ impl Rules {
         };
         let (code, headers, body) = match Precondition::of(asked.headers, head) {
             Precondition::NotModified => {
-                if !is_stored {
+                if !is_stored && !status.collapsed {
                     // It comes now, the client has it already, and it is stored as it is read.
-                    self.in_background(async move { while let Ok(Some(_)) = body.chunk().await {} });
+                    let limit = self.sleep(LONGEST_REST);
+                    let rest = async move { while let Ok(Some(_)) = body.chunk().await {} };
+                    self.in_background(async move { drop(future::select(pin!(rest), limit).await) });
                 }
                 (StatusCode::NOT_MODIFIED, told(head.not_modified()), CacheBody::empty())
             }
@@ -138,10 +166,8 @@ fn select(
     };
     match requested_range(asked, head, length) {
         Requested::Unsatisfiable => {
-            // It is no representation of the resource: what is said of that, as for how long it is fresh, does not hold for it.
-            let kept = [header::DATE, header::VARY, CACHE_STATUS].map(|name| (headers.remove(&name), name));
-            let kept = kept.into_iter().filter_map(|(value, name)| Some((name, value?)));
-            let mut headers: HeaderMap = kept.collect();
+            // It is no representation of the resource: what is said of that does not hold for it.
+            OF_REPRESENTATION.iter().for_each(|name| drop(headers.remove(*name)));
             if let Ok(range) = HeaderValue::from_str(&format!("bytes */{length}")) {
                 headers.insert(header::CONTENT_RANGE, range);
             }

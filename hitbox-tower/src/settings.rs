@@ -41,9 +41,13 @@ impl Default for Settings {
 impl Settings {
     /// The URI of a request, as its client said it.
     pub(crate) fn uri_of<'r, Q>(&self, request: &'r Request<Q>) -> Cow<'r, Uri> {
+        self.with_scheme(self.said_uri(request), request.headers())
+    }
+
+    /// The same, with the scheme that it has.
+    pub(crate) fn said_uri<'r, Q>(&self, request: &'r Request<Q>) -> Cow<'r, Uri> {
         let original = self.original_uri.as_ref().and_then(|original| original(request.extensions()));
-        let uri = original.map_or(Cow::Borrowed(request.uri()), Cow::Owned);
-        self.with_scheme(uri, request.headers())
+        original.map_or(Cow::Borrowed(request.uri()), Cow::Owned)
     }
 
     /// A URI with the scheme that all have, if that is set.

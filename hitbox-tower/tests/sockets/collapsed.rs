@@ -242,3 +242,18 @@ async fn what_has_to_be_validated_is_asked_for_by_each() {
         }
     }
 }
+
+/// What takes longer to come than it is fresh is one load all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stale_when_it_comes_is_for_all_who_wait() {
+    let gate = Arc::new(Semaphore::new(0));
+    let served = serve(held(&[("cache-control", "max-age=1"), ("etag", "\"a\"")], gate.clone())).await;
+    let (texts, ()) = tokio::join!(at_once(&served, 10, &[]), async {
+        served.until_asked(1).await;
+        until("nine wait", async || served.layer.cache().statistics().coalesced >= 9).await;
+        served.advance(5);
+        gate.add_permits(100);
+    });
+    assert_eq!(texts, vec!["answer 1 none"; 10]);
+    assert_eq!(served.seen.count(), 1);
+}

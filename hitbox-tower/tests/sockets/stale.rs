@@ -201,6 +201,9 @@ async fn an_error_that_could_be_stored_replaces_nothing_that_may_be_served() {
         let stale = served.get("/a", &[]).await;
         assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"), "{stale:?}");
     }
+    assert!(
+        served.get("/b", &[]).await.field("cache-status").is_some_and(|status| status.contains("stored"))
+    );
     served.advance(60);
     assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -253,4 +256,31 @@ async fn what_a_client_has_is_validated_all_the_same() {
     drop(feed);
     until("the new one is stored", async || served.get("/a", &[]).await.text() == "answer 2").await;
     assert_eq!(served.seen.count(), 2);
+}
+
+#[tokio::test]
+async fn an_error_that_a_validation_brings_replaces_nothing_that_may_be_served() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = fails.clone();
+    let served = serve(Arc::new(move |_, count| {
+        let fails = failing.load(Ordering::SeqCst);
+        Box::pin(async move {
+            let lines = [("cache-control", "max-age=10, stale-while-revalidate=30, stale-if-error=600")];
+            let mut response = answer(&lines, format!("answer {count}"));
+            if fails {
+                response = answer(&[("cache-control", "max-age=5")], format!("error {count}"));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            response
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    fails.store(true, Ordering::SeqCst);
+    for (age, asked) in [(20, 2), (25, 3)] {
+        served.advance(age);
+        let stale = served.get("/a", &[]).await;
+        assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"), "{stale:?}");
+        served.until_asked(asked).await;
+    }
 }
