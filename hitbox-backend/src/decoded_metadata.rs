@@ -10,7 +10,7 @@ use crate::layout::Layout;
 
 /// The most entries that are remembered. A key has one place, and shares it with others.
 const PLACES: usize = 1024;
-/// The most bytes that may be remembered of one entry: 16 MiB of all.
+/// The most bytes that may be remembered of one entry: 16 MiB of all, beside the bytes that they were decoded from.
 const MOST_BYTES: usize = 16 * 1024;
 /// What a field takes in a map of fields beside its bytes, about.
 const FIELD: usize = 128;
@@ -51,10 +51,10 @@ impl<T, const N: usize> DecodedMetadata<T, N> {
         known.iter().zip(stored).all(is_same).then(|| decoded.clone())
     }
 
-    /// Whether to remember what is decoded to so many bytes of text and fields: it is small, and of a complete body in memory. An entry that is
-    /// not in memory has other bytes at each hit.
-    pub fn takes(body: &Body, layout: &Layout, text: usize, fields: usize) -> bool {
-        text + FIELD * fields <= MOST_BYTES && body.len().is_some() && is_in_memory(body, layout)
+    /// Whether to remember what is decoded to so many bytes of text and fields: it is small, and of a body in memory. An entry that is not in
+    /// memory has other bytes at each hit.
+    pub fn takes(&self, body: &Body, layout: &Layout, text: usize, fields: usize) -> bool {
+        text + FIELD * fields <= MOST_BYTES && is_in_memory(body, layout)
     }
 
     /// Remembers what was decoded of these bytes of this key, instead of what was in its place.

@@ -47,6 +47,11 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
+    /// Whether the origin is to be asked for this very request: an answer to one that came before it is none for it.
+    pub fn wants_its_own(&self) -> bool {
+        self.no_store || self.no_cache || self.max_age.is_some_and(|most| most.is_zero())
+    }
+
     /// Those of these headers. `Pragma: no-cache` counts if there is no `Cache-Control`.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
@@ -117,11 +122,15 @@ impl ResponseDirectives {
         })
     }
 
+    /// Whether a cache of this policy has to have it validated each time.
+    pub(crate) fn is_validated_always(&self, policy: &Policy) -> bool {
+        self.no_cache && policy.fixed_ttl.is_none()
+    }
+
     /// Whether a cache of this policy may not serve it stale, whatever happens.
     pub(crate) fn is_never_stale(&self, policy: &Policy) -> bool {
         let of_shared = policy.is_shared && (self.proxy_revalidate || self.s_maxage.is_some());
-        let no_cache = self.no_cache && policy.fixed_ttl.is_none();
-        no_cache || self.must_revalidate || of_shared
+        self.is_validated_always(policy) || self.must_revalidate || of_shared
     }
 
     fn add(&mut self, name: &str, argument: &Argument, policy: &Policy) {

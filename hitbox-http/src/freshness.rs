@@ -101,7 +101,7 @@ fn initial_age(headers: &HeaderMap, asked: Timestamp, came: Timestamp) -> Durati
 }
 
 /// What `Age` says. More than any lifetime if that cannot be read, or is said twice: then nobody knows how old it is.
-fn age_of(headers: &HeaderMap) -> Duration {
+pub(crate) fn age_of(headers: &HeaderMap) -> Duration {
     let mut lines = headers.get_all(header::AGE).into_iter();
     let Some(line) = lines.next() else { return Duration::ZERO };
     let text = line.to_str().unwrap_or_default().trim();

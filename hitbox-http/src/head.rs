@@ -13,7 +13,7 @@ use crate::directives::ResponseDirectives;
 use crate::fields::storable_fields;
 use crate::freshness::Freshness;
 use crate::policy::Policy;
-use crate::verdict::Terms;
+use crate::storable::is_of_client;
 
 /// Fields that a "not modified" does not replace: they say how the body is written, which it does not bring, or what it was compared by
 /// (RFC 9111, 3.2).
@@ -73,22 +73,22 @@ impl StoredHead {
         self.headers.contains_key(header::ETAG) || self.headers.contains_key(header::LAST_MODIFIED)
     }
 
-    /// Whether it can answer any request: it is fresh for a while, can be validated, or says that it may be served stale.
+    /// Whether it can answer any request but the one that brought it: it is fresh for a while, even if that is over when it comes, can be validated, or
+    /// says that it may be served stale. An error of one client only as long as it is fresh.
     pub fn is_of_use(&self, policy: &Policy) -> bool {
-        let (Terms { freshness, directives, .. }, is_set) =
+        let (terms, is_set) =
             (self.terms(policy), |time: Option<Duration>| time.is_some_and(|time| !time.is_zero()));
-        let may_be_stale = is_set(directives.stale_while_revalidate) || is_set(directives.stale_if_error);
-        let no_cache = directives.no_cache && policy.fixed_ttl.is_none();
-        self.has_validator()
-            || !no_cache && !freshness.remaining().is_zero()
-            || !directives.is_never_stale(policy) && may_be_stale
+        let said = &terms.directives;
+        let may_be_stale = is_set(said.stale_while_revalidate) || is_set(said.stale_if_error);
+        let may_outlive = self.has_validator() || !said.is_never_stale(policy) && may_be_stale;
+        terms.is_ever_fresh() || may_outlive && !is_of_client(self.status)
     }
 
     /// How long it is fresh, and kept beyond, from when it came.
     pub fn kept(&self, policy: &Policy) -> (Duration, Duration) {
         let (freshness, directives) = (self.freshness(policy), self.directives(policy));
-        let no_cache = directives.no_cache && policy.fixed_ttl.is_none();
-        let fresh = if no_cache { Duration::ZERO } else { freshness.remaining() };
+        let fresh =
+            if directives.is_validated_always(policy) { Duration::ZERO } else { freshness.remaining() };
         let on_error = directives.stale_if_error.or(policy.stale_on_error);
         let mut beyond = directives.stale_while_revalidate.max(on_error).unwrap_or_default();
         if self.has_validator() {

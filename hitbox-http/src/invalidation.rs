@@ -1,8 +1,9 @@
 //! What the answer to an unsafe request makes invalid (RFC 9111, 4.4).
 
-use http::{HeaderMap, Method, StatusCode, Uri, header, uri};
+use http::uri::{self, Authority};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 
-use crate::origin::origin_of;
+use crate::origin::{origin_of, says_two_hosts};
 
 /// Whether a method may change something. One that is not known may.
 pub fn is_unsafe(method: &Method) -> bool {
@@ -27,8 +28,22 @@ pub fn invalidated_uris(
         let reference = response.get(name).and_then(|value| value.to_str().ok());
         uris.extend(reference.and_then(|reference| resolve(asked, request, reference.trim())));
     }
+    // A request that says two hosts may have changed what either has.
+    if says_two_hosts(asked, request) {
+        let hosts =
+            request.get_all(header::HOST).into_iter().filter_map(|host| host.as_bytes().try_into().ok());
+        let of_hosts: Vec<Uri> =
+            hosts.flat_map(|host| uris.iter().filter_map(move |uri| with_authority(uri, &host))).collect();
+        uris.extend(of_hosts);
+    }
     uris.dedup();
     uris
+}
+
+fn with_authority(of: &Uri, authority: &Authority) -> Option<Uri> {
+    let mut parts = uri::Parts::from(of.clone());
+    parts.authority = Some(authority.clone());
+    Uri::from_parts(parts).ok()
 }
 
 /// What a reference in a response means (RFC 3986, 5.2), if that is of the same origin.

@@ -52,7 +52,7 @@ impl Query {
 }
 
 impl KeyRules {
-    /// Of the query these parameters alone, by their names as they are decoded, and with values as they are written. Their order counts no more, unless one is there more than once. Default: all of it.
+    /// Of the query these parameters alone, chosen by their names as they are decoded; the key has names and values as they are written. Their order counts no more, unless one is there more than once. Default: all of it.
     #[must_use]
     pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.query = Query::Only(names.into_iter().map(Into::into).collect());

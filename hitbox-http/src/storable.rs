@@ -15,7 +15,7 @@ pub enum NotStorable {
     /// Only what answers a `GET` is.
     #[error("only responses to GET are stored")]
     Method,
-    /// A status that is not final, or that says nothing of the resource by itself.
+    /// A status that is not final, that says nothing of the resource by itself, or of which nothing is to be stored.
     #[error("responses of this status are not stored")]
     Status,
     /// `no-store` of the request.
@@ -59,10 +59,34 @@ pub enum NotStorable {
     VariesUnseen,
 }
 
+/// Errors that say that something is wrong with a request or its client, as a limit that it is over, and nothing of the resource.
+const OF_CLIENT: [StatusCode; 7] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::EXPECTATION_FAILED,
+    StatusCode::TOO_EARLY,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+
+/// Of these no cache is to store any response, whatever it says (RFC 6585, 3 to 6).
+const NEVER_STORED: [StatusCode; 4] = [
+    StatusCode::PRECONDITION_REQUIRED,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    StatusCode::NETWORK_AUTHENTICATION_REQUIRED,
+];
+
+pub(crate) fn is_of_client(status: StatusCode) -> bool {
+    OF_CLIENT.contains(&status)
+}
+
 impl NotStorable {
-    /// Whether it is so because of the request alone: the response to another may be stored.
-    pub const fn is_of_request(self) -> bool {
-        matches!(self, Self::Method | Self::RequestNoStore | Self::Authorization)
+    /// Whether a response of this status is not stored because of the request alone: the response to another may be, and what is stored for
+    /// others stays.
+    pub fn is_of_request(self, status: StatusCode) -> bool {
+        matches!(self, Self::Method | Self::RequestNoStore | Self::Authorization) || is_of_client(status)
     }
 }
 
@@ -86,7 +110,7 @@ pub fn may_store(
         return Err(NotStorable::Method);
     }
     let is_part = matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
-    if status.is_informational() || is_part {
+    if status.is_informational() || is_part || NEVER_STORED.contains(&status) {
         return Err(NotStorable::Status);
     }
     let directives = ResponseDirectives::of(response, policy);

@@ -6,7 +6,7 @@ use hitbox_core::Timestamp;
 use http::{HeaderMap, header};
 
 use crate::directives::{RequestDirectives, ResponseDirectives};
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, age_of};
 use crate::head::StoredHead;
 use crate::policy::Policy;
 
@@ -40,12 +40,16 @@ pub struct Terms {
     /// What it says to caches.
     pub directives: ResponseDirectives,
     came: Timestamp,
+    is_ever_fresh: bool,
 }
 
 impl StoredHead {
     /// What it says of its use to a cache of this policy.
     pub fn terms(&self, policy: &Policy) -> Terms {
-        Terms { freshness: self.freshness(policy), directives: self.directives(policy), came: self.came }
+        let (freshness, directives) = (self.freshness(policy), self.directives(policy));
+        let is_ever_fresh =
+            age_of(&self.headers) < freshness.lifetime && !directives.is_validated_always(policy);
+        Terms { freshness, directives, came: self.came, is_ever_fresh }
     }
 
     /// Whether it may answer a request with these fields now.
@@ -60,13 +64,9 @@ impl Terms {
         self.freshness.initial_age.saturating_add(now.since(self.came))
     }
 
-    /// Whether the response is one that is fresh for some time, and not to be validated each time.
-    pub fn is_ever_fresh(&self, policy: &Policy) -> bool {
-        !self.freshness.lifetime.is_zero() && !self.is_validated_always(policy)
-    }
-
-    fn is_validated_always(&self, policy: &Policy) -> bool {
-        self.directives.no_cache && policy.fixed_ttl.is_none()
+    /// Whether the response was fresh when its origin sent it, as far as it says. It may have become stale on its way.
+    pub fn is_ever_fresh(&self) -> bool {
+        self.is_ever_fresh
     }
 
     /// Whether the response may answer a request with these fields now.
@@ -74,7 +74,7 @@ impl Terms {
         let asked = if policy.heeds_requests { RequestDirectives::of(request) } else { Default::default() };
         let (freshness, said) = (&self.freshness, &self.directives);
         let age = self.age(now);
-        let is_fresh = age < freshness.lifetime && !self.is_validated_always(policy);
+        let is_fresh = age < freshness.lifetime && !said.is_validated_always(policy);
 
         let is_young = asked.max_age.is_none_or(|most| age <= most)
             && asked

@@ -146,7 +146,7 @@ impl Metas {
                 let meta = CacheMeta::deserialize(internal, header)?;
                 // They are stored compressed.
                 let text = meta.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-                if DecodedMetadata::<ResponseHeader, 2>::takes(body, layout, text, meta.headers().len()) {
+                if self.headers.takes(body, layout, text, meta.headers().len()) {
                     self.headers.remember(key, stored, Arc::new(meta.response_header_copy()));
                 }
                 meta

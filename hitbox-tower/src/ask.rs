@@ -6,8 +6,7 @@ use hitbox::backend::Backend;
 use hitbox::backend::internal::LoadPermit;
 use hitbox::core::{CacheKey, Scope, Timestamp};
 use hitbox_http::{
-    NotStorable, StoredHead, Terms, Vary, Verdict, add_validators, may_store, remove_preconditions,
-    storable_fields,
+    NotStorable, StoredHead, Vary, Verdict, add_validators, may_store, remove_preconditions, storable_fields,
 };
 use http::header::Entry;
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -22,12 +21,22 @@ use crate::respond::length_of;
 use crate::service::HttpService;
 
 impl Rules {
-    /// Whether a response that the origin has just brought for one request may answer another one, which has waited for it: if it is for others at
-    /// all without being validated (RFC 9111, 4). It may have become stale on its way; a request that wants it validated has that.
-    pub(crate) fn may_share(&self, terms: &Terms, request: &HeaderMap) -> bool {
-        let policy = &self.settings.policy;
-        let takes_stale = || !matches!(terms.verdict(request, self.now(), policy), Verdict::Validate { .. });
-        terms.is_ever_fresh(policy) || takes_stale()
+    /// Whether a response that was brought for one request may answer another one, which has waited for it since then: if it may be used without being
+    /// validated (RFC 9111, 4). For who waited already when it came it may have become stale on its way.
+    pub(crate) fn may_share(&self, head: &StoredHead, since: Timestamp, request: &HeaderMap) -> bool {
+        let (policy, terms) = (&self.settings.policy, head.terms(&self.settings.policy));
+        let verdict = || terms.verdict(request, self.now(), policy);
+        since <= head.came && terms.is_ever_fresh() || !matches!(verdict(), Verdict::Validate { .. })
+    }
+
+    /// Remembers whether requests for what is under a key wait for each other in vain, now that this was brought for one of them.
+    pub(crate) fn learn_sharing(&self, key: &CacheKey, head: &StoredHead) {
+        // As far as it is not for what one request says.
+        if self.may_share(head, head.came, &HeaderMap::new()) {
+            self.not_shared.forget(key);
+        } else {
+            self.not_shared.remember(key, self.monotonic());
+        }
     }
 }
 
@@ -80,8 +89,8 @@ pub(crate) enum Unstored<A, E> {
     Failed(E),
     /// It is for the one request alone. It says why, unless somebody else is storing a response just now.
     Own(Response<A>, Option<NotStorable>),
-    /// What is stored is still right, and this is what it says now.
-    Validated(StoredHead),
+    /// What is stored is still right, and this is what it says now. The fields are for the one request alone.
+    Validated(StoredHead, HeaderMap),
     /// The same, and what it says now is for the one request alone. It says why, unless it is another variant now.
     ValidatedOwn(StoredHead, Option<NotStorable>),
     /// It came, and was lost while the cache shut down.
@@ -153,7 +162,8 @@ impl Load {
             return Err(self.validated(head.freshened(response.headers(), asked, came), by_client));
         }
         // What is stored is better than an error, even than one that could be stored.
-        if response.status().is_server_error() && self.may_serve_on_error() {
+        let is_better = || self.may_serve_on_error() || self.leads_away(response.headers());
+        if response.status().is_server_error() && is_better() {
             return Err(Unstored::Own(response, None));
         }
         let (parts, body) = response.into_parts();
@@ -193,6 +203,12 @@ impl Load {
         })
     }
 
+    /// Whether a response with these fields would have the variants that are stored found no more.
+    fn leads_away(&self, response: &HeaderMap) -> bool {
+        let is_here = |vary: &Vary| matches!(self.place(vary), Place::Here);
+        self.variants.is_some() && !Vary::of(response).as_ref().is_some_and(is_here)
+    }
+
     /// Why a response is not stored: by the rules, for a reason that the client has, or since the user does not want it.
     fn refused(
         &self,
@@ -217,7 +233,9 @@ impl Load {
             return Unstored::ValidatedOwn(head, why);
         }
         let kept = storable_fields(&head.headers, &head.directives(policy));
-        Unstored::Validated(StoredHead::new(head.status, kept, head.asked, head.came))
+        let mut own = head.headers;
+        kept.keys().for_each(|name| drop(own.remove(name)));
+        Unstored::Validated(StoredHead::new(head.status, kept, head.asked, head.came), own)
     }
 
     /// Whether nothing of the resource was removed since the service was asked, nor anything that carries these tags.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use hitbox::Body as StoredBody;
 use hitbox::backend::Backend;
-use hitbox::core::{BoxFuture, CacheKey};
-use hitbox_http::{CacheStatusField, Forwarded, NotStorable, RequestDirectives, Verdict};
+use hitbox::core::{BoxFuture, CacheKey, Timestamp};
+use hitbox_http::{CacheStatusField, Forwarded, RequestDirectives, Verdict};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
@@ -17,22 +17,13 @@ use crate::load::{Outcome, Slot};
 use crate::lookup::{self, Lookup, Stored, variants_of};
 use crate::service::HttpService;
 
-/// Errors of a client, as a limit that it is over: they say nothing of the resource, unless they say for how long.
-const OF_CLIENT: [StatusCode; 7] = [
-    StatusCode::BAD_REQUEST,
-    StatusCode::REQUEST_TIMEOUT,
-    StatusCode::PAYLOAD_TOO_LARGE,
-    StatusCode::EXPECTATION_FAILED,
-    StatusCode::TOO_EARLY,
-    StatusCode::TOO_MANY_REQUESTS,
-    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-];
-
 /// A request that has gone on, or waited for another that has.
 struct End<S> {
     exchange: Exchange<S>,
     asked: Kept,
     primary: CacheKey,
+    /// When it went on.
+    since: Timestamp,
     lookup: Lookup,
     why: Forwarded,
 }
@@ -51,7 +42,7 @@ impl<S> Exchange<S> {
         S: HttpService<Q>,
         Q: Body + Send + 'static,
     {
-        let (rules, headers) = (&self.rules, request.headers());
+        let (rules, headers, since) = (&self.rules, request.headers(), self.rules.now());
         let is_part = lookup.stored.is_none() && headers.contains_key(header::RANGE);
         if is_part {
             return self.pass_on(request, Forwarded::Partial).await;
@@ -64,12 +55,12 @@ impl<S> Exchange<S> {
                 Ok(_) => return answer,
                 Err(_) => None,
             };
-            let stale = End { exchange: self, asked, primary, lookup, why }.stale(failed_with);
+            let stale = End { exchange: self, asked, primary, since, lookup, why }.stale(failed_with);
             return stale.map_or(answer, Ok);
         }
         let is_own = rules.settings.policy.is_shared() && headers.contains_key(header::AUTHORIZATION)
-            || rules.settings.policy.heeds_requests() && RequestDirectives::of(headers).no_store;
-        let shares = may_share && !is_own && !rules.not_shared.contains(&primary, rules.monotonic());
+            || rules.settings.policy.heeds_requests() && RequestDirectives::of(headers).wants_its_own();
+        let shares = may_share && !is_own && !rules.not_shared.contains(&lookup.key, rules.monotonic());
         let asked = Kept::of(&request, rules);
         // The load of the resource itself has a right of its own to all that it may lead to.
         let needs_permit = !shares || lookup.key != primary;
@@ -88,7 +79,7 @@ impl<S> Exchange<S> {
         let inner = self.inner.clone();
         let load = Arc::new(load);
         let body = if shares { load.share(inner, &slot).await } else { load.alone(inner, &slot).await };
-        End { exchange: self, asked, primary, lookup, why }.answer(slot, body).await
+        End { exchange: self, asked, primary, since, lookup, why }.answer(slot, body).await
     }
 
     /// The service answers, and nothing is stored.
@@ -178,10 +169,8 @@ impl<S> End<S> {
             }
             Unstored::Own(response, why) => {
                 // What is so because of the request says nothing of the response to others.
-                let is_of_client =
-                    OF_CLIENT.contains(&response.status()) && why == Some(NotStorable::Unspecified);
-                if why.is_some_and(|why| !why.is_of_request()) && !is_of_client {
-                    rules.not_shared.remember(&self.primary, rules.monotonic());
+                if why.is_some_and(|why| !why.is_of_request(response.status())) {
+                    rules.not_shared.remember(&self.lookup.key, rules.monotonic());
                     if self.lookup.stored.is_some() {
                         rules.remove_in_background(self.lookup.key.clone());
                     }
@@ -192,7 +181,7 @@ impl<S> End<S> {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 let stored = self.lookup.stored.take();
-                if why.is_none_or(|why| !why.is_of_request()) {
+                if why.is_none_or(|why| !why.is_of_request(StatusCode::NOT_MODIFIED)) {
                     rules.remove_in_background(self.lookup.key.clone());
                 }
                 let head = Head::new(head, None, &rules.settings.policy);
@@ -201,7 +190,7 @@ impl<S> End<S> {
                     None => Ok(self.lost()),
                 }
             }
-            Unstored::Validated(head) => {
+            Unstored::Validated(head, own) => {
                 let mut status = self.status();
                 status.forwarded_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 status.stored = true;
@@ -211,10 +200,10 @@ impl<S> End<S> {
                     let head = Arc::new(Head::new(head, None, &rules.settings.policy));
                     self.lookup.stored.take().map(|stored| (head, stored.body))
                 };
-                match found.or_else(known) {
-                    Some((head, body)) => Ok(self.respond(&head, body, Trailers::default(), true, status)),
-                    None => Ok(self.lost()),
-                }
+                let Some((head, body)) = found.or_else(known) else { return Ok(self.lost()) };
+                let mut response = self.respond(&head, body, Trailers::default(), true, status);
+                response.headers_mut().extend(own);
+                Ok(response)
             }
             Unstored::Lost => Ok(self.lost()),
         }
@@ -245,6 +234,16 @@ impl<S> End<S> {
         Some(self.respond(&head, body, Trailers::default(), true, status))
     }
 
+    /// Whether what somebody else's request has brought may answer this one too.
+    fn may_share(&self, head: &Head) -> bool {
+        let rules = &self.exchange.rules;
+        let may_share = rules.may_share(&head.head, self.since, &self.asked.headers);
+        if !may_share {
+            rules.learn_sharing(&self.lookup.key, &head.head);
+        }
+        may_share
+    }
+
     /// What somebody else's request brought.
     async fn of_another<Q>(
         self,
@@ -257,7 +256,7 @@ impl<S> End<S> {
     {
         let rules = &self.exchange.rules;
         let head = rules.head_of(&self.lookup.key, &body);
-        let may_share = head.as_ref().map(|head| rules.may_share(&head.terms, &self.asked.headers));
+        let may_share = head.as_ref().map(|head| self.may_share(head));
         if let (Some(head), Some(true)) = (head, may_share) {
             let mut status = self.status();
             status.collapsed = true;
@@ -265,7 +264,6 @@ impl<S> End<S> {
         }
         let Some(request) = slot.take_request() else { return Ok(self.lost()) };
         if may_share == Some(false) {
-            rules.not_shared.remember(&self.primary, rules.monotonic());
             return self.again(request, false).await;
         }
         let Some(variants) = variants_of(&body) else { return self.again(request, false).await };
@@ -275,10 +273,7 @@ impl<S> End<S> {
         };
         let end = body.entry().lifetime().expire();
         let lookup = lookup::look_for_variant(&self.exchange.rules, key, variants, end).await;
-        let found = lookup.stored.as_ref();
-        let may_share = found.map(|stored| rules.may_share(&stored.head.terms, &self.asked.headers));
-        if may_share == Some(false) {
-            rules.not_shared.remember(&self.primary, rules.monotonic());
+        if lookup.stored.as_ref().is_some_and(|stored| !self.may_share(&stored.head)) {
             return Self { lookup, ..self }.again(request, false).await;
         }
         let Some(Stored { head, body }) = lookup.stored else {

@@ -179,7 +179,11 @@ impl<S> Exchange<S> {
         };
         // A connection that becomes another protocol has no caches.
         if !response.status().is_informational() {
-            rules.tell_status(response.headers_mut(), &CacheStatusField::forwarded(why));
+            let mut status = CacheStatusField::forwarded(why);
+            if says_two_hosts(&kept.uri, &kept.headers) {
+                status.detail = Some("the request says two hosts".into());
+            }
+            rules.tell_status(response.headers_mut(), &status);
         }
         Ok(response.map(CacheBody::passed))
     }
@@ -196,7 +200,6 @@ impl<S> Exchange<S> {
         }
         // It is stored as all of it is read, and an answer to a condition or of a range is not all.
         remove_preconditions(request.headers_mut());
-        request.headers_mut().remove(header::RANGE);
         rules.clone().once_in_background(found, async move {
             let lookup = lookup::look(&rules, &key, request.headers()).await;
             // Another may have done it while this waited for its turn.

@@ -118,10 +118,7 @@ impl Load {
         let rules = self.rules.clone();
         match self.ask(inner, request).await {
             Ok(storable) => {
-                let terms = storable.head.terms(&rules.settings.policy);
-                if rules.may_share(&terms, &self.asked.headers) {
-                    rules.not_shared.forget(&self.primary);
-                }
+                rules.learn_sharing(&self.key, &storable.head);
                 slot.put(match self.place(&storable.vary) {
                     Place::Here => self.store_apart(self.key.clone(), storable).await,
                     Place::Elsewhere(key) => self.store_apart(key, storable).await,
@@ -131,7 +128,13 @@ impl Load {
             }
             Err(unstored) => {
                 let loaded = self.unstored(&unstored);
-                let is_validated = matches!(unstored, Unstored::Validated(_));
+                let is_validated = match &unstored {
+                    Unstored::Validated(head, _) => {
+                        rules.learn_sharing(&self.key, head);
+                        true
+                    }
+                    _ => false,
+                };
                 slot.put(Outcome::Unstored(unstored));
                 if !is_validated {
                     return None;
@@ -146,7 +149,7 @@ impl Load {
     /// What others are told of a response that is not stored.
     fn unstored<A, E>(&self, unstored: &Unstored<A, E>) -> Loaded<Source> {
         match (unstored, &self.stored) {
-            (Unstored::Validated(head), Some((_, generation))) => {
+            (Unstored::Validated(head, _), Some((_, generation))) => {
                 let (fresh, beyond) = head.kept(&self.rules.settings.policy);
                 let loaded = Loaded::body_not_modified(*generation);
                 loaded.ttl(fresh).stale(beyond).metadata(HEAD, head.encode())

@@ -16,18 +16,20 @@ use crate::layer::Rules;
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// What is said of a representation, and of how long it may be used.
-const OF_REPRESENTATION: [&str; 17] = [
+const OF_REPRESENTATION: [&str; 19] = [
     "age",
     "cache-control",
     "cache-groups",
     "cdn-cache-control",
     "content-digest",
+    "content-disposition",
     "content-encoding",
     "content-language",
     "content-length",
     "content-location",
     "content-md5",
     "content-type",
+    "digest",
     "etag",
     "expires",
     "last-modified",

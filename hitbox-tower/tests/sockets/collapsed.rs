@@ -246,14 +246,93 @@ async fn what_has_to_be_validated_is_asked_for_by_each() {
 /// What takes longer to come than it is fresh is one load all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_stale_when_it_comes_is_for_all_who_wait() {
-    let gate = Arc::new(Semaphore::new(0));
-    let served = serve(held(&[("cache-control", "max-age=1"), ("etag", "\"a\"")], gate.clone())).await;
+    for lines in [
+        &[("cache-control", "max-age=1"), ("etag", "\"a\"")][..],
+        &[("cache-control", "max-age=1")],
+        &[("cache-control", "max-age=1, must-revalidate")],
+    ] {
+        let gate = Arc::new(Semaphore::new(0));
+        let served = serve(held(lines, gate.clone())).await;
+        for round in 1..=2 {
+            let waiting = round * 9;
+            let (texts, ()) = tokio::join!(at_once(&served, 10, &[]), async {
+                served.until_asked(round).await;
+                until("nine wait", async || served.layer.cache().statistics().coalesced >= waiting as u64)
+                    .await;
+                served.advance(5);
+                gate.add_permits(1);
+            });
+            assert_eq!(texts, vec![format!("answer {round} none"); 10], "{lines:?}");
+        }
+        assert_eq!(served.seen.count(), 2, "{lines:?}");
+    }
+}
+
+/// An answer that the origin gave before a request was made is none for a request that wants it to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_the_origin_asked_waits_for_no_older_answer() {
+    for wish in ["no-cache", "max-age=0", "no-store"] {
+        let gate = Arc::new(Semaphore::new(0));
+        let served = serve(held(&[("cache-control", "max-age=60")], gate.clone())).await;
+        let (older, newer, ()) = tokio::join!(
+            served.get("/a", &[]),
+            async {
+                served.until_asked(1).await;
+                served.get("/a", &[("cache-control", wish)]).await
+            },
+            async {
+                served.until_asked(2).await;
+                gate.add_permits(10);
+            }
+        );
+        assert_eq!((older.text(), newer.text()), ("answer 1 none", "answer 2 none"), "{wish}");
+    }
+}
+
+/// What is so of one variant says nothing of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_variant_leaves_the_others_shared() {
+    let gate = Arc::new(Semaphore::new(2));
+    let held = gate.clone();
+    let served = serve(Arc::new(move |request, count| {
+        let held = held.clone();
+        Box::pin(async move {
+            held.acquire().await.expect("a gate").forget();
+            let is_private = request.headers().contains_key("cookie");
+            let control = if is_private { "private" } else { "max-age=10" };
+            answer(&[("cache-control", control), ("vary", "cookie")], format!("answer {count}"))
+        })
+    }))
+    .await;
+    served.get("/a", &[]).await;
+    served.get("/a", &[("cookie", "s=alice")]).await;
+    served.advance(11);
     let (texts, ()) = tokio::join!(at_once(&served, 10, &[]), async {
-        served.until_asked(1).await;
+        served.until_asked(3).await;
         until("nine wait", async || served.layer.cache().statistics().coalesced >= 9).await;
-        served.advance(5);
         gate.add_permits(100);
     });
-    assert_eq!(texts, vec!["answer 1 none"; 10]);
-    assert_eq!(served.seen.count(), 1);
+    assert_eq!(texts, vec!["answer 3"; 10]);
+}
+
+/// Who comes later than a response is not served what has become stale since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_later_is_not_served_what_is_stale_by_then() {
+    let (feed, chunks) = mpsc::unbounded_channel::<Result<Bytes, std::io::Error>>();
+    let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
+    let served = serve(Arc::new(move |_, count| {
+        let body = match chunks.lock().expect("a lock").take() {
+            Some(mut chunks) => Body::from_stream(stream::poll_fn(move |cx| chunks.poll_recv(cx))),
+            None => Body::from(format!("answer {count}")),
+        };
+        Box::pin(async move { answer(&[("cache-control", "max-age=1, must-revalidate")], body) })
+    }))
+    .await;
+    feed.send(Ok(Bytes::from_static(b"long"))).expect("it is read");
+    let reading = client().request(served.request(Method::GET, "/a", &[])).await.expect("an answer");
+    served.advance(60);
+    let late = tokio::time::timeout(Duration::from_secs(20), served.get("/a", &[])).await.expect("in time");
+    assert_eq!(late.text(), "answer 2", "{late:?}");
+    drop(feed);
+    assert_eq!(reading.into_body().collect().await.expect("all of it").to_bytes(), "long");
 }

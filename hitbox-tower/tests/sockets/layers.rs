@@ -251,4 +251,15 @@ async fn a_request_with_two_hosts_is_for_itself() {
     assert_eq!(ask("SHOP:80").await, ("links to SHOP:80".to_owned(), false));
     assert_eq!(ask("shop").await, ("links to SHOP:80".to_owned(), true));
     assert_eq!(ask("evil").await, ("links to evil".to_owned(), false));
+    // What it changes may be of either.
+    let other = Request::get("http://evil/a").body(Full::default()).expect("a request");
+    cached.clone().oneshot(other).await.expect("an answer").into_body().collect().await.expect("all of it");
+    let change = Request::post("http://shop/a").header("host", "evil").body(Full::default());
+    let changed = cached.clone().oneshot(change.expect("a request")).await.expect("an answer");
+    assert_eq!(changed.headers()["cache-status"], "http;fwd=method;detail=\"the request says two hosts\"");
+    for uri in ["http://shop/a", "http://evil/a"] {
+        let request = Request::get(uri).body(Full::default()).expect("a request");
+        let response = cached.clone().oneshot(request).await.expect("an answer");
+        assert!(!response.headers()["cache-status"].to_str().expect("a text").contains("hit"), "{uri}");
+    }
 }

@@ -11,7 +11,7 @@ use futures_util::stream;
 use http::{Method, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::common::{answer, fields, serve, until};
+use crate::common::{Answering, answer, fields, serve, until};
 
 #[tokio::test]
 async fn a_stale_answer_is_served_while_it_is_validated() {
@@ -28,16 +28,20 @@ async fn a_stale_answer_is_served_while_it_is_validated() {
     assert_eq!(served.get("/a", &[]).await.text(), "answer 3");
 }
 
+type Lines = &'static [(&'static str, &'static str)];
+
 /// An origin that answers with an error once it is told to.
-fn failing(
-    lines: &'static [(&'static str, &'static str)],
-    fails: Arc<AtomicBool>,
-) -> crate::common::Answering {
+fn failing(lines: Lines, fails: Arc<AtomicBool>) -> Answering {
+    failing_with(lines, &[], fails)
+}
+
+/// The same with an error that has these fields.
+fn failing_with(lines: Lines, error: Lines, fails: Arc<AtomicBool>) -> Answering {
     Arc::new(move |_, count| {
         let fails = fails.load(Ordering::SeqCst);
         Box::pin(async move {
             if fails {
-                let mut response = answer(&[], format!("error {count}"));
+                let mut response = answer(error, format!("error {count}"));
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 return response;
             }
@@ -181,19 +185,8 @@ async fn an_answer_without_an_end_keeps_nobody() {
 #[tokio::test]
 async fn an_error_that_could_be_stored_replaces_nothing_that_may_be_served() {
     let fails = Arc::new(AtomicBool::new(false));
-    let failing = fails.clone();
-    let served = serve(Arc::new(move |_, count| {
-        let fails = failing.load(Ordering::SeqCst);
-        Box::pin(async move {
-            if fails {
-                let mut response = answer(&[("cache-control", "max-age=5")], format!("error {count}"));
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                return response;
-            }
-            answer(&[("cache-control", "max-age=10, stale-if-error=60")], format!("answer {count}"))
-        })
-    }))
-    .await;
+    let lines = &[("cache-control", "max-age=10, stale-if-error=60")];
+    let served = serve(failing_with(lines, &[("cache-control", "max-age=5")], fails.clone())).await;
     served.get("/a", &[]).await;
     fails.store(true, Ordering::SeqCst);
     served.advance(20);
@@ -208,26 +201,35 @@ async fn an_error_that_could_be_stored_replaces_nothing_that_may_be_served() {
     assert_eq!(served.get("/a", &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
-/// A client that is over its limit takes nothing from the others.
+/// A client that is over its limit takes nothing from the others, whatever its error says.
 #[tokio::test]
 async fn an_error_of_one_client_leaves_what_is_stored() {
-    let served = serve(Arc::new(|request, count| {
-        Box::pin(async move {
-            if request.headers().contains_key("x-over") {
-                let mut response = answer(&[], format!("too many {count}"));
-                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-                return response;
-            }
-            answer(&[("cache-control", "max-age=60")], format!("answer {count}"))
-        })
-    }))
-    .await;
-    served.get("/a", &[]).await;
-    let over = served.get("/a", &[("cache-control", "no-cache"), ("x-over", "1")]).await;
-    assert_eq!(over.status, StatusCode::TOO_MANY_REQUESTS, "{over:?}");
-    let hit = served.get("/a", &[]).await;
-    assert!(hit.is_hit(), "{hit:?}");
-    assert_eq!(served.seen.count(), 2);
+    for error in [
+        &[][..],
+        &[("cache-control", "no-store")],
+        &[("cache-control", "max-age=9")],
+        &[("set-cookie", "seen=1")],
+    ] {
+        let served = serve(Arc::new(move |request, count| {
+            Box::pin(async move {
+                if request.headers().contains_key("x-over") {
+                    let mut response = answer(error, format!("too many {count}"));
+                    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+                    return response;
+                }
+                answer(&[("cache-control", "max-age=60")], format!("answer {count}"))
+            })
+        }))
+        .await;
+        served.get("/a", &[]).await;
+        let over = served.get("/a", &[("cache-control", "no-cache"), ("x-over", "1")]).await;
+        assert_eq!(over.status, StatusCode::TOO_MANY_REQUESTS, "{over:?}");
+        // A removal would be in the background.
+        assert!(served.layer.cache().shutdown(Duration::from_secs(20)).await.is_clean());
+        let hit = served.get("/a", &[]).await;
+        assert!(hit.is_hit(), "{error:?}: {hit:?}");
+        assert_eq!(served.seen.count(), 2);
+    }
 }
 
 /// A client that has what is stale does not keep it from being validated.
@@ -261,20 +263,8 @@ async fn what_a_client_has_is_validated_all_the_same() {
 #[tokio::test]
 async fn an_error_that_a_validation_brings_replaces_nothing_that_may_be_served() {
     let fails = Arc::new(AtomicBool::new(false));
-    let failing = fails.clone();
-    let served = serve(Arc::new(move |_, count| {
-        let fails = failing.load(Ordering::SeqCst);
-        Box::pin(async move {
-            let lines = [("cache-control", "max-age=10, stale-while-revalidate=30, stale-if-error=600")];
-            let mut response = answer(&lines, format!("answer {count}"));
-            if fails {
-                response = answer(&[("cache-control", "max-age=5")], format!("error {count}"));
-                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            }
-            response
-        })
-    }))
-    .await;
+    let lines = &[("cache-control", "max-age=10, stale-while-revalidate=30, stale-if-error=600")];
+    let served = serve(failing_with(lines, &[("cache-control", "max-age=5")], fails.clone())).await;
     served.get("/a", &[]).await;
     fails.store(true, Ordering::SeqCst);
     for (age, asked) in [(20, 2), (25, 3)] {
@@ -282,5 +272,53 @@ async fn an_error_that_a_validation_brings_replaces_nothing_that_may_be_served()
         let stale = served.get("/a", &[]).await;
         assert_eq!((stale.status, stale.text()), (StatusCode::OK, "answer 1"), "{stale:?}");
         served.until_asked(asked).await;
+    }
+}
+
+/// An error for one variant does not lead away from another.
+#[tokio::test]
+async fn an_error_for_a_variant_leaves_the_others_found() {
+    for error in [&[("cache-control", "max-age=5")][..], &[("cache-control", "max-age=5"), ("vary", "x-a")]] {
+        let served = serve(Arc::new(move |request, count| {
+            Box::pin(async move {
+                if request.headers()["accept-language"] == "de" {
+                    let mut response = answer(error, format!("error {count}"));
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    return response;
+                }
+                let lines = [("cache-control", "max-age=60"), ("vary", "accept-language")];
+                answer(&lines, format!("answer {count}"))
+            })
+        }))
+        .await;
+        served.get("/a", &[("accept-language", "en")]).await;
+        let failed = served.get("/a", &[("accept-language", "de")]).await;
+        assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE, "{failed:?}");
+        let hit = served.get("/a", &[("accept-language", "en")]).await;
+        assert_eq!((hit.text(), hit.is_hit()), ("answer 1", true), "{hit:?}");
+    }
+}
+
+/// What is for one client alone reaches him with a validation, too.
+#[tokio::test]
+async fn a_validation_brings_a_client_his_cookie() {
+    let served = serve(Arc::new(|request, count| {
+        Box::pin(async move {
+            let cookie = format!("seen={count}");
+            let control = "max-age=10, no-cache=\"set-cookie\"";
+            let lines = [("cache-control", control), ("etag", "\"a\""), ("set-cookie", &*cookie)];
+            let mut response = answer(&lines, "one page");
+            if request.headers().contains_key("if-none-match") {
+                *response.body_mut() = Body::empty();
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+            }
+            response
+        })
+    }))
+    .await;
+    for (wait, cookie) in [(0, Some("seen=1")), (5, None), (20, Some("seen=2")), (5, None)] {
+        served.advance(wait);
+        let got = served.get("/a", &[]).await;
+        assert_eq!((got.text(), got.field("set-cookie")), ("one page", cookie), "{got:?}");
     }
 }
